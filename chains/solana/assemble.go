@@ -1,0 +1,76 @@
+package solana
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+
+	"github.com/sigild/sigild/chains"
+)
+
+// Errors of [Assemble].
+var (
+	// ErrSignature: the signature is not the wallet's over the message.
+	ErrSignature = errors.New("signature is not the wallet's over this message")
+	// ErrMismatch: what would be released is not what was decoded.
+	ErrMismatch = errors.New("assembled transaction differs from the decoded message")
+)
+
+// Assemble builds the transaction of d with wallet's Ed25519 signature in
+// wallet's own slot and returns its wire encoding and its id. Slots of other
+// required signers are zero. The id is the base58 of the first signature, the
+// fee payer's; it is empty while that one is missing. Nothing is returned whose
+// signature does not verify over the exact message or whose message does not
+// decode to d.View.
+func Assemble(d *chains.Decoded, wallet [32]byte, sig [64]byte) (signed []byte, txid string, err error) {
+	// Step 1: d must still say what its bytes say.
+	fresh, err := Decode(d.Raw, wallet, d.Chain)
+	if err != nil {
+		return nil, "", fmt.Errorf("decoding payload again: %w", err)
+	}
+	if !bytes.Equal(fresh.Sign.Message, d.Sign.Message) || !fresh.View.Equal(d.View) {
+		return nil, "", fmt.Errorf("decoding payload again: %w", ErrMismatch)
+	}
+	// Step 2: the signature must be the wallet's.
+	if !ed25519.Verify(wallet[:], d.Sign.Message, sig[:]) {
+		return nil, "", fmt.Errorf("verifying signature: %w", ErrSignature)
+	}
+	// Step 3: signature count, one slot a required signer, the message. A
+	// message has at most 37 keys, so the count is one byte.
+	m, err := parse(fresh.Raw)
+	if err != nil {
+		return nil, "", fmt.Errorf("decoding payload again: %w", err)
+	}
+	slot := m.signerSlot(wallet)
+	signed = make([]byte, 1+64*m.signers, 1+64*m.signers+len(fresh.Raw))
+	signed[0] = byte(m.signers)
+	copy(signed[1+64*slot:], sig[:])
+	signed = append(signed, fresh.Raw...)
+	// Step 4: what leaves must decode to what was judged.
+	if err := compare(signed, d, wallet, slot, sig); err != nil {
+		return nil, "", err
+	}
+	if slot == 0 {
+		txid = base58(sig[:])
+	}
+	return signed, txid, nil
+}
+
+// compare decodes the wire transaction and holds it against what was judged.
+func compare(signed []byte, d *chains.Decoded, wallet [32]byte, slot int, sig [64]byte) error {
+	r := &reader{b: signed}
+	n := r.compactU16("signature count")
+	sigs := r.take(64*n, "signatures")
+	if r.err != nil {
+		return fmt.Errorf("decoding signed transaction: %w", r.err)
+	}
+	got, err := Decode(signed[r.pos:], wallet, d.Chain)
+	if err != nil {
+		return fmt.Errorf("decoding signed transaction: %w", err)
+	}
+	if !got.View.Equal(d.View) || !bytes.Equal(got.Raw, d.Raw) || slot >= n || !bytes.Equal(sigs[64*slot:64*slot+64], sig[:]) {
+		return fmt.Errorf("comparing signed transaction: %w", ErrMismatch)
+	}
+	return nil
+}

@@ -1,0 +1,177 @@
+package chains
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/holiman/uint256"
+)
+
+// A View is what a policy reads of a payload: for each root the payload has
+// ("eth.tx", "solana.tx") a struct value laid out by the root's [Type]. The
+// policy checker resolves names to field numbers once, at compile time; the
+// evaluator then only indexes.
+type View map[string]Value
+
+// TypeKind is the shape of a [Type] or [Value].
+type TypeKind uint8
+
+// The kinds of values. KindAbsent is the zero value: the field does not exist
+// in this payload, and reading it is an evaluation error.
+const (
+	KindAbsent  TypeKind = iota
+	KindBool             // Value.Int is 0 or 1
+	KindInt              // Value.Int, Value.Neg
+	KindString           // Value.Str
+	KindAddress          // Value.Raw, 20 bytes (EVM); text form is EIP-55 or lower-case hex
+	KindPubkey           // Value.Raw, 32 bytes (Solana); text form is base58; see [UnresolvedPubkey]
+	KindHex              // Value.Str, "0x" and lower-case hex, or "" for none
+	KindList             // Value.List, elements of Type.Elem
+	KindStruct           // Value.List, one value per Type.Fields
+	KindMap              // Value.Map, values of any kind
+)
+
+// Type describes values statically, for the policy checker and for documentation.
+type Type struct {
+	Kind   TypeKind
+	Elem   *Type
+	Fields []Field
+}
+
+// Field is one named member of a struct type.
+type Field struct {
+	Name string
+	Type *Type
+	// Doc says unit and source in a few words; docs/policy.md is made from it.
+	Doc string
+}
+
+// Value is one immutable node of a view. Which members are set follows Kind.
+type Value struct {
+	Kind TypeKind
+	Neg  bool
+	Int  uint256.Int
+	Str  string
+	Raw  []byte
+	List []Value
+	Map  map[string]Value
+}
+
+// BoolValue, IntValue and the others build nodes.
+func BoolValue(b bool) Value {
+	v := Value{Kind: KindBool}
+	if b {
+		v.Int.SetOne()
+	}
+	return v
+}
+
+// IntValue copies n.
+func IntValue(n *uint256.Int) Value { return Value{Kind: KindInt, Int: *n} }
+
+// Uint64Value builds an integer node.
+func Uint64Value(n uint64) Value {
+	v := Value{Kind: KindInt}
+	v.Int.SetUint64(n)
+	return v
+}
+
+// StringValue builds a text node.
+func StringValue(s string) Value { return Value{Kind: KindString, Str: s} }
+
+// HexValue builds a node that reads as "0x…" lower-case hex; s must already be so.
+func HexValue(s string) Value { return Value{Kind: KindHex, Str: s} }
+
+// AddressValue builds an EVM address node from 20 bytes.
+func AddressValue(a [20]byte) Value { return Value{Kind: KindAddress, Raw: a[:]} }
+
+// PubkeyValue builds a Solana account node from 32 bytes.
+func PubkeyValue(k [32]byte) Value { return Value{Kind: KindPubkey, Raw: k[:]} }
+
+// ListValue builds a list node; it keeps vs.
+func ListValue(vs ...Value) Value { return Value{Kind: KindList, List: vs} }
+
+// StructValue builds a struct node, one value per field of its type, in order; it keeps vs.
+func StructValue(vs ...Value) Value { return Value{Kind: KindStruct, List: vs} }
+
+// AddressTableLookup is how an account reads whose address sits in a lookup
+// table that was not resolved. It is no base58, so no account is spelled so.
+const AddressTableLookup = "ADDRESS_TABLE_LOOKUP"
+
+// UnresolvedPubkey builds the node for an account behind an unresolved lookup
+// table: KindPubkey with Raw nil and Str [AddressTableLookup]. It differs from
+// every 32-byte key and equals only that literal.
+func UnresolvedPubkey() Value { return Value{Kind: KindPubkey, Str: AddressTableLookup} }
+
+// Index returns the number of the field called name in a struct type, or -1.
+func (t *Type) Index(name string) int {
+	for i := range t.Fields {
+		if t.Fields[i].Name == name {
+			return i
+		}
+	}
+	return -1
+}
+
+// Equal reports whether two nodes and everything below them are the same.
+func (v Value) Equal(w Value) bool {
+	if v.Kind != w.Kind || v.Neg != w.Neg || v.Int != w.Int || v.Str != w.Str ||
+		!bytes.Equal(v.Raw, w.Raw) || len(v.List) != len(w.List) || len(v.Map) != len(w.Map) {
+		return false
+	}
+	for i := range v.List {
+		if !v.List[i].Equal(w.List[i]) {
+			return false
+		}
+	}
+	for k := range v.Map {
+		x, ok := w.Map[k]
+		if !ok || !v.Map[k].Equal(x) {
+			return false
+		}
+	}
+	return true
+}
+
+// Equal reports whether two views have the same roots with the same contents.
+func (v View) Equal(w View) bool {
+	return Value{Kind: KindMap, Map: v}.Equal(Value{Kind: KindMap, Map: w})
+}
+
+// Conform says where v is not laid out as t: every node absent or of its
+// type's kind, raw bytes of the kind's length, structs complete. Decoders keep
+// this for their views; a policy may rely on it.
+func (t *Type) Conform(v Value) error {
+	if v.Kind == KindAbsent {
+		return nil
+	}
+	if v.Kind != t.Kind {
+		return fmt.Errorf("kind %d where the type says %d", v.Kind, t.Kind)
+	}
+	switch v.Kind {
+	case KindAddress:
+		if len(v.Raw) != 20 {
+			return fmt.Errorf("address of %d bytes", len(v.Raw))
+		}
+	case KindPubkey:
+		if len(v.Raw) != 32 && !(v.Raw == nil && v.Str == AddressTableLookup) {
+			return fmt.Errorf("public key of %d bytes", len(v.Raw))
+		}
+	case KindList:
+		for i := range v.List {
+			if err := t.Elem.Conform(v.List[i]); err != nil {
+				return fmt.Errorf("[%d]: %w", i, err)
+			}
+		}
+	case KindStruct:
+		if len(v.List) != len(t.Fields) {
+			return fmt.Errorf("%d fields where the type has %d", len(v.List), len(t.Fields))
+		}
+		for i := range v.List {
+			if err := t.Fields[i].Type.Conform(v.List[i]); err != nil {
+				return fmt.Errorf("%s: %w", t.Fields[i].Name, err)
+			}
+		}
+	}
+	return nil
+}
