@@ -1,0 +1,89 @@
+# sigild. What people type: make demo, make test, make bench, make build.
+# A fresh Debian machine needs Go and make; scripts/prelude.sh says what else is
+# missing and installs it.
+
+GO ?= go
+
+# The Go of this machine, or a clear error: no other one is fetched.
+export GOTOOLCHAIN := local
+export CGO_ENABLED := 1
+
+# Rooms whose tests run under the race detector; mpc's arithmetic would take minutes there.
+RACE := server journal vault delegation signing credential
+# Rooms whose tests run alone, after all others: the whole story, with its own daemon.
+LAST := demo
+
+FUZZTIME ?= 10s
+BENCH ?= .
+
+TESTRUN = $(GO) run ./internal/testrun
+
+.PHONY: help
+help:
+	@echo 'make demo       the whole story on this machine, in two minutes or so'
+	@echo 'make build      bin/sigild and bin/sigilctl'
+	@echo 'make test       everything that must hold: form, API, tests with a real SoftHSM, the demo'
+	@echo 'make lint       the first half of that, in seconds'
+	@echo 'make fuzz       every fuzz target for FUZZTIME ($(FUZZTIME))'
+	@echo 'make bench      figures of this machine'
+	@echo 'make generate   the Go of api/, from its proto files'
+
+.PHONY: build
+build: prelude-run
+	$(GO) build -buildvcs=false -o bin/ ./cmd/...
+
+.PHONY: demo
+demo: build
+	$(GO) build -buildvcs=false -o bin/ ./demo
+	bin/demo
+
+.PHONY: test
+test: prelude-test tools oracles/node_modules/.package-lock.json
+	$(TESTRUN) -race '$(RACE)' -last '$(LAST)'
+
+.PHONY: lint
+lint: prelude-run tools
+	$(TESTRUN) -steps gofmt,vet,staticcheck,buf-lint,buf-breaking,generated
+
+.PHONY: fuzz
+fuzz: prelude-test oracles/node_modules/.package-lock.json
+	$(TESTRUN) -fuzz $(FUZZTIME)
+
+# go test runs packages one after another when it measures.
+.PHONY: bench
+bench: prelude-run
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 30m ./...
+
+.PHONY: generate
+generate: tools
+	PATH="$(CURDIR)/bin:$$PATH" bin/buf generate
+
+# The API as released, which buf breaking holds every change against. At a release only.
+.PHONY: api-baseline
+api-baseline: tools
+	bin/buf build --exclude-source-info -o api/baseline.binpb
+
+.PHONY: prelude-run prelude-test
+prelude-run:
+	@scripts/prelude.sh run
+prelude-test:
+	@scripts/prelude.sh test
+
+# The tools are built once for each set of versions and each Go.
+TOOLS := github.com/bufbuild/buf/cmd/buf google.golang.org/protobuf/cmd/protoc-gen-go \
+	google.golang.org/grpc/cmd/protoc-gen-go-grpc honnef.co/go/tools/cmd/staticcheck
+TOOLS_ID = $(shell { cat tools/go.mod tools/go.sum; $(GO) version; } | sha256sum | cut -c 1-16)
+
+.PHONY: tools
+tools:
+	@test -e bin/.tools-$(TOOLS_ID) || $(MAKE) --no-print-directory bin/.tools-$(TOOLS_ID)
+
+bin/.tools-%:
+	@echo 'building the tools in tools/go.mod: two minutes the first time'
+	rm -f bin/.tools-*
+	$(GO) -C tools build -buildvcs=false -o ../bin/ $(TOOLS)
+	touch $@
+
+oracles/node_modules/.package-lock.json: oracles/package-lock.json oracles/.npmrc
+	npm ci --prefix oracles --no-audit --no-fund --ignore-scripts
+	touch $@

@@ -1,0 +1,101 @@
+// Package sigild_test keeps the house in order: it reads `go list` and the
+// files of the repository and insists on what design and style agreed. The
+// tables come first; house_check_test.go has the checks and sees each of them fail.
+package sigild_test
+
+import "testing"
+
+const modulePath = "github.com/sigild/sigild"
+
+// order says which way imports go: a room, and the rooms right below it. A room
+// may import these and all that lies below them, never upwards or sideways. A
+// package belongs to the longest row its path begins with; packages of one room
+// may import each other. A package without a row fails: give it a place.
+const order = `
+	cmd/sigild         -> cmd/config server tpm systemd
+	cmd/sigilctl       -> cmd/config client delegation tpm
+	cmd/config         -> hsm
+	demo               -> client chains/evm chains/solana internal/testhsm internal/testtpm
+
+	server             -> delegation api systemd
+	delegation         -> signing credential
+	signing            -> policy mpc chains/evm chains/solana journal refusal
+	journal            -> vault
+	vault              -> seal
+	policy             -> chains/evm chains/solana
+	mpc                -> chains internal/secmem
+	chains/evm         -> chains
+	chains/solana      -> chains
+	chains             ->
+
+	hsm                -> seal
+	tpm                -> seal
+	seal               -> internal/secmem
+
+	client             -> api credential
+	api                ->
+	credential         ->
+	refusal            ->
+	systemd            ->
+
+	oracles            -> chains/evm chains/solana mpc
+	internal/secmem    ->
+	internal/testhsm   -> internal/secmem
+	internal/testtpm   -> internal/secmem
+	internal/testrun   ->
+`
+
+// testsAlso may be imported, with what lies below, by the tests of every room:
+// real devices and the real client, in place of doubles.
+const testsAlso = "hsm tpm client internal/testhsm internal/testtpm"
+
+// confined keeps what can hurt us in the rooms that answer for it.
+var confined = []confinement{
+	{what: "github.com/bnb-chain/tss-lib", rooms: "mpc/engines/gg18",
+		why: "its panics, zeroed inputs and parties without a session are contained there; tests too"},
+	{what: "github.com/gagliardetto/solana-go", rooms: "chains/solana", testsFree: true,
+		why: "decoding is ours; the library is beneath it or beside it in a test"},
+	{what: "github.com/ethereum/go-ethereum", rooms: "chains/evm demo", testsFree: true,
+		why: "decoding is ours; LGPL-3.0, so it stays where NOTICE says; demo verifies with it"},
+	{what: "github.com/miekg/pkcs11", rooms: "hsm internal/testhsm",
+		why: "foreign code is loaded by the worker only"},
+	{what: "google.golang.org/grpc", rooms: "api server client cmd demo",
+		why: "the rooms that decide know no transport; server/errors.go knows all codes"},
+	{what: "modernc.org/sqlite", rooms: "vault journal",
+		why: "one database, one writer; journal only for the off-line verifier"},
+	{what: "os/exec", rooms: "hsm demo internal/testhsm internal/testtpm internal/testrun", testsFree: true,
+		why: "the daemon starts no foreign program; hsm starts our own worker"},
+	{what: "math/rand", rooms: "hsm", testsFree: true,
+		why: "randomness comes from crypto/rand or from the device; hsm spreads its retries with it"},
+	{what: "unsafe", rooms: "api hsm internal/secmem", testsFree: true,
+		why: "mapped memory, a PIN that must not become a string of its own, generated protobuf"},
+}
+
+// badNames say nothing about what is inside.
+var badNames = []string{"util", "utils", "common", "core", "types", "pkg", "helper", "helpers", "misc", "shared", "base"}
+
+// maxLines of one hand-written file.
+const maxLines = 600
+
+// foreign must not be in any file of ours: paths of the machine it was written
+// on, hosts a lock file drags in. Each is cut in two so that this file passes.
+var foreign = []string{
+	"/work/" + "main", "/work/" + "shared", "/work/" + "steering", "/tmp/" + "bash_jobs", "/root/" + "go/", "/root/" + ".cache",
+	"proxy." + "golang.org", "registry." + "npmjs.org", "registry." + "yarnpkg.com", "deb." + "debian.org", "files." + "pythonhosted.org",
+}
+
+// skipDirs hold nothing we wrote.
+var skipDirs = []string{".git", "bin", "node_modules"}
+
+func TestHouseImportsGoOneWay(t *testing.T)            { report(t, checkOrder(order, testsAlso, load(t))) }
+func TestHouseKeepsLibrariesInTheirRooms(t *testing.T) { report(t, checkConfined(confined, load(t))) }
+func TestHouseNamesItsPackages(t *testing.T)           { report(t, checkNames(badNames, load(t))) }
+func TestHouseDescribesItsPackages(t *testing.T)       { report(t, checkDocs(load(t))) }
+func TestHouseKeepsFilesShort(t *testing.T)            { report(t, checkLength(maxLines, files(t))) }
+func TestHouseHoldsNoForeignStrings(t *testing.T)      { report(t, checkForeign(foreign, files(t))) }
+func TestHouseTestsNeverSkip(t *testing.T)             { report(t, checkSkips(files(t))) }
+
+// NOTICE names every module that is linked into what we ship, and no other.
+func TestNoticeNamesWhatLinks(t *testing.T) {
+	report(t, checkNotice(read(t, "NOTICE"), linked(t, "./cmd/...")))
+}

@@ -1,0 +1,86 @@
+package sigild_test
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// machine makes a PATH that holds a few real commands and the given scripts: a
+// machine that lacks the rest. apt-get there writes down how it was called.
+func machine(t *testing.T, scripts map[string]string) (path, aptLog string) {
+	t.Helper()
+	dir := t.TempDir()
+	aptLog = filepath.Join(dir, "apt.log")
+	for _, name := range []string{"sh", "sort", "head", "env"} {
+		real, err := exec.LookPath(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(real, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, body := range scripts {
+		body = "#!/bin/sh\n" + strings.ReplaceAll(body, "LOG", aptLog) + "\n"
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(body), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir, aptLog
+}
+
+// The prelude is a program a stranger runs as root: it must say what it does,
+// do no more, and stop with advice where it can't.
+func TestPrelude(t *testing.T) {
+	const (
+		goodGo  = "echo go1.26.8"
+		apt     = `echo "$*" >>LOG`
+		root    = "echo 0"
+		mortal  = "echo 1000"
+		sudo    = `echo "sudo $1" >>LOG; exec "$@"`
+		present = "exit 0"
+	)
+	for _, tc := range []struct {
+		name    string
+		target  string
+		scripts map[string]string
+		ok      bool
+		says    string
+		apt     string // all that apt-get was asked, "" for nothing
+	}{
+		{"nothing lacks", "run", map[string]string{"go": goodGo, "gcc": present, "softhsm2-util": present}, true, "", ""},
+		{"newest node", "test", map[string]string{"go": goodGo, "gcc": present, "softhsm2-util": present, "node": "echo v20.18.0", "npm": present}, true, "", ""},
+		{"a fresh machine", "run", map[string]string{"go": goodGo, "apt-get": apt, "id": root}, true, "this machine lacks:\n  gcc",
+			"update -q\ninstall -q -y --no-install-recommends gcc libc6-dev softhsm2\n"},
+		{"as a user", "run", map[string]string{"go": goodGo, "gcc": present, "apt-get": apt, "id": mortal, "sudo": sudo}, true, "now running: sudo apt-get install --no-install-recommends softhsm2",
+			"sudo apt-get\nupdate -q\nsudo env\ninstall -q -y --no-install-recommends softhsm2\n"},
+		{"as a user without sudo", "run", map[string]string{"go": goodGo, "gcc": present, "apt-get": apt, "id": mortal}, false, "as root, run: apt-get install softhsm2", ""},
+		{"not a Debian", "run", map[string]string{"go": goodGo, "id": root}, false, "install by hand what Debian calls gcc libc6-dev softhsm2", ""},
+		{"no Go", "run", map[string]string{}, false, "go is missing", ""},
+		{"an old Go", "run", map[string]string{"go": "echo go1.19.8"}, false, "go1.19.8 is too old", ""},
+		{"an old node", "test", map[string]string{"go": goodGo, "gcc": present, "softhsm2-util": present, "node": "echo v18.20.4", "npm": present}, false, "node v18.20.4 is too old", ""},
+		{"apt-get fails", "run", map[string]string{"go": goodGo, "gcc": present, "apt-get": "echo E: no network >&2; exit 100", "id": root}, false, "E: no network", ""},
+		{"a target it doesn't know", "all", map[string]string{}, false, "usage", ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			path, aptLog := machine(t, tc.scripts)
+			cmd := exec.Command("scripts/prelude.sh", tc.target)
+			cmd.Env = []string{"PATH=" + path}
+			out, err := cmd.CombinedOutput()
+			if (err == nil) != tc.ok || !strings.Contains(string(out), tc.says) {
+				t.Errorf("error %v, want ok %v and %q in:\n%s", err, tc.ok, tc.says, out)
+			}
+			asked, err := os.ReadFile(aptLog)
+			if err != nil && !errors.Is(err, os.ErrNotExist) {
+				t.Fatal(err)
+			}
+			if string(asked) != tc.apt {
+				t.Errorf("apt-get was asked %q, want %q", asked, tc.apt)
+			}
+		})
+	}
+}

@@ -1,0 +1,68 @@
+#!/bin/sh
+# Says what a target needs and this machine lacks, then installs it with
+# apt-get. Called by the Makefile: scripts/prelude.sh run|test
+#
+#   run    what building and `make demo` need: a C compiler for the PKCS#11
+#          binding, a SoftHSM token
+#   test   that, and node with npm: other people's libraries check our signatures
+#
+# Refuses to guess: without apt-get it prints what to install and fails. Go
+# itself is never installed here, and nothing that is present is upgraded.
+set -eu
+
+go_min=1.26
+node_min=20.18
+
+die() {
+	echo "sigild: $*" >&2
+	exit 1
+}
+
+# at_least HAVE WANT compares dotted versions.
+at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$2" ]; }
+
+missing='' packages=''
+lacks() { # lacks WHAT PACKAGE…
+	missing="$missing
+  $1"
+	shift
+	packages="$packages $*"
+}
+
+case "${1-}" in
+run | test) ;;
+*) die "usage: scripts/prelude.sh run|test" ;;
+esac
+
+command -v go >/dev/null || die "go is missing: install Go $go_min or newer, see https://go.dev/dl"
+have=$(GOTOOLCHAIN=local go env GOVERSION)
+at_least "${have#go}" "$go_min" || die "$have is too old: install Go $go_min or newer, see https://go.dev/dl"
+
+printf '#include <stdlib.h>\n' | "${CC:-gcc}" -E - >/dev/null 2>&1 ||
+	lacks "gcc and the C headers (the PKCS#11 binding is C)" gcc libc6-dev
+command -v softhsm2-util >/dev/null ||
+	lacks "softhsm2 (a PKCS#11 token in software, for the demo and the tests)" softhsm2
+if [ "$1" = test ]; then
+	command -v node >/dev/null || lacks "node (runs the libraries that check our signatures)" nodejs
+	command -v npm >/dev/null || lacks "npm (fetches them, from the lock file)" npm
+fi
+
+if [ -n "$packages" ]; then
+	echo "sigild: this machine lacks:$missing"
+	command -v apt-get >/dev/null || die "no apt-get here: install by hand what Debian calls$packages, then run make again"
+	as_root=''
+	if [ "$(id -u)" != 0 ]; then
+		command -v sudo >/dev/null || die "not root and no sudo: as root, run: apt-get install$packages"
+		as_root=sudo
+	fi
+	echo "sigild: now running: $as_root apt-get install --no-install-recommends$packages"
+	$as_root apt-get update -q
+	# shellcheck disable=SC2086 # words on purpose
+	$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $packages
+fi
+
+if [ "$1" = test ]; then
+	have=$(node --version)
+	at_least "${have#v}" "$node_min" ||
+		die "node $have is too old for the libraries in oracles/ (Debian 12's own is 18): put node $node_min or newer first in PATH, see https://nodejs.org; make demo needs no node"
+fi
