@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -15,7 +16,7 @@ func machine(t *testing.T, scripts map[string]string) (path, aptLog string) {
 	t.Helper()
 	dir := t.TempDir()
 	aptLog = filepath.Join(dir, "apt.log")
-	for _, name := range []string{"sh", "sort", "head", "env"} {
+	for _, name := range []string{"sh", "sort", "head", "env", "uname"} {
 		real, err := exec.LookPath(name)
 		if err != nil {
 			t.Fatal(err)
@@ -62,13 +63,19 @@ func TestPrelude(t *testing.T) {
 		{"not a Debian", "run", map[string]string{"go": goodGo, "id": root}, false, "install by hand what Debian calls gcc libc6-dev softhsm2", ""},
 		{"no Go", "run", map[string]string{}, false, "go is missing", ""},
 		{"an old Go", "run", map[string]string{"go": "echo go1.19.8"}, false, "go1.19.8 is too old", ""},
-		{"an old node", "test", map[string]string{"go": goodGo, "gcc": present, "softhsm2-util": present, "node": "echo v18.20.4", "npm": present}, false, "node v18.20.4 is too old", ""},
+		{"an old node", "test", map[string]string{"go": goodGo, "gcc": present, "softhsm2-util": present, "node": "echo v18.20.4", "npm": `echo "npm $*" >>LOG`}, true, "node v18.20.4 is too old",
+			"npm install --prefix bin/node --no-save --no-audit --no-fund node-linux-" + map[string]string{"amd64": "x64", "arm64": "arm64"}[runtime.GOARCH] + "@22.23.3\n"},
 		{"apt-get fails", "run", map[string]string{"go": goodGo, "gcc": present, "apt-get": "echo E: no network >&2; exit 100", "id": root}, false, "E: no network", ""},
 		{"a target it doesn't know", "all", map[string]string{}, false, "usage", ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			path, aptLog := machine(t, tc.scripts)
-			cmd := exec.Command("scripts/prelude.sh", tc.target)
+			script, err := filepath.Abs("scripts/prelude.sh")
+			if err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.Command(script, tc.target)
+			cmd.Dir = t.TempDir() // without a bin/ of its own
 			cmd.Env = []string{"PATH=" + path}
 			out, err := cmd.CombinedOutput()
 			if (err == nil) != tc.ok || !strings.Contains(string(out), tc.says) {

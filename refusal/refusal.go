@@ -97,18 +97,6 @@ func (e *Error) Error() string {
 // Unwrap gives the cause.
 func (e *Error) Unwrap() error { return e.cause }
 
-// Code is the reason as text; server/errors.go reads it.
-func (e *Error) Code() string { return string(e.Reason) }
-
-// Text is what the caller may see.
-func (e *Error) Text() string { return e.Message }
-
-// Detail gives the details for programs.
-func (e *Error) Detail() map[string]string { return e.Details }
-
-// RetryAfter gives After.
-func (e *Error) RetryAfter() time.Duration { return e.After }
-
 // Is reports whether err is a refusal for reason r.
 func Is(err error, r Reason) bool {
 	var e *Error

@@ -16,13 +16,15 @@ const selectorTransfer = "\xa9\x05\x9c\xbb"
 
 // readCalldata accepts a transfer only in its one clean form: 68 bytes and
 // zeros before the address. A contract may read other forms in its own way.
-func readCalldata(t *tx) calldata {
+func readCalldata(t *tx, wallet [20]byte) calldata {
 	d := t.data
 	switch {
 	case len(t.to) == 0:
 		return calldata{opaque: true}
 	case len(d) == 0:
 		return calldata{}
+	case [20]byte(t.to) == wallet: // runs the wallet's own code, if EIP-7702 gave it any
+		return calldata{opaque: true}
 	case len(d) != 68, string(d[:4]) != selectorTransfer, [12]byte(d[4:16]) != [12]byte{}:
 		return calldata{opaque: true}
 	}

@@ -44,14 +44,14 @@ func Decode(b []byte, wallet [20]byte) (*chains.Decoded, error) {
 	if err := t.check(); err != nil {
 		return nil, err
 	}
-	call := readCalldata(t)
+	call := readCalldata(t, wallet)
 	chain := "eip155:" + t.chainID.Dec()
 	d := &chains.Decoded{
 		Kind:       chains.KindEVMTransaction,
 		Chain:      chain,
 		Sign:       chains.SignInput{Scheme: chains.ECDSASecp256k1, Digest: crypto.Keccak256Hash(raw)},
 		View:       chains.View{Root: t.view(wallet)},
-		Charges:    t.charges(chain, call),
+		Charges:    t.charges(chain, call, wallet),
 		ReplayKeys: []string{fmt.Sprintf("evm-nonce:%s:0x%x:%d", t.chainID.Dec(), wallet, t.nonce)},
 		Opaque:     call.opaque,
 		Raw:        raw,

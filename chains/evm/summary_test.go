@@ -3,6 +3,7 @@ package evm
 import (
 	"bytes"
 	"math/big"
+	"slices"
 	"strings"
 	"testing"
 
@@ -57,6 +58,23 @@ func TestAlmostTokenTransfersAreOpaque(t *testing.T) {
 		if len(d.Charges) != 2 || d.Charges[0].Asset != "eip155:1/slip44:60" || d.Charges[1].What != "fee" {
 			t.Errorf("%s: charges %+v", name, d.Charges)
 		}
+	}
+}
+
+// Under an EIP-7702 delegation a call of oneself runs code with one's own balance.
+func TestCallOfItselfHasNoBound(t *testing.T) {
+	self := common.Address(testWallet)
+	d, err := Decode(encode(t, transfer(func(x *types.DynamicFeeTx) { x.To, x.Data = &self, erc20Transfer() })), testWallet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unbounded := slices.ContainsFunc(d.Charges, func(c chains.Charge) bool { return c.Unbounded && c.Asset == "eip155:1/slip44:60" })
+	if !d.Opaque || !unbounded {
+		t.Errorf("opaque %v, charges %+v", d.Opaque, d.Charges)
+	}
+	d, err = Decode(encode(t, transfer(func(x *types.DynamicFeeTx) { x.To, x.Data = &self, nil })), testWallet)
+	if err != nil || d.Opaque || d.Charges[0].Unbounded {
+		t.Errorf("a plain transfer to itself: error %v, %+v", err, d)
 	}
 }
 

@@ -63,7 +63,7 @@ func (t *tx) view(wallet [20]byte) chains.Value {
 }
 
 // charges lists what the wallet spends, nothing of amount zero.
-func (t *tx) charges(chain string, c calldata) []chains.Charge {
+func (t *tx) charges(chain string, c calldata, wallet [20]byte) []chains.Charge {
 	native := chain + "/slip44:60"
 	out := make([]chains.Charge, 0, 3)
 	if !t.value.IsZero() {
@@ -76,6 +76,11 @@ func (t *tx) charges(chain string, c calldata) []chains.Charge {
 	if c.token && !c.amount.IsZero() {
 		asset := chain + "/erc20:0x" + hex.EncodeToString(t.to)
 		out = append(out, chains.Charge{Chain: chain, Asset: asset, Amount: c.amount, What: "transfer", To: Checksum(c.recipient)})
+	}
+	if len(t.data) > 0 && string(t.to) == string(wallet[:]) {
+		// The wallet calls itself: under an EIP-7702 delegation that runs code with
+		// the wallet's own balance.
+		out = append(out, chains.Charge{Chain: chain, Asset: native, Unbounded: true, What: "transfer", To: Checksum(wallet)})
 	}
 	var fee uint256.Int
 	if t.fee(&fee); !fee.IsZero() {

@@ -1,0 +1,189 @@
+package policy
+
+import (
+	"bytes"
+	"strings"
+
+	"github.com/sigild/sigild/chains"
+)
+
+// Comparisons are by value: an address is its 20 bytes, not its spelling.
+
+// operand is one side of a comparison. Constants and fields of roots, which is
+// what most comparisons are of, are read without another call.
+type operand struct {
+	value       *chains.Value // a constant
+	of          valueFunc     // anything else but
+	root, field int           // a field of a root, when of is nil too
+	n           *node
+}
+
+func compileOperand(n *node) operand {
+	switch {
+	case n.value != nil:
+		return operand{value: n.value, n: n}
+	case n.op == opField && n.kids[0].op == opRoot:
+		return operand{root: n.kids[0].index, field: n.index, n: n}
+	}
+	return operand{of: compileValue(n), n: n}
+}
+
+func (o *operand) get(f *frame) (*chains.Value, *evalError) {
+	switch {
+	case o.value != nil:
+		return o.value, nil
+	case o.of != nil:
+		return o.of(f)
+	}
+	if v := f.roots[o.root]; v != nil && v.Kind == chains.KindStruct && o.field < len(v.List) {
+		if v = &v.List[o.field]; v.Kind != chains.KindAbsent {
+			return v, nil
+		}
+	}
+	return compileField(o.n)(f) // the first read of the root, or an error to explain
+}
+
+func compileEquality(n *node) boolFunc {
+	a, b := compileOperand(n.kids[0]), compileOperand(n.kids[1])
+	want := n.op == opEqual
+	return func(f *frame) (bool, *evalError) {
+		x, err := a.get(f)
+		if err != nil {
+			return false, err
+		}
+		y, err := b.get(f)
+		if err != nil {
+			return false, err
+		}
+		equal, err := f.equal(n, x, y)
+		return equal == want && err == nil, err
+	}
+}
+
+func compileOrdering(n *node) boolFunc {
+	a, b := compileOperand(n.kids[0]), compileOperand(n.kids[1])
+	return func(f *frame) (bool, *evalError) {
+		x, err := a.get(f)
+		if err != nil {
+			return false, err
+		}
+		y, err := b.get(f)
+		if err != nil {
+			return false, err
+		}
+		if err := f.spend(n, 1); err != nil {
+			return false, err
+		}
+		if x.Kind != y.Kind || x.Kind != chains.KindInt && x.Kind != kindTime {
+			return false, n.err(evalType, "the two sides have no order")
+		}
+		c := compare(x, y)
+		switch n.op {
+		case opLess:
+			return c < 0, nil
+		case opLessEqual:
+			return c <= 0, nil
+		case opGreater:
+			return c > 0, nil
+		}
+		return c >= 0, nil
+	}
+}
+
+// compare orders two signed integers.
+func compare(x, y *chains.Value) int {
+	switch {
+	case x.Neg != y.Neg:
+		if x.Neg {
+			return -1
+		}
+		return 1
+	case x.Neg:
+		return y.Int.Cmp(&x.Int)
+	}
+	return x.Int.Cmp(&y.Int)
+}
+
+func compileMembership(n, item, list *node) boolFunc {
+	itemOf, listOf := compileValue(item), compileValue(list)
+	return func(f *frame) (bool, *evalError) {
+		x, err := itemOf(f)
+		if err != nil {
+			return false, err
+		}
+		l, err := listOf(f)
+		if err != nil {
+			return false, err
+		}
+		if l.Kind != chains.KindList {
+			return false, list.err(evalType, "members are looked for in a list")
+		}
+		if err := f.spend(n, len(l.List)*comparisonSteps(x)); err != nil {
+			return false, err
+		}
+		found := false
+		for i := range l.List {
+			equal, ok := same(x, &l.List[i])
+			if !ok {
+				return false, n.err(evalType, "element %d is of another type", i)
+			}
+			found = found || equal
+		}
+		return found, nil
+	}
+}
+
+// equal compares two values; sides that cannot be compared are an error.
+func (f *frame) equal(n *node, x, y *chains.Value) (bool, *evalError) {
+	if err := f.spend(n, comparisonSteps(x)); err != nil {
+		return false, err
+	}
+	equal, ok := same(x, y)
+	if !ok {
+		return false, n.err(evalType, "the two sides are of different types")
+	}
+	return equal, nil
+}
+
+// comparisonSteps is what comparing x with anything costs.
+func comparisonSteps(x *chains.Value) int { return 1 + len(x.Str)/64 }
+
+// same compares by value; ok is false for values that cannot be compared. Static
+// types keep most of those out: what is left comes from values of kind any.
+func same(x, y *chains.Value) (equal, ok bool) {
+	if x.Kind == y.Kind {
+		switch x.Kind {
+		case chains.KindString:
+			return x.Str == y.Str, true
+		case chains.KindBool, chains.KindInt, kindTime:
+			return x.Neg == y.Neg && x.Int == y.Int, true
+		case chains.KindAddress, chains.KindPubkey:
+			return bytes.Equal(x.Raw, y.Raw) && x.Str == y.Str, true
+		case chains.KindHex:
+			return equalHex(x.Str, y.Str), true
+		}
+		return false, false
+	}
+	// A literal beside a value of kind any is text that may spell an account.
+	if y.Kind == chains.KindString {
+		x, y = y, x
+	}
+	if x.Kind == chains.KindString {
+		switch {
+		case y.Kind == chains.KindHex:
+			return equalHex(x.Str, y.Str), true
+		case y.Kind == chains.KindAddress && len(x.Raw) == 20, y.Kind == chains.KindPubkey && len(x.Raw) == 32:
+			return bytes.Equal(x.Raw, y.Raw), true
+		}
+	}
+	return false, account(x.Kind) && account(y.Kind) // an address and a key: never one account
+}
+
+// equalHex compares hexadecimal text by its bytes: neither the case of digits
+// nor a leading 0x counts.
+func equalHex(a, b string) bool {
+	if a == b {
+		return true
+	}
+	return strings.EqualFold(strings.TrimPrefix(a, "0x"), strings.TrimPrefix(b, "0x"))
+}

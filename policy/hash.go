@@ -1,0 +1,74 @@
+package policy
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"hash"
+	"time"
+)
+
+// The canonical encoding of a set, which is hashed and never stored:
+//
+//	text(domain) text(LanguageVersion)
+//	number(policies) { text(id) text(name) text(effect) text(condition)
+//	  text(consensus) text(time) text(lang) text(scope delegation) instant(not after) }
+//	number(limits) { text(id) text(name) text(asset) text(max, decimal)
+//	  number(window in ns) text(delegation) number(include fees, 0 or 1) }
+//
+// text is its length as number, then its bytes; number is 8 bytes, big-endian;
+// instant is 0 for none, else 1, seconds since 1970 and nanoseconds as numbers.
+
+const hashDomain = "sigild/policy/set/v1"
+
+type encoder struct{ h hash.Hash }
+
+func (e encoder) number(n uint64) {
+	var b [8]byte
+	binary.BigEndian.PutUint64(b[:], n)
+	e.h.Write(b[:])
+}
+
+func (e encoder) text(s string) {
+	e.number(uint64(len(s)))
+	e.h.Write([]byte(s))
+}
+
+func (e encoder) instant(t time.Time) {
+	if t.IsZero() {
+		e.number(0)
+		return
+	}
+	e.number(1)
+	e.number(uint64(t.Unix()))
+	e.number(uint64(t.Nanosecond()))
+}
+
+// hashSet takes both lists ordered by id.
+func hashSet(policies []Policy, limits []Limit) [32]byte {
+	e := encoder{sha256.New()}
+	e.text(hashDomain)
+	e.text(LanguageVersion)
+	e.number(uint64(len(policies)))
+	for i := range policies {
+		p := &policies[i]
+		for _, s := range [...]string{p.ID, p.Name, p.Effect.String(), p.Condition, p.Consensus, p.Time, p.lang(), p.Scope.Delegation} {
+			e.text(s)
+		}
+		e.instant(p.NotAfter)
+	}
+	e.number(uint64(len(limits)))
+	for i := range limits {
+		l := &limits[i]
+		for _, s := range [...]string{l.ID, l.Name, l.Asset, l.Max.Dec()} {
+			e.text(s)
+		}
+		e.number(uint64(l.Window))
+		e.text(l.Delegation)
+		fees := uint64(0)
+		if l.IncludeFees {
+			fees = 1
+		}
+		e.number(fees)
+	}
+	return [32]byte(e.h.Sum(nil))
+}

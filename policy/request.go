@@ -1,0 +1,262 @@
+package policy
+
+import (
+	"strings"
+	"time"
+
+	"github.com/holiman/uint256"
+
+	"github.com/sigild/sigild/chains"
+)
+
+// Request is what one decision is about. Everything in it was established by
+// the caller before: decoded, authenticated, looked up. Nothing is taken from
+// what a client claims about its own payload.
+type Request struct {
+	// Decoded is the payload; nil when the activity has none.
+	Decoded *chains.Decoded
+	// Kind is the kind of payload that was asked for. When Decoded is of another
+	// kind the request is denied with an error. Empty: whatever Decoded is.
+	Kind     chains.Kind
+	Activity Activity
+	// Wallet, WalletAccount and PrivateKey are what is acted on; nil when the
+	// activity is about none.
+	Wallet        *Wallet
+	WalletAccount *WalletAccount
+	PrivateKey    *PrivateKey
+	// Approvers are the users whose approval was verified, each once.
+	Approvers []User
+	// Credentials are those that the approvals were stamped with.
+	Credentials []Credential
+	// Now is the time of the decision. The zero time makes rules about time errors.
+	Now time.Time
+	// DelegationID is the delegation that asks; empty when the owner does.
+	DelegationID string
+	RequestID    string
+	// Caller is the process at the other end of the socket; nil when unknown.
+	Caller *Caller
+}
+
+// Activity is what is asked for, in Turnkey's words. Reading an empty field is
+// an evaluation error.
+type Activity struct {
+	Type     string // ACTIVITY_TYPE_SIGN_TRANSACTION_V2
+	Kind     string // SIGN_TRANSACTION
+	Resource string // PRIVATE_KEY, WALLET, POLICY
+	Action   string // SIGN, CREATE, UPDATE, DELETE, EXPORT, IMPORT
+	Params   ActivityParams
+}
+
+// ActivityParams are the parameters policies may read, "" where the activity
+// has none.
+type ActivityParams struct {
+	HashFunction string // HASH_FUNCTION_NO_OP
+	Encoding     string // PAYLOAD_ENCODING_HEXADECIMAL
+	Type         string // TRANSACTION_TYPE_ETHEREUM
+}
+
+// Wallet is the wallet that is to sign.
+type Wallet struct {
+	ID, Label string
+	// Imported: the key was whole outside. Exported: it has left whole.
+	Imported, Exported bool
+}
+
+// WalletAccount is the account of the wallet on the payload's chain.
+type WalletAccount struct {
+	// Address is a chains.AddressValue or a chains.PubkeyValue.
+	Address chains.Value
+}
+
+// PrivateKey is a key that belongs to no wallet.
+type PrivateKey struct {
+	ID, Label          string
+	Tags               []string
+	Imported, Exported bool
+}
+
+// User is an approver.
+type User struct {
+	ID, Email, Alias string
+	Tags             []string
+}
+
+// Credential is what an approver stamped with.
+type Credential struct {
+	ID, UserID string
+	Type       string // CREDENTIAL_TYPE_WEBAUTHN_AUTHENTICATOR
+	// CredentialID is WebAuthn's, "" for others.
+	CredentialID string
+	// PublicKey is hexadecimal.
+	PublicKey string
+}
+
+// Caller is the peer of the socket, from SO_PEERCRED.
+type Caller struct{ UID, GID uint32 }
+
+func structOf(fields ...chains.Field) *chains.Type {
+	return &chains.Type{Kind: chains.KindStruct, Fields: fields}
+}
+
+func listOf(elem *chains.Type) *chains.Type { return &chains.Type{Kind: chains.KindList, Elem: elem} }
+
+var (
+	paramsType = structOf(
+		chains.Field{Name: "hash_function", Type: typeString, Doc: "HASH_FUNCTION_…; raw signing only"},
+		chains.Field{Name: "encoding", Type: typeString, Doc: "PAYLOAD_ENCODING_…; raw signing only"},
+		chains.Field{Name: "type", Type: typeString, Doc: "TRANSACTION_TYPE_…; transactions only"},
+	)
+	activityType = structOf(
+		chains.Field{Name: "type", Type: typeString, Doc: "ACTIVITY_TYPE_…, with its version"},
+		chains.Field{Name: "kind", Type: typeString, Doc: "the type without prefix and version: SIGN_TRANSACTION"},
+		chains.Field{Name: "resource", Type: typeString, Doc: "what is acted on: PRIVATE_KEY, WALLET, POLICY"},
+		chains.Field{Name: "action", Type: typeString, Doc: "SIGN, CREATE, UPDATE, DELETE, EXPORT, IMPORT"},
+		chains.Field{Name: "params", Type: paramsType, Doc: "parameters of the activity"},
+	)
+	walletType = structOf(
+		chains.Field{Name: "id", Type: typeString, Doc: "id of the wallet"},
+		chains.Field{Name: "label", Type: typeString, Doc: "its name for people"},
+		chains.Field{Name: "imported", Type: typeBool, Doc: "the key was whole outside"},
+		chains.Field{Name: "exported", Type: typeBool, Doc: "the key has left whole"},
+	)
+	walletAccountType = structOf(
+		chains.Field{Name: "address", Type: typeAccount, Doc: "the signing account, address or pubkey by its chain"},
+	)
+	privateKeyType = structOf(
+		chains.Field{Name: "id", Type: typeString, Doc: "id of the key"},
+		chains.Field{Name: "tags", Type: listOf(typeString), Doc: "ids of its tags"},
+		chains.Field{Name: "imported", Type: typeBool, Doc: "the key was whole outside"},
+		chains.Field{Name: "exported", Type: typeBool, Doc: "the key has left whole"},
+		chains.Field{Name: "label", Type: typeString, Doc: "its name for people"},
+	)
+	userType = structOf(
+		chains.Field{Name: "id", Type: typeString, Doc: "id of the user"},
+		chains.Field{Name: "tags", Type: listOf(typeString), Doc: "ids of the user's tags"},
+		chains.Field{Name: "email", Type: typeString, Doc: "email address, '' for none"},
+		chains.Field{Name: "alias", Type: typeString, Doc: "name for people, '' for none"},
+	)
+	credentialType = structOf(
+		chains.Field{Name: "id", Type: typeString, Doc: "id of the credential"},
+		chains.Field{Name: "user_id", Type: typeString, Doc: "whose it is"},
+		chains.Field{Name: "type", Type: typeString, Doc: "CREDENTIAL_TYPE_…"},
+		chains.Field{Name: "credential_id", Type: typeString, Doc: "WebAuthn's id, '' for others"},
+		chains.Field{Name: "public_key", Type: typeHex, Doc: "public key, hexadecimal"},
+	)
+	timeType       = structOf(chains.Field{Name: "now", Type: typeTime, Doc: "the time of the decision"})
+	delegationType = structOf(chains.Field{Name: "id", Type: typeString, Doc: "the delegation that asks; absent when the owner does"})
+	requestIDType  = structOf(chains.Field{Name: "id", Type: typeString, Doc: "the caller's id for this request"})
+	callerType     = structOf(
+		chains.Field{Name: "uid", Type: typeInt, Doc: "user id of the calling process; absent when unknown"},
+		chains.Field{Name: "gid", Type: typeInt, Doc: "group id of the calling process; absent when unknown"},
+	)
+)
+
+// requestRoots are the roots beside the payload's.
+var requestRoots = []Root{
+	{Name: "activity", Type: activityType, Doc: "what is asked for", clauses: []string{ClauseCondition}, of: activityValue},
+	{Name: "wallet", Type: walletType, Doc: "the wallet acted on", presence: perSubject, clauses: []string{ClauseCondition}, of: walletValue},
+	{Name: "wallet_account", Type: walletAccountType, Doc: "its account on the payload's chain", presence: perSubject, clauses: []string{ClauseCondition}, of: accountValue},
+	{Name: "private_key", Type: privateKeyType, Doc: "the key acted on, when it belongs to no wallet", presence: perSubject, clauses: []string{ClauseCondition}, of: privateKeyValue},
+	{Name: "approvers", Type: listOf(userType), Doc: "who approved", clauses: []string{ClauseConsensus}, of: approversValue},
+	{Name: "credentials", Type: listOf(credentialType), Doc: "what they approved with", clauses: []string{ClauseConsensus}, of: credentialsValue},
+	{Name: "time", Type: timeType, Doc: "the clock", clauses: []string{ClauseCondition, ClauseTime}, of: timeValue},
+	{Name: "delegation", Type: delegationType, Doc: "who asks in the owner's place", lang: LangSigild, clauses: []string{ClauseCondition}, of: delegationValue},
+	{Name: "request", Type: requestIDType, Doc: "this request", lang: LangSigild, clauses: []string{ClauseCondition}, of: requestIDValue},
+	{Name: "caller", Type: callerType, Doc: "the process that asks", lang: LangSigild, clauses: []string{ClauseCondition}, of: callerValue},
+}
+
+// stated is absent for an empty text: what nobody said is not the same as saying nothing.
+func stated(s string) chains.Value {
+	if s == "" {
+		return chains.Value{}
+	}
+	return chains.StringValue(s)
+}
+
+func texts(ss []string) chains.Value {
+	vs := make([]chains.Value, len(ss))
+	for i, s := range ss {
+		vs[i] = chains.StringValue(s)
+	}
+	return chains.ListValue(vs...)
+}
+
+func activityValue(r *Request) chains.Value {
+	a := &r.Activity
+	return chains.StructValue(stated(a.Type), stated(a.Kind), stated(a.Resource), stated(a.Action),
+		chains.StructValue(stated(a.Params.HashFunction), stated(a.Params.Encoding), stated(a.Params.Type)))
+}
+
+func walletValue(r *Request) chains.Value {
+	if r.Wallet == nil {
+		return chains.Value{}
+	}
+	w := r.Wallet
+	return chains.StructValue(stated(w.ID), chains.StringValue(w.Label), chains.BoolValue(w.Imported), chains.BoolValue(w.Exported))
+}
+
+func accountValue(r *Request) chains.Value {
+	if r.WalletAccount == nil {
+		return chains.Value{}
+	}
+	return chains.StructValue(r.WalletAccount.Address)
+}
+
+func privateKeyValue(r *Request) chains.Value {
+	if r.PrivateKey == nil {
+		return chains.Value{}
+	}
+	k := r.PrivateKey
+	return chains.StructValue(stated(k.ID), texts(k.Tags), chains.BoolValue(k.Imported), chains.BoolValue(k.Exported), chains.StringValue(k.Label))
+}
+
+func approversValue(r *Request) chains.Value {
+	vs := make([]chains.Value, len(r.Approvers))
+	for i, u := range r.Approvers {
+		vs[i] = chains.StructValue(stated(u.ID), texts(u.Tags), chains.StringValue(u.Email), chains.StringValue(u.Alias))
+	}
+	return chains.ListValue(vs...)
+}
+
+func credentialsValue(r *Request) chains.Value {
+	vs := make([]chains.Value, len(r.Credentials))
+	for i, c := range r.Credentials {
+		vs[i] = chains.StructValue(stated(c.ID), stated(c.UserID), stated(c.Type), chains.StringValue(c.CredentialID), chains.HexValue(strings.ToLower(c.PublicKey)))
+	}
+	return chains.ListValue(vs...)
+}
+
+func timeValue(r *Request) chains.Value {
+	if r.Now.IsZero() {
+		return chains.StructValue(chains.Value{})
+	}
+	return chains.StructValue(instant(r.Now))
+}
+
+func delegationValue(r *Request) chains.Value { return chains.StructValue(stated(r.DelegationID)) }
+
+func requestIDValue(r *Request) chains.Value { return chains.StructValue(stated(r.RequestID)) }
+
+func callerValue(r *Request) chains.Value {
+	if r.Caller == nil {
+		return chains.StructValue(chains.Value{}, chains.Value{})
+	}
+	return chains.StructValue(chains.Uint64Value(uint64(r.Caller.UID)), chains.Uint64Value(uint64(r.Caller.GID)))
+}
+
+// instant is t as nanoseconds since 1970, exact for every year Go can print.
+func instant(t time.Time) chains.Value {
+	v := chains.Value{Kind: kindTime}
+	seconds, nanos := t.Unix(), uint64(t.Nanosecond())
+	if seconds >= 0 {
+		v.Int.SetUint64(uint64(seconds))
+		v.Int.Mul(&v.Int, uint256.NewInt(1e9))
+		v.Int.AddUint64(&v.Int, nanos)
+		return v
+	}
+	v.Int.SetUint64(uint64(-seconds))
+	v.Int.Mul(&v.Int, uint256.NewInt(1e9))
+	v.Int.SubUint64(&v.Int, nanos)
+	v.Neg = true
+	return v
+}
