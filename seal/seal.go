@@ -1,0 +1,77 @@
+// Package seal holds the nouns of sealing: what a hardware provider can do for
+// the vault and the journal, and the errors it may answer with. The two
+// providers (hsm, tpm) implement it; only cmd introduces a provider to the
+// vault, so nothing above this package knows which device is beneath.
+//
+// A provider refuses what it can't do with [ErrUnsupported]; it never falls
+// back to software.
+package seal
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"errors"
+)
+
+// KeyRef names a key inside a provider for ever: for PKCS#11 the lower-case hex
+// of its CKA_ID, for a TPM the hex of its Name. Never a slot or handle number.
+type KeyRef string
+
+// MaxSealed is the largest plaintext, in bytes, that every provider seals. It
+// is the TPM's limit for one sealed object (facts: 128 bytes).
+const MaxSealed = 128
+
+// Provider is one device. Its methods are safe for concurrent use.
+type Provider interface {
+	// ID is stable over restarts and names the device: "pkcs11:<token serial>".
+	ID() string
+	// Health runs the provider's canary; nil means the next call is likely to work.
+	// Errors wrap one of the sentinels below.
+	Health(ctx context.Context) error
+	// Close ends sessions and helpers. Idempotent.
+	Close() error
+}
+
+// Sealer encrypts at most [MaxSealed] bytes under a key that never leaves the
+// device. Errors: [ErrTampered] when the blob or the aad is not what was
+// sealed, [ErrNotFound], [ErrUnavailable] and the other sentinels.
+type Sealer interface {
+	// Seal returns a blob only the same device can open, bound to aad. The
+	// caller keeps plaintext and wipes it.
+	Seal(ctx context.Context, ref KeyRef, plaintext, aad []byte) (blob []byte, err error)
+	// Unseal lends the plaintext to use and wipes it when use returns; use must
+	// not keep it. The error of use is returned as it is.
+	Unseal(ctx context.Context, ref KeyRef, blob, aad []byte, use func(plaintext []byte) error) error
+}
+
+// Signer signs with a P-256 key that never leaves the device; the journal's
+// checkpoints use it.
+type Signer interface {
+	PublicP256(ctx context.Context, ref KeyRef) (*ecdsa.PublicKey, error)
+	// SignP256 signs a SHA-256 digest and returns r ‖ s, 64 bytes, big-endian
+	// (PKCS#11 v3.1 §6.3.1), already verified against the public key.
+	SignP256(ctx context.Context, ref KeyRef, digest [32]byte) ([]byte, error)
+}
+
+// The sentinels every provider maps its own codes to. Callers decide with
+// errors.Is; the text of the wrapped error says what to do.
+var (
+	// ErrTampered: the blob was changed, cut, or belongs to another key or aad.
+	ErrTampered = errors.New("sealed blob does not authenticate")
+	// ErrUnavailable: the device or its module doesn't answer. Retrying later may help.
+	ErrUnavailable = errors.New("sealing device unavailable")
+	// ErrAuth: the device refused the PIN. Never retried; latched.
+	ErrAuth = errors.New("sealing device refused the PIN")
+	// ErrLatched: an earlier wrong PIN is latched; nothing is tried until it is cleared.
+	ErrLatched = errors.New("a wrong PIN is latched")
+	// ErrLocked: the device itself locked the PIN.
+	ErrLocked = errors.New("sealing device has locked the PIN")
+	// ErrNotFound: no such token or key.
+	ErrNotFound = errors.New("no such token or key")
+	// ErrAmbiguous: more than one token or key matches; nothing is guessed.
+	ErrAmbiguous = errors.New("more than one token or key matches")
+	// ErrPolicy: a key exists but lacks the attributes we insist on, or a TPM policy failed.
+	ErrPolicy = errors.New("key or device state violates the sealing policy")
+	// ErrUnsupported: this device or build can't do it.
+	ErrUnsupported = errors.New("not supported by this provider or build")
+)
