@@ -1,0 +1,174 @@
+package gg18
+
+import (
+	"context"
+	"errors"
+	"math/big"
+
+	"github.com/bnb-chain/tss-lib/v2/common"
+	"github.com/bnb-chain/tss-lib/v2/crypto/paillier"
+	"github.com/bnb-chain/tss-lib/v2/ecdsa/keygen"
+	"github.com/bnb-chain/tss-lib/v2/ecdsa/resharing"
+	"github.com/bnb-chain/tss-lib/v2/ecdsa/signing"
+	"github.com/bnb-chain/tss-lib/v2/tss"
+
+	"github.com/sigild/sigild/mpc"
+)
+
+func ecdsaKeygen(ctx context.Context, s mpc.Session, p mpc.KeygenParams) (body, pub []byte, err error) {
+	ec := tss.S256()
+	self := mpc.Member{SetID: p.Committee.SetID, Party: p.Self}
+	r, err := newRoster(ec, p.Committee.Members())
+	if err != nil {
+		return nil, nil, err
+	}
+	params, err := r.params(ec, self, p.Committee.Threshold)
+	if err != nil {
+		return nil, nil, err
+	}
+	err = withPreParams(p.PreParams, func(pre keygen.LocalPreParams) error {
+		out := make(chan tss.Message, outCapacity)
+		end := make(chan *keygen.LocalPartySaveData, 1)
+		m := &machine{session: s, self: self, roster: r, party: keygen.NewLocalParty(params, out, end, pre),
+			out: out, rounds: 3, round: p.Round,
+			guard: func(_ *tss.PartyID, c tss.MessageContent) error {
+				if m, is := c.(*keygen.KGRound2Message2); is {
+					return guardCommitment(m.GetDeCommitment(), p.Committee)
+				}
+				return nil
+			}}
+		if err := m.run(ctx, func() bool { return len(end) > 0 }); err != nil {
+			return err
+		}
+		body, pub, err = encodeECDSA(<-end, p.Committee, p.Self)
+		return err
+	})
+	return body, pub, err
+}
+
+func ecdsaReshare(ctx context.Context, s mpc.Session, p mpc.ReshareParams) (body, pub []byte, err error) {
+	r, params, err := reshareParams(tss.S256(), p)
+	if err != nil {
+		return nil, nil, err
+	}
+	run := func(save keygen.LocalPartySaveData) (*keygen.LocalPartySaveData, error) {
+		out := make(chan tss.Message, outCapacity)
+		end := make(chan *keygen.LocalPartySaveData, 1)
+		m := &machine{session: s, self: p.Self, roster: r, party: resharing.NewLocalParty(params, save, out, end),
+			out: out, rounds: 4, round: p.Round}
+		if err := m.run(ctx, func() bool { return len(end) > 0 }); err != nil {
+			return nil, err
+		}
+		return <-end, nil
+	}
+	if p.Self.SetID == p.From.SetID {
+		old, err := decodeECDSA(p.Body, p.From, p.Self.Party, p.PublicKey)
+		if err != nil {
+			return nil, nil, err
+		}
+		defer wipeECDSA(old)
+		_, err = run(*old)
+		return nil, p.PublicKey, err
+	}
+	err = withPreParams(p.PreParams, func(pre keygen.LocalPreParams) error {
+		save := keygen.NewLocalPartySaveData(len(p.To.Parties))
+		save.LocalPreParams = pre
+		made, err := run(save)
+		if err != nil {
+			return err
+		}
+		// A reshare leaves a sum that is not reduced.
+		made.Xi.Mod(made.Xi, tss.S256().Params().N)
+		body, pub, err = encodeECDSA(made, p.To, p.Self.Party)
+		return err
+	})
+	return body, pub, err
+}
+
+func ecdsaSign(ctx context.Context, s mpc.Session, p mpc.SignParams) ([]byte, error) {
+	ec := tss.S256()
+	digest := new(big.Int).SetBytes(p.Input.Digest[:])
+	if digest.Sign() <= 0 || digest.Cmp(ec.Params().N) >= 0 {
+		return nil, mpc.ErrInput
+	}
+	self := mpc.Member{SetID: p.Committee.SetID, Party: p.Self}
+	r, err := newRoster(ec, quorumMembers(p.Committee, p.Quorum))
+	if err != nil {
+		return nil, err
+	}
+	params, err := r.params(ec, self, p.Committee.Threshold)
+	if err != nil {
+		return nil, err
+	}
+	key, err := decodeECDSA(p.Body, p.Committee, p.Self, p.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	defer wipeECDSA(key)
+	out := make(chan tss.Message, outCapacity)
+	end := make(chan *common.SignatureData, 1)
+	m := &machine{session: s, self: self, roster: r, out: out, rounds: 9,
+		party: signing.NewLocalParty(digest, params, *key, out, end, len(p.Input.Digest)),
+		final: func(c tss.MessageContent) bool { _, is := c.(*signing.SignRound9Message); return is },
+		guard: func(from *tss.PartyID, c tss.MessageContent) error {
+			if m, is := c.(*signing.SignRound1Message1); is {
+				return guardCiphertext(m.GetC(), from, key)
+			}
+			return nil
+		}}
+	if err := m.run(ctx, func() bool { return len(end) > 0 }); err != nil {
+		return nil, err
+	}
+	sig := <-end
+	if len(sig.R) != 32 || len(sig.S) != 32 || len(sig.SignatureRecovery) != 1 {
+		return nil, mpc.ErrSignature
+	}
+	return append(append(append(make([]byte, 0, 65), sig.R...), sig.S...), sig.SignatureRecovery[0]), nil
+}
+
+// guardCiphertext refuses a Paillier ciphertext without inverse: tss-lib raises it
+// to a negative power in a goroutine and uses the nil that comes of it.
+func guardCiphertext(c []byte, from *tss.PartyID, key *keygen.LocalPartySaveData) error {
+	for j, k := range key.Ks {
+		if k.Cmp(from.KeyInt()) != 0 {
+			continue
+		}
+		x, n := new(big.Int).SetBytes(c), key.PaillierPKs[j].N
+		if x.Sign() <= 0 || x.Cmp(new(big.Int).Mul(n, n)) >= 0 || new(big.Int).GCD(nil, nil, x, n).Cmp(one) != 0 {
+			return errors.New("ciphertext is not of the Paillier group")
+		}
+		return nil
+	}
+	return errors.New("sender is not of the set")
+}
+
+// guardCommitment refuses an opening with another number of points than the
+// polynomial has coefficients: tss-lib indexes it in a goroutine. The first part
+// is the randomness, then come x and y of each point.
+func guardCommitment(parts [][]byte, c mpc.Committee) error {
+	if len(parts) != 1+2*c.Threshold {
+		return errors.New("opening has the wrong number of points")
+	}
+	return nil
+}
+
+// withPreParams lends pre-parameters in tss-lib's form and wipes them.
+func withPreParams(p *mpc.PreParams, use func(keygen.LocalPreParams) error) error {
+	if p == nil {
+		return errors.New("ecdsa needs pre-parameters")
+	}
+	return p.Numbers(func(n *mpc.PreParamNumbers) error {
+		pMinus1, qMinus1 := new(big.Int).Sub(n.PaillierP, one), new(big.Int).Sub(n.PaillierQ, one)
+		phi := new(big.Int).Mul(pMinus1, qMinus1)
+		// lcm(p-1, q-1) of safe primes is half their product.
+		sk := &paillier.PrivateKey{PublicKey: paillier.PublicKey{N: new(big.Int).Mul(n.PaillierP, n.PaillierQ)},
+			LambdaN: new(big.Int).Rsh(phi, 1), PhiN: phi, P: n.PaillierP, Q: n.PaillierQ}
+		defer wipeInts(pMinus1, qMinus1, sk.PhiN, sk.LambdaN)
+		pre := keygen.LocalPreParams{PaillierSK: sk, NTildei: n.NTilde, H1i: n.H1, H2i: n.H2,
+			Alpha: n.Alpha, Beta: n.Beta, P: n.P, Q: n.Q}
+		if !pre.ValidateWithProof() || sk.N.BitLen() != modulusBits || pre.NTildei.BitLen() != modulusBits {
+			return errors.New("pre-parameters failed tss-lib's validation")
+		}
+		return use(pre)
+	})
+}

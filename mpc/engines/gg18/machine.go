@@ -1,0 +1,159 @@
+package gg18
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/bnb-chain/tss-lib/v2/tss"
+
+	"github.com/sigild/sigild/mpc"
+)
+
+// outCapacity holds every message that one party of a committee of eight can
+// send in a whole ceremony, so that tss-lib never blocks on its out channel.
+const outCapacity = 512
+
+// machine drives one tss-lib party: one step at a time, on the caller's
+// goroutine, each under recover.
+type machine struct {
+	session mpc.Session
+	self    mpc.Member
+	roster  *roster
+	party   tss.Party
+	out     <-chan tss.Message
+	// final says which message gives up the last share; nil for none.
+	final func(tss.MessageContent) bool
+	// guard refuses what would crash a goroutine of tss-lib; nil for nothing.
+	guard func(from *tss.PartyID, c tss.MessageContent) error
+	// rounds is how many rounds have messages; round, if not nil, is told of each.
+	rounds int
+	round  func(round, rounds int)
+	last   int
+}
+
+// run starts the party and feeds it until done.
+func (m *machine) run(ctx context.Context, done func() bool) error {
+	if err := m.step(nil, m.party.Start); err != nil {
+		return err
+	}
+	for {
+		if err := m.flush(ctx); err != nil {
+			return err
+		}
+		if done() {
+			return nil
+		}
+		env, err := m.session.Recv(ctx)
+		if errors.Is(err, mpc.ErrSilent) {
+			return &mpc.Blame{Culprits: m.roster.members(m.party.WaitingFor()), Err: err}
+		}
+		if err != nil {
+			return err
+		}
+		if err := m.step(&env.From, func() *tss.Error { return m.handle(env) }); err != nil {
+			return err
+		}
+	}
+}
+
+func (m *machine) handle(env mpc.Envelope) *tss.Error {
+	from := m.roster.ids[env.From]
+	if from == nil {
+		return tss.NewError(errors.New("sender is not of the committee"), "", -1, nil)
+	}
+	msg, err := tss.ParseWireMessage(env.Payload, from, env.Broadcast)
+	if err != nil {
+		return tss.NewError(errors.New("message can't be parsed"), "", -1, nil, from)
+	}
+	// The session admits one message per kind: a wrong label would get in a second.
+	if msg.Type() != env.Kind {
+		return tss.NewError(errors.New("message is of another kind than it says"), "", -1, nil, from)
+	}
+	if m.guard != nil {
+		if err := m.guard(from, msg.Content()); err != nil {
+			return tss.NewError(err, "", -1, nil, from)
+		}
+	}
+	_, e := m.party.Update(msg)
+	return e
+}
+
+// step calls into tss-lib. A panic and an error without culprits are laid on
+// sender, whose message was being handled.
+func (m *machine) step(sender *mpc.Member, f func() *tss.Error) (err error) {
+	blame := func(culprits []mpc.Member, err error) error {
+		if len(culprits) == 0 && sender != nil {
+			culprits = []mpc.Member{*sender}
+		}
+		return &mpc.Blame{Culprits: culprits, Err: fmt.Errorf("%w: %w", mpc.ErrProtocol, err)}
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			err = blame(nil, fmt.Errorf("engine crashed: %v", r))
+		}
+	}()
+	// A *tss.Error without a cause exists and is an error; its pointer tells.
+	if e := f(); e != nil {
+		cause := e.Cause()
+		if cause == nil {
+			cause = errors.New("no cause given")
+		}
+		return blame(m.roster.members(e.Culprits()), fmt.Errorf("round %d of %s: %w", e.Round(), m.self, cause))
+	}
+	return nil
+}
+
+// flush sends what the last step put out.
+func (m *machine) flush(ctx context.Context) error {
+	for {
+		select {
+		case msg := <-m.out:
+			if err := m.send(ctx, msg); err != nil {
+				return err
+			}
+		default:
+			return nil
+		}
+	}
+}
+
+func (m *machine) send(ctx context.Context, msg tss.Message) error {
+	payload, routing, err := msg.WireBytes()
+	if err != nil {
+		return fmt.Errorf("encoding %s: %w", msg.Type(), err)
+	}
+	defer clear(payload) // some carry shares of shares
+	env := mpc.Envelope{Kind: msg.Type(), Broadcast: routing.IsBroadcast, Payload: payload}
+	if len(payload) == 0 {
+		return fmt.Errorf("encoding %s: empty", msg.Type())
+	}
+	to := routing.To
+	if to == nil {
+		to = m.roster.groups[0]
+	}
+	for _, peer := range m.roster.members(to) {
+		if peer != m.self {
+			env.To = append(env.To, peer)
+		}
+	}
+	if parsed, ok := msg.(tss.ParsedMessage); ok && m.final != nil {
+		env.Final = m.final(parsed.Content())
+	}
+	if n := roundOf(env.Kind); n > m.last {
+		if m.last = n; m.round != nil {
+			m.round(n, m.rounds)
+		}
+	}
+	return m.session.Send(ctx, env)
+}
+
+// roundOf reads the number out of a message type as "…SignRound5Message".
+func roundOf(kind string) int {
+	_, after, ok := strings.Cut(kind, "Round")
+	if !ok || after == "" || after[0] < '1' || after[0] > '9' {
+		return 0
+	}
+	return int(after[0] - '0')
+}

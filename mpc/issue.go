@@ -1,0 +1,87 @@
+package mpc
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// IssueRequest asks for a further set of an existing key.
+type IssueRequest struct {
+	// From is the set that stays live.
+	From ShareSet
+	// Quorum are encoded shares of From, at least its Threshold, lent for the call.
+	Quorum [][]byte
+	// SetID names the new set; it differs from every set there ever was.
+	SetID   string
+	Parties []Party
+	// Threshold of the new set, at least 2.
+	Threshold int
+	// PreParams and Progress are as in [KeygenRequest].
+	PreParams func(context.Context) (*PreParams, error)
+	Progress  func(stage string, done, total int)
+}
+
+// Issue reshares a key to a new committee. The set it comes from stays valid and
+// the lent shares untouched; shares of the two don't combine, because party keys
+// are derived from the set's id. The public key is the same, the epoch one more.
+// Before it returns, every quorum of the new set has signed a test input. Nothing
+// ends the old set but the destruction of its shares. Errors are *[Error].
+func Issue(ctx context.Context, r IssueRequest) (ShareSet, []*Share, error) {
+	set, shares, err := issue(ctx, r)
+	if err != nil {
+		return ShareSet{}, nil, failed("issue", err, false)
+	}
+	return set, shares, nil
+}
+
+func issue(ctx context.Context, r IssueRequest) (ShareSet, []*Share, error) {
+	engine, err := engineByID(r.From.Engine)
+	if err != nil {
+		return ShareSet{}, nil, err
+	}
+	quorum, bodies, err := openShares(r.From, r.Quorum)
+	if err != nil {
+		return ShareSet{}, nil, err
+	}
+	set := r.From
+	set.ID, set.Parties, set.Threshold = r.SetID, slices.Sorted(slices.Values(r.Parties)), r.Threshold
+	set.PublicKey = bytes.Clone(r.From.PublicKey)
+	set.Epoch++
+	if err := set.Validate(); err != nil {
+		return ShareSet{}, nil, err
+	}
+	if set.ID == r.From.ID {
+		return ShareSet{}, nil, errors.New("a new set needs an id of its own")
+	}
+	ctx, cancel := withDefault(ctx, makeDeadline)
+	defer cancel()
+	pre, err := takePreParams(ctx, set.Scheme, len(set.Parties), r.PreParams, r.Progress)
+	if err != nil {
+		return ShareSet{}, nil, err
+	}
+	defer destroyPreParams(pre)
+
+	from, to := r.From.committee(), set.committee()
+	members := append(from.members(quorum), to.Members()...)
+	rounds := &roundProgress{report: r.Progress}
+	out, err := runMakers(ctx, ceremony{op: "issue", engine: set.Engine, sets: []Committee{from, to}, members: members, round: makeRound, maxPayload: maxMakePayload},
+		func(ctx context.Context, s Session, i int, m Member) ([]byte, []byte, error) {
+			p := ReshareParams{Self: m, From: from, Quorum: quorum, To: to, PublicKey: set.PublicKey, Round: rounds.enter}
+			if i < len(quorum) {
+				p.Body = bodies[m.Party]
+			} else {
+				p.PreParams = pre[i-len(quorum)]
+			}
+			return engine.Reshare(ctx, s, p)
+		})
+	if err != nil {
+		return ShareSet{}, nil, err
+	}
+	if !bytes.Equal(out[0].publicKey, set.PublicKey) {
+		return ShareSet{}, nil, fmt.Errorf("%w: the new set has another public key", ErrProtocol)
+	}
+	return finish(ctx, set, out[len(quorum):], r.Progress)
+}

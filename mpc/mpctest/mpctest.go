@@ -1,0 +1,104 @@
+// Package mpctest lends ready keys and pre-parameters to tests, so that a test
+// signs in a second instead of waiting for a keygen. Everything in its testdata
+// is public: only tests may import it, and nothing of value may use its keys.
+package mpctest
+
+import (
+	"context"
+	"embed"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/sigild/sigild/mpc"
+	_ "github.com/sigild/sigild/mpc/engines/gg18" // the engine of the sets
+)
+
+//go:embed testdata
+var files embed.FS
+
+// Set is a share set with all of its shares.
+type Set struct {
+	mpc.ShareSet
+	shares map[mpc.Party][]byte
+}
+
+// file is the form of a set in testdata.
+type file struct {
+	Set    mpc.ShareSet         `json:"set"`
+	Shares map[mpc.Party][]byte `json:"shares"`
+}
+
+// Shares returns copies of the encoded shares of the named parties, all of the
+// set when none is named.
+func (s Set) Shares(t testing.TB, parties ...mpc.Party) [][]byte {
+	t.Helper()
+	if len(parties) == 0 {
+		parties = s.Parties
+	}
+	var lent [][]byte
+	for _, p := range parties {
+		b, ok := s.shares[p]
+		if !ok {
+			t.Fatalf("set %s has no share of %s", s.ID, p)
+		}
+		lent = append(lent, slices.Clone(b))
+	}
+	return lent
+}
+
+// ECDSARootSet is a 2-of-3 root set {recovery, server, user} over secp256k1.
+func ECDSARootSet(t testing.TB) Set { return load(t, "ecdsa-root") }
+
+// ECDSADelegateSet is a 2-of-2 set {delegate, server} issued from [ECDSARootSet]:
+// the same key.
+func ECDSADelegateSet(t testing.TB) Set { return load(t, "ecdsa-delegate") }
+
+// Ed25519RootSet is a 2-of-3 root set {recovery, server, user} over Ed25519.
+func Ed25519RootSet(t testing.TB) Set { return load(t, "ed25519-root") }
+
+// Ed25519DelegateSet is a 2-of-2 set {delegate, server} issued from
+// [Ed25519RootSet]: the same key.
+func Ed25519DelegateSet(t testing.TB) Set { return load(t, "ed25519-delegate") }
+
+func load(t testing.TB, name string) Set {
+	t.Helper()
+	b, err := files.ReadFile("testdata/" + name + ".json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var f file
+	if err := json.Unmarshal(b, &f); err != nil {
+		t.Fatalf("reading %s: %v", name, err)
+	}
+	if err := f.Set.Validate(); err != nil {
+		t.Fatalf("reading %s: %v", name, err)
+	}
+	return Set{f.Set, f.Shares}
+}
+
+// readyPreParams is how many pre-parameters testdata has.
+const readyPreParams = 3
+
+// PreParams returns what KeygenRequest and IssueRequest ask for: the ready
+// pre-parameters in turn, over and over. The reuse is for tests only.
+func PreParams(t testing.TB) func(context.Context) (*mpc.PreParams, error) {
+	t.Helper()
+	next := 0
+	return func(context.Context) (*mpc.PreParams, error) {
+		p, err := mpc.ParsePreParams(EncodedPreParams(t, next%readyPreParams))
+		next++
+		return p, err
+	}
+}
+
+// EncodedPreParams returns ready pre-parameters i, 0 to 2, in encoded form.
+func EncodedPreParams(t testing.TB, i int) []byte {
+	t.Helper()
+	b, err := files.ReadFile(fmt.Sprintf("testdata/preparams-%d.bin", i))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
