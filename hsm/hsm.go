@@ -1,0 +1,339 @@
+// Package hsm is the PKCS#11 provider: it seals the vault's root key and signs
+// the journal's checkpoints with keys that never leave a token.
+//
+// The vendor's module runs in a worker process, this same binary started again
+// as `sigild hsm-worker`, spoken to over a socketpair. The daemon loads no
+// foreign code; a module that crashes or hangs costs one request.
+//
+// It refuses: a token or key that is not the only match; a key whose attributes
+// are weaker than the ones it makes itself; a blob that does not authenticate; a
+// second try of a PIN that the token refused once; the token's last PIN try; and
+// everything when built without cgo. It has no fallback in software.
+//
+// The PIN never enters the daemon: the worker alone reads its file. In the worker
+// the bindings make one copy of the PIN, and of each plaintext, on the C heap
+// that can't be wiped; the worker can't be dumped or traced, and that is the
+// protection those copies have.
+package hsm
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/big"
+	"sync"
+
+	"github.com/sigild/sigild/seal"
+)
+
+// Info describes the token.
+type Info struct {
+	Label, Serial, Manufacturer, Model, Firmware string
+	// PINCountLow: the token reports wrong PINs since the last right one.
+	PINCountLow bool
+}
+
+// Keys are the two keys that [Provider.Provision] makes.
+type Keys struct {
+	KEK        seal.KeyRef // AES-256, seals
+	Checkpoint seal.KeyRef // P-256, signs checkpoints
+}
+
+// Provider is one token. It implements [seal.Provider], [seal.Sealer] and
+// [seal.Signer]. Its methods are safe for concurrent use; each returns within
+// Config.CallTimeout and by the deadline of its context. A call that gives up
+// early (context) may still be carried out by the token.
+type Provider struct {
+	sup *supervisor
+	id  string
+
+	mu     sync.Mutex
+	canary seal.KeyRef                      // KEK last used with success; guarded by mu
+	public map[seal.KeyRef]*ecdsa.PublicKey // pinned at first sight; guarded by mu
+}
+
+var (
+	_ seal.Provider = (*Provider)(nil)
+	_ seal.Sealer   = (*Provider)(nil)
+	_ seal.Signer   = (*Provider)(nil)
+)
+
+// Open starts the worker, which logs in. While a wrong PIN is latched it starts
+// nothing and answers [seal.ErrLatched]. Other errors: [seal.ErrAuth] (and the
+// latch is written), [seal.ErrLocked], [ErrFinalTry], [seal.ErrNotFound] and
+// [seal.ErrAmbiguous] for the token, [seal.ErrUnavailable] for a module that
+// can't be loaded, [seal.ErrUnsupported] when built without cgo.
+func Open(ctx context.Context, cfg Config) (*Provider, error) {
+	return open(ctx, cfg, nil)
+}
+
+// open is Open; prepare sees the supervisor before it runs.
+func open(ctx context.Context, cfg Config, prepare func(*supervisor)) (*Provider, error) {
+	if !built {
+		return nil, fmt.Errorf("opening the HSM: %w: built without cgo: no PKCS#11", seal.ErrUnsupported)
+	}
+	cfg, err := cfg.complete()
+	if err != nil {
+		return nil, err
+	}
+	sup := newSupervisor(cfg)
+	if prepare != nil {
+		prepare(sup)
+	}
+	go sup.run()
+	p := &Provider{sup: sup, public: map[seal.KeyRef]*ecdsa.PublicKey{}}
+	info, err := p.Info(ctx)
+	if err != nil {
+		sup.close()
+		return nil, fmt.Errorf("opening the HSM: %w", err)
+	}
+	p.id = "pkcs11:" + info.Serial
+	return p, nil
+}
+
+// ID is "pkcs11:" and the token's serial.
+func (p *Provider) ID() string { return p.id }
+
+// Close logs out by ending the worker. A call that is running gets a second to
+// finish; later calls answer [seal.ErrUnavailable].
+func (p *Provider) Close() error {
+	p.sup.close()
+	return nil
+}
+
+// Health makes the token encrypt and decrypt a canary under the KEK last used;
+// before any was used it asks for a session and random bytes.
+func (p *Provider) Health(ctx context.Context) error {
+	p.mu.Lock()
+	ref := p.canary
+	p.mu.Unlock()
+	id := []byte{}
+	if ref != "" {
+		var err error
+		if id, err = parseRef(ref); err != nil {
+			return err
+		}
+	}
+	if err := p.sup.call(ctx, opHealth, noFields, id); err != nil {
+		return fmt.Errorf("checking the HSM: %w", err)
+	}
+	return nil
+}
+
+// Info asks the token what it is.
+func (p *Provider) Info(ctx context.Context) (Info, error) {
+	var info Info
+	err := p.sup.call(ctx, opInfo, func(f [][]byte) error {
+		info = decodeInfo(f)
+		return nil
+	})
+	return info, err
+}
+
+// Provision makes a KEK labelled "sigild-kek" and a checkpoint key labelled
+// "sigild-checkpoint" with new random ids, checks them and tries them. They are
+// in the token on return. It is not repeated when a worker dies: then keys that
+// nobody refers to may stay in the token.
+func (p *Provider) Provision(ctx context.Context) (Keys, error) {
+	var keys Keys
+	err := p.sup.call(ctx, opProvision, func(f [][]byte) error {
+		keys = Keys{KEK: makeRef(f[0]), Checkpoint: makeRef(f[1])}
+		return nil
+	})
+	if err != nil {
+		return Keys{}, fmt.Errorf("making keys in the HSM: %w", err)
+	}
+	p.used(keys.KEK)
+	return keys, nil
+}
+
+// Check verifies that each key is there once and has the attributes we insist
+// on: [seal.ErrNotFound], [seal.ErrAmbiguous], [seal.ErrPolicy]. Every use of a
+// key checks the same.
+func (p *Provider) Check(ctx context.Context, keys Keys) error {
+	for _, k := range []struct {
+		kind byte
+		ref  seal.KeyRef
+	}{{kindKEK, keys.KEK}, {kindCheckpoint, keys.Checkpoint}} {
+		id, err := parseRef(k.ref)
+		if err != nil {
+			return err
+		}
+		if err := p.sup.call(ctx, opCheckKey, noFields, []byte{k.kind}, id); err != nil {
+			return fmt.Errorf("checking HSM key %s: %w", k.ref, err)
+		}
+	}
+	return nil
+}
+
+// The kinds of key in opCheckKey.
+const (
+	kindKEK        = 1
+	kindCheckpoint = 2
+)
+
+// Seal implements [seal.Sealer]: AES-256-GCM inside the token. plaintext has 1 to
+// [seal.MaxSealed] bytes, aad at most 4096. The blob is a version byte (1), the
+// 12-byte IV, the ciphertext and the 16-byte tag: 29 bytes more than plaintext.
+func (p *Provider) Seal(ctx context.Context, ref seal.KeyRef, plaintext, aad []byte) ([]byte, error) {
+	id, err := parseRef(ref)
+	if err != nil {
+		return nil, err
+	}
+	if len(plaintext) < 1 || len(plaintext) > maxPlain || len(aad) > maxAAD {
+		return nil, fmt.Errorf("sealing under HSM key %s: %d bytes with %d bytes of aad, want 1 to %d and at most %d", ref, len(plaintext), len(aad), maxPlain, maxAAD)
+	}
+	var blob []byte
+	err = p.sup.call(ctx, opWrap, func(f [][]byte) error {
+		if len(f[0]) != len(plaintext)+blobOverhead || f[0][0] != blobVersion {
+			return fmt.Errorf("%w: the blob has the wrong form", seal.ErrUnavailable)
+		}
+		blob = append(blob, f[0]...)
+		return nil
+	}, id, plaintext, aad)
+	if err != nil {
+		return nil, fmt.Errorf("sealing under HSM key %s: %w", ref, err)
+	}
+	p.used(ref)
+	return blob, nil
+}
+
+// Unseal implements [seal.Sealer].
+func (p *Provider) Unseal(ctx context.Context, ref seal.KeyRef, blob, aad []byte, use func(plaintext []byte) error) error {
+	id, err := parseRef(ref)
+	if err != nil {
+		return err
+	}
+	if len(blob) <= blobOverhead || len(blob) > blobOverhead+maxPlain || blob[0] != blobVersion || len(aad) > maxAAD {
+		return fmt.Errorf("unsealing under HSM key %s: %w: no blob of ours has %d bytes", ref, seal.ErrTampered, len(blob))
+	}
+	var useErr error
+	err = p.sup.call(ctx, opUnwrap, func(f [][]byte) error {
+		if len(f[0]) != len(blob)-blobOverhead {
+			return fmt.Errorf("%w: the plaintext has the wrong length", seal.ErrUnavailable)
+		}
+		p.used(ref)
+		useErr = use(f[0])
+		return nil
+	}, id, blob, aad)
+	if err != nil {
+		return fmt.Errorf("unsealing under HSM key %s: %w", ref, err)
+	}
+	return useErr
+}
+
+// PublicP256 implements [seal.Signer]. Only the first answer for a key is
+// believed: another point later is [seal.ErrPolicy].
+func (p *Provider) PublicP256(ctx context.Context, ref seal.KeyRef) (*ecdsa.PublicKey, error) {
+	id, err := parseRef(ref)
+	if err != nil {
+		return nil, err
+	}
+	var pub *ecdsa.PublicKey
+	err = p.sup.call(ctx, opPublicP256, func(f [][]byte) error {
+		pub, err = p.pin(ref, f[0])
+		return err
+	}, id)
+	if err != nil {
+		return nil, fmt.Errorf("reading public key %s from the HSM: %w", ref, err)
+	}
+	return pub, nil
+}
+
+// SignP256 implements [seal.Signer]. The signature is verified here, outside the
+// worker, before it is returned.
+func (p *Provider) SignP256(ctx context.Context, ref seal.KeyRef, digest [32]byte) ([]byte, error) {
+	id, err := parseRef(ref)
+	if err != nil {
+		return nil, err
+	}
+	var sig []byte
+	err = p.sup.call(ctx, opSignP256, func(f [][]byte) error {
+		pub, err := p.pin(ref, f[1])
+		if err != nil {
+			return err
+		}
+		r, s := new(big.Int).SetBytes(f[0][:32]), new(big.Int).SetBytes(f[0][32:])
+		if !ecdsa.Verify(pub, digest[:], r, s) {
+			return fmt.Errorf("%w: the signature does not verify", seal.ErrUnavailable)
+		}
+		sig = append(sig, f[0]...)
+		return nil
+	}, id, digest[:])
+	if err != nil {
+		return nil, fmt.Errorf("signing with HSM key %s: %w", ref, err)
+	}
+	return sig, nil
+}
+
+// Random fills b with random bytes of the token. On an error b is zero.
+func (p *Provider) Random(ctx context.Context, b []byte) error {
+	for rest := b; len(rest) > 0; {
+		n := min(len(rest), maxRandom)
+		err := p.sup.call(ctx, opRandom, func(f [][]byte) error {
+			if len(f[0]) != n {
+				return fmt.Errorf("%w: %d random bytes, want %d", seal.ErrUnavailable, len(f[0]), n)
+			}
+			copy(rest, f[0])
+			return nil
+		}, binary.BigEndian.AppendUint16(nil, uint16(n)))
+		if err != nil {
+			clear(b)
+			return fmt.Errorf("asking the HSM for random bytes: %w", err)
+		}
+		rest = rest[n:]
+	}
+	return nil
+}
+
+// pin parses point and holds it against the one seen before.
+func (p *Provider) pin(ref seal.KeyRef, point []byte) (*ecdsa.PublicKey, error) {
+	pub, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), point)
+	if err != nil {
+		return nil, fmt.Errorf("%w: the token's public key: %w", seal.ErrPolicy, err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if old, ok := p.public[ref]; ok && !old.Equal(pub) {
+		return nil, fmt.Errorf("%w: the token's public key changed", seal.ErrPolicy)
+	}
+	p.public[ref] = pub
+	return pub, nil
+}
+
+// used makes ref the key of the canary.
+func (p *Provider) used(ref seal.KeyRef) {
+	p.mu.Lock()
+	p.canary = ref
+	p.mu.Unlock()
+}
+
+func noFields([][]byte) error { return nil }
+
+func makeRef(id []byte) seal.KeyRef { return seal.KeyRef(hex.EncodeToString(id)) }
+
+// parseRef gives the CKA_ID. Upper case is refused: a key has one name.
+func parseRef(ref seal.KeyRef) ([]byte, error) {
+	id, err := hex.DecodeString(string(ref))
+	if err != nil || len(id) < 1 || len(id) > maxID || makeRef(id) != ref {
+		return nil, fmt.Errorf("%w: %.140q is not the lower-case hex of a CKA_ID", seal.ErrNotFound, string(ref))
+	}
+	return id, nil
+}
+
+// Format prints the provider's id, whatever the verb.
+func (p *Provider) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, p.id) }
+
+// LogValue is the provider's id.
+func (p *Provider) LogValue() slog.Value { return slog.StringValue(p.id) }
+
+// MarshalJSON fails: a provider is not data.
+func (p *Provider) MarshalJSON() ([]byte, error) {
+	return nil, errors.New("refusing to encode an HSM provider")
+}

@@ -1,0 +1,367 @@
+package hsm
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sigild/sigild/seal"
+)
+
+// The rules of the supervisor:
+//
+//   - One goroutine (run) owns the worker; one request is with the worker at a
+//     time. A caller that gives up leaves its request to run.
+//   - A worker that died, hung past CallTimeout, broke the protocol, or says the
+//     device is unavailable is killed. The next is started at once; a request
+//     that may be repeated is repeated once.
+//   - A request that lost two workers is answered with an error, never a third.
+//   - From the second loss without a success between, starting waits: 1 s, doubled
+//     up to 60 s, with jitter. Calls in that time fail at once.
+//   - A PIN that was refused is latched on disk. While it is, nothing starts.
+
+const (
+	backoffFirst = time.Second
+	backoffMax   = time.Minute
+	closeGrace   = time.Second // for the request that runs when close is called
+)
+
+var errClosed = fmt.Errorf("%w: the provider is closed", seal.ErrUnavailable)
+
+// supervisor keeps one worker alive.
+type supervisor struct {
+	cfg  Config
+	log  *slog.Logger
+	jobs chan *job
+	quit chan struct{} // closed by close
+	done chan struct{} // closed when run has returned
+	once sync.Once     // guards quit
+	// current is the worker, for close to kill while run waits for its answer.
+	current atomic.Pointer[child]
+
+	now    func() time.Time
+	jitter func(time.Duration) time.Duration
+	// onStart runs before a worker is started; tests count with it.
+	onStart func()
+
+	// The rest belongs to the goroutine of run.
+	child      *child
+	losses     int       // workers lost since the last success
+	retryAt    time.Time // no start before, when losses ≥ 2
+	lastErr    error     // why the last worker was lost; wraps a sentinel
+	serial     string    // of the token; pinned by the first start
+	refused    error     // the latch, when it could not be written to disk
+	lastStderr string    // end of what the last worker wrote there
+}
+
+// job is one request. run owns the frame once it has received the job.
+type job struct {
+	ctx   context.Context // carries the deadline of the caller
+	frame []byte
+	op    op
+	out   chan answer
+}
+
+type answer struct {
+	reply message
+	err   error
+}
+
+func newSupervisor(cfg Config) *supervisor {
+	return &supervisor{
+		cfg:  cfg,
+		log:  cfg.Log,
+		jobs: make(chan *job),
+		quit: make(chan struct{}),
+		done: make(chan struct{}),
+		now:  time.Now,
+		// 75 % to 125 %.
+		jitter:  func(d time.Duration) time.Duration { return d*3/4 + rand.N(d/2+1) },
+		onStart: func() {},
+	}
+}
+
+// call sends one request and lends the fields of the reply to use, which must
+// not keep them. It returns by the deadline of ctx and within CallTimeout.
+func (s *supervisor) call(ctx context.Context, o op, use func(fields [][]byte) error, fields ...[]byte) error {
+	frame, err := encodeRequest(o, fields...)
+	if err != nil {
+		return err
+	}
+	callCtx, cancel := context.WithTimeout(ctx, s.cfg.CallTimeout)
+	defer cancel()
+	j := &job{ctx: callCtx, frame: frame, op: o, out: make(chan answer)}
+	select {
+	case s.jobs <- j:
+	case <-callCtx.Done():
+		clear(frame)
+		return s.gaveUp(ctx, o)
+	case <-s.done:
+		clear(frame)
+		return errClosed
+	}
+	select {
+	case a := <-j.out:
+		if a.err != nil {
+			return a.err
+		}
+		defer a.reply.wipe()
+		return use(a.reply.fields)
+	case <-callCtx.Done():
+		return s.gaveUp(ctx, o)
+	}
+}
+
+func (s *supervisor) gaveUp(ctx context.Context, o op) error {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return fmt.Errorf("waiting for the HSM worker (%s): %w", o, ctx.Err())
+	}
+	return fmt.Errorf("%w: no answer to %s in time: %w", seal.ErrUnavailable, o, context.DeadlineExceeded)
+}
+
+// run serves jobs until close.
+func (s *supervisor) run() {
+	defer close(s.done)
+	defer s.stopChild()
+	for {
+		select {
+		case <-s.quit:
+			return
+		case j := <-s.jobs:
+			a := s.serve(j)
+			clear(j.frame)
+			select {
+			case j.out <- a:
+			case <-j.ctx.Done():
+				a.reply.wipe()
+			}
+		}
+	}
+}
+
+// serve runs one request, on two workers at most.
+func (s *supervisor) serve(j *job) answer {
+	for try := 1; ; try++ {
+		if err := j.ctx.Err(); err != nil {
+			return answer{err: err} // nobody is listening
+		}
+		c, err := s.ensure()
+		if err != nil {
+			return answer{err: err}
+		}
+		fresh := c.served == 1 // has only logged in
+		reply, err := c.exchange(j.frame, time.Now().Add(s.cfg.CallTimeout))
+		var f *fault
+		switch {
+		case err == nil:
+			s.losses = 0
+			return answer{reply: reply}
+		case !errors.As(err, &f):
+			err = fmt.Errorf("%w: %s: %w", seal.ErrUnavailable, j.op, err)
+			s.lose(err)
+		case f.class == classUnavailable:
+			s.lose(err)
+		case f.class == classAuth:
+			s.latch(f)
+			return answer{err: err}
+		case f.class == classNotFound && !fresh:
+			// A module that lost its token for a while finds nothing for ever
+			// after. A fresh one is believed.
+			s.stopChild()
+		default:
+			s.losses = 0
+			return answer{err: err}
+		}
+		if try == 2 {
+			return answer{err: fmt.Errorf("failing after two HSM workers: %w", err)}
+		}
+		if !shapes[j.op].again || s.closing() {
+			return answer{err: err}
+		}
+	}
+}
+
+func (s *supervisor) closing() bool {
+	select {
+	case <-s.quit:
+		return true
+	default:
+		return false
+	}
+}
+
+// ensure returns a worker that is logged in.
+func (s *supervisor) ensure() (*child, error) {
+	if s.child != nil && !s.child.alive() {
+		s.lose(fmt.Errorf("%w: the HSM worker ended while idle", seal.ErrUnavailable))
+	}
+	if s.child != nil {
+		return s.child, nil
+	}
+	if s.refused != nil {
+		return nil, s.refused
+	}
+	if err := checkLatch(s.cfg.LatchFile); err != nil {
+		return nil, err
+	}
+	if wait := s.retryAt.Sub(s.now()); s.losses >= 2 && wait > 0 {
+		return nil, fmt.Errorf("waiting %s before starting the HSM worker again; the last one: %w", wait.Round(time.Millisecond), s.lastErr)
+	}
+	if err := s.start(); err != nil {
+		return nil, err
+	}
+	return s.child, nil
+}
+
+// start starts a worker and logs in. There is no second try here: a login that
+// failed for whatever reason may have cost a try of the PIN.
+func (s *supervisor) start() error {
+	s.onStart()
+	began := time.Now()
+	serial := s.cfg.TokenSerial
+	if s.serial != "" {
+		serial = s.serial
+	}
+	frame, err := encodeRequest(opStart, []byte(s.cfg.Module), []byte(s.cfg.TokenLabel), []byte(serial), []byte(s.cfg.PINFile))
+	if err != nil {
+		return err
+	}
+	c, err := startChild(s.cfg)
+	if err != nil {
+		s.lose(fmt.Errorf("%w: %w", seal.ErrUnavailable, err))
+		return s.lastErr
+	}
+	s.child = c
+	s.current.Store(c)
+	reply, err := c.exchange(frame, began.Add(s.cfg.CallTimeout))
+	var f *fault
+	switch {
+	case err == nil:
+	case !errors.As(err, &f):
+		s.lose(fmt.Errorf("%w: starting the HSM worker: %w", seal.ErrUnavailable, err))
+		return s.lastErr
+	case f.class == classAuth || f.class == classLocked && f.code != 0:
+		// A lock that C_Login told may have cost a try; one seen in the token's
+		// flags has not, and is looked at anew each time.
+		s.latch(f)
+		return f
+	default:
+		s.lose(f)
+		return f
+	}
+	defer reply.wipe()
+	info := decodeInfo(reply.fields)
+	if s.serial == "" {
+		s.serial = info.Serial
+	}
+	s.log.Info("hsm worker started", "token", info.Label, "serial", info.Serial, "pid", c.cmd.Process.Pid, "took", time.Since(began))
+	if info.PINCountLow {
+		s.log.Warn("token reports earlier wrong PINs", "token", info.Label, "serial", info.Serial)
+	}
+	return nil
+}
+
+// lose kills the worker, if there is one, and sets the time of the next start.
+func (s *supervisor) lose(err error) {
+	s.lastErr = err
+	s.losses++
+	wait := time.Duration(0)
+	if s.losses >= 2 {
+		wait = backoffMax
+		if n := s.losses - 2; n < 6 {
+			wait = backoffFirst << n
+		}
+		wait = min(s.jitter(wait), backoffMax)
+	}
+	s.retryAt = s.now().Add(wait)
+	attrs := []any{"err", err, "losses", s.losses, "retry_in", wait}
+	if s.child != nil {
+		s.killChild()
+		attrs = append(attrs, "stderr", s.lastStderr)
+	}
+	s.log.Warn("hsm worker lost", attrs...)
+}
+
+// latch remembers a refused PIN on disk, or in memory when the disk fails.
+func (s *supervisor) latch(f *fault) {
+	s.killChild()
+	name, _ := lookupCKR(uint(f.code))
+	l := Latch{
+		Version:     latchVersion,
+		Time:        s.now().UTC().Truncate(time.Second),
+		Provider:    "pkcs11",
+		TokenLabel:  s.cfg.TokenLabel,
+		TokenSerial: s.cfg.TokenSerial,
+		Error:       name,
+	}
+	if s.serial != "" {
+		l.TokenSerial = s.serial
+	}
+	if err := writeLatch(s.cfg.LatchFile, l); err != nil {
+		s.refused = fmt.Errorf("%w (in memory only: %w)", latchedError(l), err)
+		s.log.Error("the device refused the PIN and the latch could not be written; do not restart before the PIN is right", "err", err, "ckr", name)
+		return
+	}
+	s.log.Error("the device refused the PIN; latched until sigilctl pin clear", "ckr", name, "latch", s.cfg.LatchFile)
+}
+
+// killChild ends the worker without ceremony.
+func (s *supervisor) killChild() {
+	if s.child == nil {
+		return
+	}
+	s.child.kill()
+	s.lastStderr = s.child.stderr.String()
+	s.child = nil
+	s.current.Store(nil)
+}
+
+// stopChild asks the worker to end, then kills it.
+func (s *supervisor) stopChild() {
+	if s.child == nil {
+		return
+	}
+	if frame, err := encodeRequest(opShutdown); err == nil && s.child.alive() {
+		if _, err := s.child.exchange(frame, time.Now().Add(closeGrace/2)); err == nil {
+			s.child.await(closeGrace / 2)
+		}
+	}
+	s.killChild()
+}
+
+// close ends the worker. A request that runs gets a second to finish.
+func (s *supervisor) close() {
+	s.once.Do(func() { close(s.quit) })
+	timer := time.NewTimer(closeGrace)
+	defer timer.Stop()
+	select {
+	case <-s.done:
+		return
+	case <-timer.C:
+	}
+	if c := s.current.Load(); c != nil {
+		_ = c.cmd.Process.Kill() // the read in run then ends
+	}
+	<-s.done
+}
+
+// decodeInfo reads the fields of opStart and opInfo.
+func decodeInfo(f [][]byte) Info {
+	return Info{
+		Label:        printable(f[0]),
+		Serial:       printable(f[1]),
+		Manufacturer: printable(f[2]),
+		Model:        printable(f[3]),
+		Firmware:     printable(f[4]),
+		PINCountLow:  binary.BigEndian.Uint32(f[5])&flagPINCountLow != 0,
+	}
+}
+
+// flagPINCountLow is the one flag of ours in opInfo.
+const flagPINCountLow = 1

@@ -1,0 +1,166 @@
+//go:build cgo
+
+package hsm
+
+// The worker's side. One thread, one request at a time. It trusts its parent;
+// it checks the messages all the same.
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"syscall"
+
+	"github.com/sigild/sigild/internal/secmem"
+	"github.com/sigild/sigild/seal"
+
+	"golang.org/x/sys/unix"
+)
+
+// built says whether this binary can load a PKCS#11 module.
+const built = true
+
+// parentFD is the worker's end of the socketpair.
+const parentFD = 3
+
+// WorkerMain is the main function of `sigild hsm-worker`: it serves the parent
+// on file descriptor 3 until the parent closes it. It returns the exit code: 0,
+// 1 when it can't protect itself, 2 when it was not started by sigild, 3 when
+// the parent does not speak the protocol.
+func WorkerMain() int {
+	runtime.LockOSThread()
+	// The daemon may still need a checkpoint while a signal ends the whole
+	// process group. We end when our socket does.
+	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	if kind, err := unix.GetsockoptInt(parentFD, unix.SOL_SOCKET, unix.SO_TYPE); err != nil || kind != unix.SOCK_STREAM {
+		fmt.Fprintln(os.Stderr, "hsm-worker: file descriptor 3 is no socket; sigild starts this process by itself")
+		return 2
+	}
+	unix.CloseOnExec(parentFD)
+	if err := harden(); err != nil {
+		fmt.Fprintln(os.Stderr, "hsm-worker:", err)
+		return 1
+	}
+	if err := serveParent(os.NewFile(parentFD, "sigild"), &token{}); err != nil {
+		fmt.Fprintln(os.Stderr, "hsm-worker:", err)
+		return 3
+	}
+	return 0
+}
+
+// harden makes the process undumpable and checks what the parent arranged.
+func harden() error {
+	if err := secmem.HardenProcess(); err != nil {
+		return err
+	}
+	set, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)
+	if err != nil {
+		return fmt.Errorf("reading no-new-privs: %w", err)
+	}
+	if set != 1 {
+		return errors.New("checking no-new-privs: it is not set")
+	}
+	return nil
+}
+
+// serveParent answers requests until opShutdown or the end of the stream.
+func serveParent(parent io.ReadWriter, t *token) error {
+	defer t.close()
+	for {
+		body, err := readBody(parent)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		request, err := decodeRequest(body)
+		if err != nil {
+			return err
+		}
+		o, seq := request.op, request.seq
+		fields, err := dispatch(t, o, request.fields)
+		request.wipe()
+		frame, err := answerFrame(o, seq, fields, err)
+		for _, f := range fields {
+			clear(f)
+		}
+		if err != nil {
+			return err
+		}
+		_, err = parent.Write(frame)
+		clear(frame)
+		if err != nil {
+			return fmt.Errorf("answering %s: %w", o, err)
+		}
+		if o == opShutdown {
+			return nil
+		}
+	}
+}
+
+// answerFrame encodes the outcome of a request.
+func answerFrame(o op, seq uint32, fields [][]byte, err error) ([]byte, error) {
+	if err == nil {
+		frame, err := encodeReply(o, seq, fields...)
+		if err == nil {
+			return frame, nil
+		}
+		// The module gave something of a size that can't be right.
+		return encodeFault(o, seq, newFault(seal.ErrUnavailable, "checking the module's output: %v", err))
+	}
+	var f *fault
+	if !errors.As(err, &f) {
+		f = newFault(seal.ErrUnavailable, "%v", err)
+	}
+	return encodeFault(o, seq, f)
+}
+
+// dispatch carries out one request. fields have been checked against shapes. The
+// fields it returns are its own and will be wiped.
+func dispatch(t *token, o op, fields [][]byte) ([][]byte, error) {
+	switch o {
+	case opShutdown:
+		return nil, nil
+	case opStart:
+		if err := t.start(string(fields[0]), string(fields[1]), string(fields[2]), string(fields[3])); err != nil {
+			return nil, err
+		}
+		return t.info()
+	}
+	if t.mod == nil {
+		return nil, newFault(errRefused, "%s before start", o)
+	}
+	switch o {
+	case opInfo:
+		return t.info()
+	case opProvision:
+		return t.provision()
+	case opCheckKey:
+		return nil, t.check(fields[0][0], fields[1])
+	case opWrap:
+		return one(t.wrap(fields[0], fields[1], fields[2]))
+	case opUnwrap:
+		return one(t.unwrap(fields[0], fields[1], fields[2]))
+	case opPublicP256:
+		return one(t.public(fields[0]))
+	case opSignP256:
+		return t.sign(fields[0], fields[1])
+	case opRandom:
+		return one(t.random(int(binary.BigEndian.Uint16(fields[0]))))
+	case opHealth:
+		return nil, t.health(fields[0])
+	}
+	return nil, newFault(errRefused, "%s is not for the worker", o)
+}
+
+func one(field []byte, err error) ([][]byte, error) {
+	if err != nil {
+		return nil, err
+	}
+	return [][]byte{field}, nil
+}
