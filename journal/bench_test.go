@@ -1,0 +1,122 @@
+package journal
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/sigild/sigild/vault"
+)
+
+func BenchmarkReserve1(b *testing.B)  { benchReserve(b, 1) }
+func BenchmarkReserve64(b *testing.B) { benchReserve(b, 64) }
+
+// benchReserve is step 7 of a request: look, check the limit, append, fsync.
+func benchReserve(b *testing.B, callers int) {
+	f := newFixture(b)
+	f.clock.t = time.Now()
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	b.ResetTimer()
+	for range callers {
+		wg.Go(func() {
+			for {
+				n := next.Add(1)
+				if n > int64(b.N) {
+					return
+				}
+				e := approval(fmt.Sprint("r", n), 100)
+				err := f.v.Update(context.Background(), func(tx *vault.Tx) error {
+					at := f.j.At(tx)
+					if _, ok := at.Request("org", e.RequestID); ok {
+						return ErrRequestExists
+					}
+					if _, ok := at.ReplayKey(e.ReplayKeys[0]); ok {
+						return ErrRequestExists
+					}
+					if s := at.Spent(ByDelegation("delegation"), eth, "", at.Now().Add(-24*time.Hour)); s.Unbounded {
+						return ErrNotApproved
+					}
+					_, err := f.j.Append(tx, e)
+					return err
+				})
+				if err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "reservations/s")
+}
+
+// BenchmarkSpent100k is one limit check among 100,000 live charges.
+func BenchmarkSpent100k(b *testing.B) {
+	p := newProjections()
+	for i := range uint64(100_000) {
+		a := approval(fmt.Sprint("r", i), 100)
+		a.Seq, a.TimeMS = 2*i+2, int64(i)
+		if _, err := p.apply(&a); err != nil {
+			b.Fatal(err)
+		}
+		if i%100 != 0 { // some stay in flight
+			s := signedEntry(a.Seq, "s")
+			s.Seq, s.TimeMS = a.Seq+1, int64(i)
+			if _, err := p.apply(&s); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	for b.Loop() {
+		if s := p.spent(ByDelegation("delegation"), eth, "", time.UnixMilli(50_000)); s.Count < 50_000 {
+			b.Fatal(s.Count)
+		}
+	}
+}
+
+func benchJournal(b *testing.B, n int) *fixture {
+	f := newFixture(b)
+	for i := 0; i < n; {
+		err := f.v.Update(context.Background(), func(tx *vault.Tx) error {
+			for range 500 {
+				seq, err := f.j.Append(tx, approval(fmt.Sprint("r", i), 100))
+				if err != nil {
+					return err
+				}
+				if _, err := f.j.Append(tx, signedEntry(seq, "a signature of sixty-five bytes or so, to have the right size ...")); err != nil {
+					return err
+				}
+				i += 2
+			}
+			return nil
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	return f
+}
+
+// BenchmarkOpen10k opens a journal of 10,000 entries: verify, fold.
+func BenchmarkOpen10k(b *testing.B) {
+	f := benchJournal(b, 10_000)
+	for b.Loop() {
+		if _, err := Open(context.Background(), f.v, f.config()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkVerify10k verifies the same off-line.
+func BenchmarkVerify10k(b *testing.B) {
+	f := benchJournal(b, 10_000)
+	for b.Loop() {
+		if _, err := Verify(context.Background(), f.path(), nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,263 @@
+package journal
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"unicode/utf8"
+
+	"github.com/holiman/uint256"
+)
+
+// Kind says what an entry tells of; a closed list.
+type Kind string
+
+// The kinds.
+const (
+	KindGenesis        Kind = "genesis"         // first entry: who this appliance and its operators are
+	KindAct            Kind = "act"             // an administrative act was done; with a request id, its answer is kept
+	KindApproved       Kind = "approved"        // a request may be signed; its charges and replay keys hold from here on
+	KindSigned         Kind = "signed"          // ends an approval: the signature exists
+	KindFailed         Kind = "failed"          // ends an approval: no signature; the charge stands unless refunded
+	KindOutcomeUnknown Kind = "outcome_unknown" // an approval found without an end after a crash; the charge stands
+	KindRefused        Kind = "refused"         // a request was refused; audit only
+	KindCheckpoint     Kind = "checkpoint"      // the device's signature over the chain
+	KindStarted        Kind = "started"         // the daemon started
+	KindStopped        Kind = "stopped"         // the daemon stopped in order
+)
+
+var kinds = []Kind{
+	KindGenesis, KindAct, KindApproved, KindSigned, KindFailed, KindOutcomeUnknown,
+	KindRefused, KindCheckpoint, KindStarted, KindStopped,
+}
+
+// MaxEntry is the longest entry in bytes of JSON.
+const MaxEntry = 1 << 20
+
+// Caller is the peer of the unix socket, as the kernel told it.
+type Caller struct {
+	UID uint32 `json:"uid"`
+	GID uint32 `json:"gid"`
+	PID int32  `json:"pid"`
+}
+
+// Charge is one thing an approved request spends.
+type Charge struct {
+	Chain string `json:"chain"` // CAIP-2
+	Asset string `json:"asset"` // CAIP-19
+	// Amount is a decimal number below 2^256 in the asset's smallest unit, without
+	// leading zeros; empty when Unbounded.
+	Amount    string `json:"amount,omitempty"`
+	Unbounded bool   `json:"unbounded,omitempty"`
+	What      string `json:"what"` // "transfer" or "fee"
+	To        string `json:"to,omitempty"`
+}
+
+// Entry is one fact that outlives a crash. It holds no secret. On disk it is
+// one flat JSON object with exactly these names; what is empty is absent.
+type Entry struct {
+	Seq    uint64 `json:"seq"`     // assigned by Append: 1, 2, 3, …
+	TimeMS int64  `json:"time_ms"` // assigned by Append: Unix milliseconds, never smaller than the entry's before
+	Kind   Kind   `json:"kind"`
+
+	Method       string   `json:"method,omitempty"`       // full gRPC method
+	Organization string   `json:"organization,omitempty"` // id
+	RequestID    string   `json:"request_id,omitempty"`   // the caller's; unique within its organization
+	RequestHash  string   `json:"request_hash,omitempty"` // hex SHA-256 of the received message
+	Caller       *Caller  `json:"caller,omitempty"`
+	Credentials  []string `json:"credentials,omitempty"` // ids of what authenticated the request
+	User         string   `json:"user,omitempty"`
+	Wallet       string   `json:"wallet,omitempty"`
+	Delegation   string   `json:"delegation,omitempty"`
+	ShareSet     string   `json:"share_set,omitempty"`
+	Digest       string   `json:"digest,omitempty"`     // hex: what is signed, or its SHA-256 where the scheme signs messages
+	PolicySet    string   `json:"policy_set,omitempty"` // hex hash of the policies that judged
+	Outcome      string   `json:"outcome,omitempty"`
+	Rule         string   `json:"rule,omitempty"` // the rule that decided
+	Reason       string   `json:"reason,omitempty"`
+	Trace        []string `json:"trace,omitempty"`
+
+	Charges    []Charge `json:"charges,omitempty"`     // of an approval
+	ReplayKeys []string `json:"replay_keys,omitempty"` // of an approval: must not be signed with another Digest
+
+	ApprovedSeq   uint64 `json:"approved_seq,omitempty"` // of signed, failed, outcome_unknown: the approval that ends
+	SignatureHash string `json:"signature_hash,omitempty"`
+	// Answer is what the same request gets when it is asked again; base64 in JSON.
+	Answer []byte            `json:"answer,omitempty"`
+	Facts  map[string]string `json:"facts,omitempty"`
+}
+
+// factRefund marks a failed entry whose charge is taken back.
+const factRefund = "refund"
+
+// Refund marks a failed entry: it is provable that our last share was never
+// sent, so the approval's charges and replay keys are released.
+func (e *Entry) Refund() {
+	if e.Facts == nil {
+		e.Facts = make(map[string]string)
+	}
+	e.Facts[factRefund] = "true"
+}
+
+// Refunded says whether the entry gives its approval's charges back.
+func (e *Entry) Refunded() bool { return e.Kind == KindFailed && e.Facts[factRefund] == "true" }
+
+// onDisk is the JSON object of an entry.
+type onDisk struct {
+	V int `json:"v"`
+	Entry
+}
+
+const entryVersion = 1
+
+// encode is the exact form that is hashed and stored.
+func (e *Entry) encode() ([]byte, error) {
+	b, err := json.Marshal(onDisk{entryVersion, *e})
+	if err != nil {
+		return nil, fmt.Errorf("encoding an entry: %w", err)
+	}
+	if len(b) > MaxEntry {
+		return nil, fmt.Errorf("encoding an entry: %d bytes, at most %d", len(b), MaxEntry)
+	}
+	return b, nil
+}
+
+// decodeEntry reads exactly what encode writes: unknown, doubled, reordered or
+// differently spelled members are refused.
+func decodeEntry(b []byte) (Entry, error) {
+	if len(b) > MaxEntry {
+		return Entry{}, fmt.Errorf("decoding an entry: %d bytes, at most %d", len(b), MaxEntry)
+	}
+	var d onDisk
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&d); err != nil {
+		return Entry{}, fmt.Errorf("decoding an entry: %w", err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return Entry{}, errors.New("decoding an entry: something follows the object")
+	}
+	if d.V != entryVersion {
+		return Entry{}, fmt.Errorf("decoding an entry: version %d is not known to this build", d.V)
+	}
+	if err := d.check(); err != nil {
+		return Entry{}, fmt.Errorf("decoding an entry: %w", err)
+	}
+	again, err := d.encode()
+	if err != nil {
+		return Entry{}, err
+	}
+	if !bytes.Equal(again, b) {
+		return Entry{}, errors.New("decoding an entry: not in the canonical form")
+	}
+	return d.Entry, nil
+}
+
+// check refuses an entry whose members don't fit its kind.
+func (e *Entry) check() error {
+	if !slices.Contains(kinds, e.Kind) {
+		return fmt.Errorf("kind %q is not known", e.Kind)
+	}
+	if (e.Seq == 1) != (e.Kind == KindGenesis) {
+		return fmt.Errorf("entry %d of kind %s: the first entry, and only it, is the genesis", e.Seq, e.Kind)
+	}
+	if e.TimeMS < 0 {
+		return fmt.Errorf("time %d is before 1970", e.TimeMS)
+	}
+	if err := e.checkText(); err != nil {
+		return err
+	}
+	for name, h := range map[string]string{
+		"request_hash": e.RequestHash, "digest": e.Digest, "policy_set": e.PolicySet, "signature_hash": e.SignatureHash,
+	} {
+		if h != "" && !isHash(h) {
+			return fmt.Errorf("%s is not 64 lower-case hex digits", name)
+		}
+	}
+	if e.Kind != KindApproved && (len(e.Charges) > 0 || len(e.ReplayKeys) > 0) {
+		return fmt.Errorf("kind %s has charges or replay keys, only an approval may", e.Kind)
+	}
+	switch e.Kind {
+	case KindApproved:
+		if e.Organization == "" || e.RequestID == "" || e.RequestHash == "" || e.Digest == "" {
+			return errors.New("an approval needs organization, request id, request hash and digest")
+		}
+		if _, err := parseCharges(e.Charges); err != nil {
+			return err
+		}
+		if slices.Contains(e.ReplayKeys, "") {
+			return errors.New("a replay key is empty")
+		}
+	case KindAct:
+		if e.RequestID != "" && e.RequestHash == "" {
+			return errors.New("an act with a request id needs the request's hash")
+		}
+	}
+	ends := e.Kind == KindSigned || e.Kind == KindFailed || e.Kind == KindOutcomeUnknown
+	if ends != (e.ApprovedSeq != 0) {
+		return fmt.Errorf("kind %s and approved_seq %d don't fit", e.Kind, e.ApprovedSeq)
+	}
+	return nil
+}
+
+// checkText refuses what JSON would silently change.
+func (e *Entry) checkText() error {
+	ok := true
+	texts := func(ss ...string) {
+		for _, s := range ss {
+			ok = ok && utf8.ValidString(s)
+		}
+	}
+	texts(e.Method, e.Organization, e.RequestID, e.User, e.Wallet, e.Delegation, e.ShareSet, e.Outcome, e.Rule, e.Reason)
+	texts(e.Credentials...)
+	texts(e.Trace...)
+	texts(e.ReplayKeys...)
+	for _, c := range e.Charges {
+		texts(c.Chain, c.Asset, c.What, c.To)
+	}
+	for k, v := range e.Facts {
+		texts(k, v)
+	}
+	if !ok {
+		return errors.New("text is not UTF-8")
+	}
+	return nil
+}
+
+func isHash(s string) bool {
+	if len(s) != 64 {
+		return false
+	}
+	for _, c := range []byte(s) {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
+}
+
+// parseCharges gives the amounts; an unbounded charge has zero.
+func parseCharges(cs []Charge) ([]uint256.Int, error) {
+	if len(cs) == 0 {
+		return nil, nil
+	}
+	amounts := make([]uint256.Int, len(cs))
+	for i, c := range cs {
+		if c.Asset == "" || c.What == "" {
+			return nil, fmt.Errorf("charge %d has no asset or doesn't say what for", i)
+		}
+		if c.Unbounded {
+			if c.Amount != "" {
+				return nil, fmt.Errorf("charge %d is unbounded and has an amount", i)
+			}
+			continue
+		}
+		if err := amounts[i].SetFromDecimal(c.Amount); err != nil || amounts[i].Dec() != c.Amount {
+			return nil, fmt.Errorf("charge %d: %q is not a decimal number below 2^256", i, c.Amount)
+		}
+	}
+	return amounts, nil
+}

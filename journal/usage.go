@@ -1,0 +1,205 @@
+package journal
+
+import (
+	"slices"
+	"sort"
+	"time"
+
+	"github.com/holiman/uint256"
+)
+
+// Usage: what was charged, per scope, asset and purpose. A reservation is in
+// flight from its approval on and counts in every window; once it ended it
+// counts in the windows that reach back to its end. An account keeps running
+// sums in time order, so a window's sum is two binary searches away however
+// many charges there are.
+
+// Scope says whose charges are summed.
+type Scope struct {
+	kind scopeKind
+	id   string
+}
+
+type scopeKind uint8
+
+const (
+	scopeDelegation scopeKind = iota + 1
+	scopeWallet
+	scopeOrganization
+)
+
+// ByDelegation sums the charges of one delegation.
+func ByDelegation(id string) Scope { return Scope{scopeDelegation, id} }
+
+// ByWallet sums the charges of one wallet.
+func ByWallet(id string) Scope { return Scope{scopeWallet, id} }
+
+// ByOrganization sums the charges of one organization.
+func ByOrganization(id string) Scope { return Scope{scopeOrganization, id} }
+
+// Spent is the usage within a window.
+type Spent struct {
+	Sum uint256.Int // in the asset's smallest unit
+	// Unbounded: a charge without a bound is among them, or the sum passes 2^256−1.
+	Unbounded bool
+	Count     int // approved requests with such a charge
+	InFlight  int // of these, how many have not ended
+	// Oldest is when the oldest that ended did; zero if there is none. It leaves a
+	// window w at Oldest+w.
+	Oldest time.Time
+}
+
+type accountKey struct {
+	scope       Scope
+	asset, what string // what "": all purposes
+}
+
+// total is a sum that can't overflow: lo + hi·2^256.
+type total struct {
+	lo        uint256.Int
+	hi        uint64
+	unbounded uint64 // how many unbounded charges
+}
+
+func (t *total) add(o *total) {
+	if _, over := t.lo.AddOverflow(&t.lo, &o.lo); over {
+		t.hi++
+	}
+	t.hi += o.hi
+	t.unbounded += o.unbounded
+}
+
+func (t *total) sub(o *total) {
+	if _, under := t.lo.SubOverflow(&t.lo, &o.lo); under {
+		t.hi--
+	}
+	t.hi -= o.hi
+	t.unbounded -= o.unbounded
+}
+
+// ended is a reservation that ended; running includes it and all before it.
+type ended struct {
+	ms      int64
+	seq     uint64 // of the approval
+	running total
+}
+
+// account is one running sum.
+type account struct {
+	flying  total
+	inAir   int
+	history []ended // by ms, then by when they were added
+}
+
+func (a *account) depart(t *total) { a.flying.add(t); a.inAir++ }
+func (a *account) recall(t *total) { a.flying.sub(t); a.inAir-- }
+
+// land starts the window of what is in flight.
+func (a *account) land(ms int64, seq uint64, t *total) {
+	a.recall(t)
+	e := ended{ms: ms, seq: seq, running: *t}
+	if n := len(a.history); n > 0 {
+		e.running.add(&a.history[n-1].running)
+	}
+	a.history = append(a.history, e)
+}
+
+// unland takes the last land back.
+func (a *account) unland(t *total) {
+	a.history = a.history[:len(a.history)-1]
+	a.depart(t)
+}
+
+// relaunch takes the ended reservation seq back into flight, and returns the
+// history as it was.
+func (a *account) relaunch(ms int64, seq uint64, t *total) (before []ended) {
+	before = a.history
+	i := sort.Search(len(before), func(i int) bool { return before[i].ms >= ms })
+	for i < len(before) && before[i].seq != seq {
+		i++
+	}
+	after := slices.Clone(before[:i])
+	for _, e := range before[i+1:] {
+		e.running.sub(t)
+		after = append(after, e)
+	}
+	a.history = after
+	a.depart(t)
+	return before
+}
+
+func (a *account) unrelaunch(before []ended, t *total) {
+	a.history = before
+	a.recall(t)
+}
+
+// since sums what is in flight and what ended after ms.
+func (a *account) since(ms int64) Spent {
+	t := a.flying
+	i := sort.Search(len(a.history), func(i int) bool { return a.history[i].ms > ms })
+	s := Spent{Count: a.inAir + len(a.history) - i, InFlight: a.inAir}
+	if i < len(a.history) {
+		s.Oldest = time.UnixMilli(a.history[i].ms).UTC()
+		t.add(&a.history[len(a.history)-1].running)
+		if i > 0 {
+			t.sub(&a.history[i-1].running)
+		}
+	}
+	s.Sum, s.Unbounded = t.lo, t.unbounded > 0
+	if t.hi > 0 {
+		s.Sum.SetAllOne()
+		s.Unbounded = true
+	}
+	return s
+}
+
+// share is what one reservation puts into one account.
+type share struct {
+	acc *account
+	sum total
+}
+
+// sharesOf adds a reservation's charges up per account, making accounts as needed.
+func (p *projections) sharesOf(e *Entry, amounts []uint256.Int) []share {
+	var out []share
+	put := func(k accountKey, t *total) {
+		a := p.accounts[k]
+		if a == nil {
+			a = &account{}
+			p.accounts[k] = a
+		}
+		for i := range out {
+			if out[i].acc == a {
+				out[i].sum.add(t)
+				return
+			}
+		}
+		out = append(out, share{a, *t})
+	}
+	for i, c := range e.Charges {
+		t := total{lo: amounts[i]}
+		if c.Unbounded {
+			t.unbounded = 1
+		}
+		for _, s := range [...]Scope{ByDelegation(e.Delegation), ByWallet(e.Wallet), ByOrganization(e.Organization)} {
+			if s.id != "" {
+				put(accountKey{s, c.Asset, ""}, &t)
+				put(accountKey{s, c.Asset, c.What}, &t)
+			}
+		}
+	}
+	return out
+}
+
+// spent sums; an account that isn't there is zero.
+func (p *projections) spent(s Scope, asset, what string, since time.Time) Spent {
+	a := p.accounts[accountKey{s, asset, what}]
+	if a == nil {
+		return Spent{}
+	}
+	ms := since.UnixMilli()
+	if since.IsZero() {
+		ms = -1
+	}
+	return a.since(ms)
+}

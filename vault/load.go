@@ -1,0 +1,202 @@
+package vault
+
+import (
+	"context"
+	"crypto/hmac"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/sigild/sigild/seal"
+)
+
+// loadPublic reads and checks everything that needs no key.
+func (v *Vault) loadPublic(ctx context.Context, pin Pin) error {
+	storeID, err := checkSchema(ctx, v.db)
+	if err != nil {
+		return err
+	}
+	if storeID != pin.StoreID {
+		return fmt.Errorf("%w: this is store %x, pinned is %x; hint: restore the pin file of this store, or this store's file", ErrPinMismatch, storeID, pin.StoreID)
+	}
+	var verdict string
+	if err := v.db.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&verdict); err != nil {
+		return readError("checking the database", err)
+	}
+	if verdict != "ok" {
+		return fmt.Errorf("%w: database structure: %s", ErrTampered, verdict)
+	}
+	err = eachBody(ctx, v.db, "SELECT gen, body FROM generation ORDER BY gen", func(n int64, b []byte) error {
+		s, err := openStatement(pin, b)
+		if err == nil && int64(s.generation) != n {
+			err = fmt.Errorf("%w: root-key statement %d is filed as %d", ErrTampered, s.generation, n)
+		}
+		v.gens[s.generation] = s
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	var groups []slotGroup
+	err = eachBody(ctx, v.db, "SELECT id, body FROM slot_group ORDER BY id", func(n int64, b []byte) error {
+		g, err := parseGroup(b)
+		if err == nil && int64(g.id) != n {
+			err = fmt.Errorf("%w: keyslot group %d is filed as %d", ErrTampered, g.id, n)
+		}
+		groups = append(groups, g)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	var slots []slot
+	err = eachBody(ctx, v.db, "SELECT id, body FROM slot ORDER BY id", func(n int64, b []byte) error {
+		s, err := parseSlot(b)
+		if err == nil && int64(s.info.ID) != n {
+			err = fmt.Errorf("%w: keyslot %d is filed as %d", ErrTampered, s.info.ID, n)
+		}
+		slots = append(slots, s)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if v.groups, err = joinSlots(storeID, groups, slots); err != nil {
+		return err
+	}
+	for _, g := range v.groups {
+		if st, ok := v.gens[g.generation]; !ok || st.commit != g.commit {
+			return fmt.Errorf("%w: keyslot group %d holds a root key that the store key didn't sign", ErrPinMismatch, g.id)
+		}
+	}
+	return nil
+}
+
+// eachBody walks rows of (integer, blob); the blob is a copy.
+func eachBody(ctx context.Context, q queryer, query string, fn func(n int64, b []byte) error) error {
+	rows, err := q.QueryContext(ctx, query)
+	if err != nil {
+		return readError("reading the vault", err)
+	}
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		var n int64
+		var b []byte
+		if err := rows.Scan(&n, &b); err != nil {
+			return readError("reading the vault", err)
+		}
+		if err := fn(n, b); err != nil {
+			return err
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return readError("reading the vault", err)
+	}
+	return nil
+}
+
+func (v *Vault) unseal(ctx context.Context, sealers map[string]seal.Sealer) (*unsealed, error) {
+	var errs []error
+	for i := range v.groups {
+		g := &v.groups[i]
+		if slices.ContainsFunc(g.slots, func(s slot) bool { return sealers[s.info.Provider] == nil }) {
+			continue
+		}
+		var keys *keyring
+		err := g.unsealGroup(ctx, sealers, func(root []byte) (err error) {
+			keys, err = newKeyring(root, v.storeID, g.generation)
+			return err
+		})
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		u, err := v.loadSealed(context.WithoutCancel(ctx), keys)
+		if err != nil {
+			keys.destroy()
+			return nil, err
+		}
+		return u, nil
+	}
+	if len(errs) == 0 {
+		return nil, fmt.Errorf("%w: %d groups, none complete; hint: is the token of `sigilctl status` connected?", ErrNoKeyslot, len(v.groups))
+	}
+	return nil, errors.Join(errs...)
+}
+
+// loadSealed authenticates the head and builds the tree it speaks of.
+func (v *Vault) loadSealed(ctx context.Context, keys *keyring) (*unsealed, error) {
+	u := &unsealed{keys: keys}
+	var mac []byte
+	if err := v.write.conn.QueryRowContext(ctx, "SELECT body, mac FROM head").Scan(&u.body, &mac); err != nil {
+		return nil, readError("reading the head", err)
+	}
+	want, err := keys.headMAC(u.body)
+	if err != nil {
+		return nil, err
+	}
+	if !hmac.Equal(want[:], mac) {
+		return nil, fmt.Errorf("%w: head row doesn't authenticate", ErrTampered)
+	}
+	if u.head, err = parseHead(u.body); err != nil {
+		return nil, err
+	}
+	if u.head.storeID != v.storeID || u.head.generation != keys.generation {
+		return nil, fmt.Errorf("%w: head row belongs to another store or root key", ErrTampered)
+	}
+	leaves, err := readLeaves(ctx, v.write.conn, int(min(u.head.records, 1<<20)))
+	if err != nil {
+		return nil, err
+	}
+	if uint64(len(leaves)) != u.head.records {
+		return nil, fmt.Errorf("%w: %d records listed, want %d", ErrTampered, len(leaves), u.head.records)
+	}
+	t, ok := newTree(leaves)
+	if !ok || t.root() != u.head.setRoot {
+		return nil, fmt.Errorf("%w: the list of records is not what was written", ErrTampered)
+	}
+	var rows uint64
+	if err := v.write.conn.QueryRowContext(ctx, "SELECT count(*) FROM rec").Scan(&rows); err != nil {
+		return nil, readError("counting records", err)
+	}
+	if rows != u.head.records {
+		return nil, fmt.Errorf("%w: %d record rows, want %d", ErrTampered, rows, u.head.records)
+	}
+	var last uint64
+	if err := v.write.conn.QueryRowContext(ctx, "SELECT coalesce(max(seq), 0) FROM journal").Scan(&last); err != nil {
+		return nil, readError("reading the journal's end", err)
+	}
+	if last != u.head.journal.Seq {
+		return nil, fmt.Errorf("%w: the journal ends at entry %d, want %d", ErrTampered, last, u.head.journal.Seq)
+	}
+	u.tree = t
+	u.publish()
+	return u, nil
+}
+
+// readLeaves reads the list of records.
+func readLeaves(ctx context.Context, q queryer, expect int) ([]leaf, error) {
+	rows, err := q.QueryContext(ctx, "SELECT k, t, ver, h FROM leaf ORDER BY k")
+	if err != nil {
+		return nil, readError("reading the list of records", err)
+	}
+	defer func() { _ = rows.Close() }()
+	leaves := make([]leaf, 0, expect)
+	for rows.Next() {
+		var k, h sql.RawBytes
+		var t, version int64
+		if err := rows.Scan(&k, &t, &version, &h); err != nil {
+			return nil, readError("reading the list of records", err)
+		}
+		l := leaf{version: uint64(version), typ: Type(t)}
+		if copy(l.key[:], k) != len(k) || len(k) != 32 || copy(l.hash[:], h) != len(h) || len(h) != 32 || !l.typ.known() || t != int64(l.typ) {
+			return nil, fmt.Errorf("%w: a row of the list of records has an unknown form", ErrTampered)
+		}
+		leaves = append(leaves, l)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, readError("reading the list of records", err)
+	}
+	return leaves, nil
+}

@@ -1,0 +1,47 @@
+package vault
+
+import "fmt"
+
+// Type says what a record is. It is part of every record's key and envelope, so
+// a record of one type can't be passed off as another. The numbers are on disk
+// for ever: a new type gets the next number, none is reused.
+type Type uint16
+
+// The closed list of types.
+const (
+	TypeAppliance    Type = 1  // the appliance's own identity
+	TypeOperator     Type = 2  // an operator and their credentials
+	TypeOrganization Type = 3  // an organization and its root quorum
+	TypeUser         Type = 4  // an end user or delegated user
+	TypeKey          Type = 5  // a key: scheme, owner, custody, status
+	TypeWallet       Type = 6  // a wallet: key, chain family, address
+	TypeShare        Type = 7  // one party's secret share
+	TypeShareSet     Type = 8  // the public description of a share set
+	TypeDelegation   Type = 9  // who may act for whom
+	TypePolicy       Type = 10 // a policy text
+	TypeLimit        Type = 11 // a limit
+	TypeOutbox       Type = 12 // a ciphertext that waits for its receipt
+	TypePreParams    Type = 13 // unused key-generation parameters
+	TypeCeremony     Type = 14 // a ceremony under way
+	TypeStoreKey     Type = 15 // the Ed25519 key that signs root-key generations; the vault's own
+	TypeAPIKey       Type = 16 // the verifier of a wallet API key
+	TypeAnswer       Type = 17 // a stored answer
+)
+
+var typeNames = [...]string{
+	TypeAppliance: "appliance", TypeOperator: "operator", TypeOrganization: "organization",
+	TypeUser: "user", TypeKey: "key", TypeWallet: "wallet", TypeShare: "share",
+	TypeShareSet: "share set", TypeDelegation: "delegation", TypePolicy: "policy",
+	TypeLimit: "limit", TypeOutbox: "outbox", TypePreParams: "pre-parameters",
+	TypeCeremony: "ceremony", TypeStoreKey: "store key", TypeAPIKey: "api key", TypeAnswer: "answer",
+}
+
+// String is the type's name, for errors and logs.
+func (t Type) String() string {
+	if t.known() {
+		return typeNames[t]
+	}
+	return fmt.Sprintf("type %d", uint16(t))
+}
+
+func (t Type) known() bool { return t >= TypeAppliance && int(t) < len(typeNames) }
