@@ -1,0 +1,212 @@
+package signing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/holiman/uint256"
+
+	"github.com/sigild/sigild/chains"
+	"github.com/sigild/sigild/chains/evm"
+	"github.com/sigild/sigild/journal"
+	"github.com/sigild/sigild/policy"
+	"github.com/sigild/sigild/refusal"
+	"github.com/sigild/sigild/vault"
+)
+
+// approved says that a request passed steps 3 to 7: its entry, its charges and
+// its request id are on disk. Steps 8 to 10 take nothing else. It is redeemed at
+// most once, and only the service that made it can make one.
+type approved struct {
+	request  Request
+	standing *Standing
+	decoded  *chains.Decoded
+	rule     string
+	sequence uint64
+	// retried: an earlier try under the same reservation may have sent its last
+	// share, so this one can't give the charge back.
+	retried  bool
+	leave    func()
+	redeemed atomic.Bool
+}
+
+// errRedeemed says that somebody tried to sign twice on one approval.
+var errRedeemed = errors.New("the approval was redeemed already")
+
+func (a *approved) redeem() error {
+	if a.redeemed.Swap(true) {
+		return errRedeemed
+	}
+	return nil
+}
+
+// movedError sends a request back to step 4 with what is true now.
+type movedError struct{ now *Standing }
+
+func (*movedError) Error() string { return "the delegation changed meanwhile" }
+
+// judge is step 6.
+func (s *Service) judge(r Request, st *Standing, d *chains.Decoded) (policy.Decision, error) {
+	account, err := accountOf(st.Wallet)
+	if err != nil {
+		return policy.Decision{}, err
+	}
+	kind := "TRANSACTION_TYPE_ETHEREUM"
+	if st.Wallet.Scheme == chains.EdDSAEd25519 {
+		kind = "TRANSACTION_TYPE_SOLANA"
+	}
+	decision := st.Rules.Evaluate(policy.Request{
+		Decoded: d, Kind: r.Kind,
+		Activity: policy.Activity{
+			Type: "ACTIVITY_TYPE_SIGN_TRANSACTION_V2", Kind: "SIGN_TRANSACTION", Resource: "PRIVATE_KEY", Action: "SIGN",
+			Params: policy.ActivityParams{Type: kind},
+		},
+		Wallet:        &policy.Wallet{ID: st.Wallet.ID, Label: st.Wallet.Name},
+		WalletAccount: &policy.WalletAccount{Address: account},
+		Approvers:     []policy.User{{ID: st.DelegatedUser, Alias: st.DelegatedUserName}},
+		Credentials:   []policy.Credential{{ID: st.APIKey, UserID: st.DelegatedUser, Type: "CREDENTIAL_TYPE_WALLET_API_KEY"}},
+		Now:           s.now(), DelegationID: st.Delegation, RequestID: r.ID,
+		Caller: &policy.Caller{UID: r.Caller.UID, GID: r.Caller.GID},
+	})
+	switch decision.Outcome {
+	case policy.Allowed:
+		return decision, nil
+	case policy.RequiresConsensus:
+		return decision, denied(decision, "the policy asks for approvals, which this build does not take")
+	case policy.DenyExplicit:
+		return decision, denied(decision, "a policy denies it")
+	case policy.DenyError:
+		return decision, denied(decision, "a policy could not be evaluated")
+	}
+	return decision, denied(decision, "no policy allows it")
+}
+
+func denied(d policy.Decision, what string) error {
+	if d.Reason != "" {
+		what += ": " + d.Reason
+	}
+	e := refusal.New(refusal.PolicyDenied, "%s", what)
+	if d.Rule != "" {
+		e.With("rule", d.Rule)
+	}
+	if d.PolicyName != "" {
+		e.With("policy", d.PolicyName)
+	}
+	return e
+}
+
+func accountOf(w WalletInfo) (chains.Value, error) {
+	if w.Scheme == chains.EdDSAEd25519 {
+		return chains.PubkeyValue([32]byte(w.PublicKey)), nil
+	}
+	a, err := evm.ParseAddress(w.Address)
+	if err != nil {
+		return chains.Value{}, fmt.Errorf("reading the wallet's address: %w", err)
+	}
+	return chains.AddressValue(a), nil
+}
+
+// approve is step 7. Everything in the closure runs alone on the vault's writer:
+// no other request can spend, revoke or change between its looks and its entry.
+func (s *Service) approve(ctx context.Context, r Request, st *Standing, d *chains.Decoded, decision policy.Decision, prior earlier) (*approved, error) {
+	a := &approved{request: r, standing: st, decoded: d, rule: decision.Rule}
+	err := s.vault.Update(ctx, func(tx *vault.Tx) error {
+		now, leave, err := s.authority.Enter(st.Delegation)
+		if err != nil {
+			return err
+		}
+		tx.OnRollback(leave)
+		if now.Version != st.Version {
+			return &movedError{now}
+		}
+		if err := s.mayServe(now); err != nil {
+			return err
+		}
+		a.leave = leave
+		known := s.journal.At(tx)
+		if prior.sequence != 0 {
+			// An earlier try was approved and left no answer: its charge stands, and
+			// the same digest is signed under the same reservation.
+			if err := s.stillCounts(known.Now(), now, prior); err != nil {
+				return err
+			}
+			a.sequence, a.rule, a.retried = prior.sequence, prior.rule, true
+			return nil
+		}
+		if err := checkReplay(known, d); err != nil {
+			return err
+		}
+		if err := checkLimits(known, st, d); err != nil {
+			return err
+		}
+		e := s.entry(journal.KindApproved, r, st)
+		hash := st.Rules.Hash()
+		e.Digest, e.PolicySet = digestOf(d), fmt.Sprintf("%x", hash)
+		e.Outcome, e.Rule, e.Reason = string(journal.KindApproved), decision.Rule, d.Summary
+		for _, p := range decision.Policies {
+			e.Trace = append(e.Trace, p.ID+" "+p.Outcome.String())
+		}
+		for _, c := range d.Charges {
+			e.Charges = append(e.Charges, journal.Charge{
+				Chain: c.Chain, Asset: c.Asset, Amount: c.Amount.Dec(), Unbounded: c.Unbounded, What: c.What, To: c.To,
+			})
+		}
+		e.ReplayKeys = d.ReplayKeys
+		a.sequence, err = s.journal.Append(tx, e)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// stillCounts refuses to sign under a reservation whose charge would leave the
+// window of a limit before the signature is done: until it is, nothing else would
+// count it, and the limit could be spent twice.
+func (s *Service) stillCounts(now time.Time, st *Standing, prior earlier) error {
+	for _, l := range st.Rules.Limits() {
+		if l.Window > 0 && !now.Add(s.cfg.Timeout).Before(prior.chargedAt.Add(l.Window)) {
+			return refusal.New(refusal.OutcomeUnknown, "the outcome of this request is unknown and the window of its charge is over; decide by the chain, then use a new request_id").With("limit", l.Name)
+		}
+	}
+	return nil
+}
+
+// checkReplay refuses a second digest under a replay key, such as another
+// transaction with the same nonce.
+func checkReplay(known journal.View, d *chains.Decoded) error {
+	for _, k := range d.ReplayKeys {
+		if digest, ok := known.ReplayKey(k); ok && digest != digestOf(d) {
+			return refusal.New(refusal.PolicyDenied, "something else was signed under %s", k).With("rule", "replay-guard")
+		}
+	}
+	return nil
+}
+
+// checkLimits compares the charges with what the journal says was spent.
+func checkLimits(known journal.View, st *Standing, d *chains.Decoded) error {
+	spending := policy.Spending{Chain: d.Chain, Charges: d.Charges, Opaque: d.Opaque, Delegation: st.Delegation, Now: known.Now()}
+	spending.Spent = func(q policy.SpentQuery) (uint256.Int, bool) {
+		scope := journal.ByDelegation(q.Delegation)
+		if q.Delegation == "" {
+			scope = journal.ByOrganization(st.Organization)
+		}
+		all := known.Spent(scope, q.Asset, "", q.Since)
+		if !q.IncludeFees {
+			fees := known.Spent(scope, q.Asset, "fee", q.Since)
+			all.Sum.Sub(&all.Sum, &fees.Sum)
+		}
+		return all.Sum, all.Unbounded
+	}
+	over := st.Rules.CheckLimits(spending)
+	if over == nil {
+		return nil
+	}
+	e := refusal.New(refusal.LimitExceeded, "%s", over.Error()).With("rule", over.LimitID).With("limit", over.Name).With("asset", over.Asset)
+	e.After = over.RetryAfter
+	return e
+}

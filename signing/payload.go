@@ -1,0 +1,67 @@
+package signing
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+
+	"github.com/sigild/sigild/chains"
+	"github.com/sigild/sigild/chains/evm"
+	"github.com/sigild/sigild/chains/solana"
+	"github.com/sigild/sigild/refusal"
+)
+
+// decode is step 5: the wallet's chain and the payload's kind pick the decoder.
+func decode(r Request, w WalletInfo) (*chains.Decoded, error) {
+	var d *chains.Decoded
+	var err error
+	switch {
+	case r.Kind == KindRawDigest:
+		return nil, refusal.New(refusal.RawDigestDenied, "a bare digest can't be judged; this key signs decoded transactions only")
+	case r.Kind == chains.KindEVMTransaction && w.Scheme == chains.ECDSASecp256k1:
+		var a [20]byte
+		if a, err = evm.ParseAddress(w.Address); err != nil {
+			return nil, fmt.Errorf("reading the wallet's address: %w", err)
+		}
+		d, err = evm.Decode(r.Payload, a)
+	case r.Kind == chains.KindSolanaMessage && w.Scheme == chains.EdDSAEd25519:
+		d, err = solana.Decode(r.Payload, [32]byte(w.PublicKey), w.Chain)
+	default:
+		return nil, refusal.New(refusal.PayloadMalformed, "a %s payload is not for a wallet on %s", r.Kind, w.Chain)
+	}
+	var bad *chains.DecodeError
+	if errors.As(err, &bad) {
+		return nil, refusal.New(refusal.PayloadMalformed, "%s", bad.Message).With("code", bad.Code).With("offset", fmt.Sprint(bad.Offset))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("decoding payload: %w", err)
+	}
+	return d, nil
+}
+
+// assemble is step 10: signature and payload become the signed transaction,
+// which is decoded again and compared with the view before it is returned.
+func assemble(d *chains.Decoded, w WalletInfo, signature []byte, rule string, sequence uint64) (*Result, error) {
+	out := &Result{Signature: signature, Summary: d.Summary, Rule: rule, Sequence: sequence}
+	switch {
+	case w.Scheme == chains.ECDSASecp256k1 && len(signature) == 65:
+		a, err := evm.ParseAddress(w.Address)
+		if err != nil {
+			return nil, fmt.Errorf("reading the wallet's address: %w", err)
+		}
+		signed, hash, err := evm.Assemble(d, a, [32]byte(signature[:32]), [32]byte(signature[32:64]), signature[64])
+		if err != nil {
+			return nil, fmt.Errorf("assembling the transaction: %w", err)
+		}
+		out.Signed, out.TransactionID = signed, "0x"+hex.EncodeToString(hash[:])
+	case w.Scheme == chains.EdDSAEd25519 && len(signature) == 64:
+		signed, id, err := solana.Assemble(d, [32]byte(w.PublicKey), [64]byte(signature))
+		if err != nil {
+			return nil, fmt.Errorf("assembling the transaction: %w", err)
+		}
+		out.Signed, out.TransactionID = signed, id
+	default:
+		return nil, fmt.Errorf("assembling the transaction: a signature of %d bytes for %s", len(signature), w.Scheme)
+	}
+	return out, nil
+}

@@ -1,0 +1,122 @@
+package signing
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+
+	"github.com/sigild/sigild/journal"
+	"github.com/sigild/sigild/mpc"
+	"github.com/sigild/sigild/refusal"
+	"github.com/sigild/sigild/vault"
+)
+
+// release is steps 8 to 10: it redeems the approval, and whatever happens, the
+// outcome is journaled before the caller hears of it.
+func (s *Service) release(ctx context.Context, a *approved) (*Result, error) {
+	if err := a.redeem(); err != nil {
+		return nil, err
+	}
+	defer a.leave()
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	defer cancel()
+
+	// Step 8: the vault lends the shares; they are wiped when the call ends.
+	var sig mpc.Signature
+	err := s.lendShares(ctx, a.standing, func(shares [][]byte) (err error) {
+		// Step 9: run the parties; look once more before the last share leaves. The
+		// signature comes back verified against the pinned public key.
+		sig, err = mpc.Sign(ctx, mpc.SignRequest{
+			Set: a.standing.Set, Shares: shares, Input: a.decoded.Sign,
+			BeforeRelease: func() error { return s.mayRelease(a) },
+		})
+		return err
+	})
+	if err != nil {
+		return nil, s.failed(ctx, a, err)
+	}
+
+	// Step 10: assemble, compare with the view, journal, reply.
+	result, err := assemble(a.decoded, a.standing.Wallet, sig.Bytes(), a.rule, a.sequence)
+	if err != nil {
+		return nil, s.failed(ctx, a, &mpc.Error{Op: "assemble", LastShareSent: true, Err: err})
+	}
+	e := s.entry(journal.KindSigned, a.request, a.standing)
+	e.ApprovedSeq, e.Digest, e.Answer = a.sequence, digestOf(a.decoded), result.Signature
+	sum := sha256.Sum256(result.Signature)
+	e.SignatureHash = hex.EncodeToString(sum[:])
+	if err := s.append(ctx, e); err != nil {
+		return nil, fmt.Errorf("journaling the signature: %w", err)
+	}
+	s.log.InfoContext(ctx, "signed", "wallet", a.standing.Wallet.ID, "delegation", a.standing.Delegation, "request", a.request.ID, "rule", a.rule, "sequence", a.sequence)
+	return result, nil
+}
+
+// mayRelease is the last look of step 9.
+func (s *Service) mayRelease(a *approved) error {
+	if s.testOnlyBeforeRelease != nil {
+		s.testOnlyBeforeRelease()
+	}
+	now, err := s.authority.Current(a.standing.Delegation)
+	if err != nil {
+		return err
+	}
+	if now.Version != a.standing.Version {
+		return refusal.New(refusal.NotActive, "the delegation changed while signing; ask again")
+	}
+	if s.vault.Sealed() {
+		return vault.ErrSealed
+	}
+	return s.mayServe(now)
+}
+
+// failed journals a signature that did not come to be. The charge is given back
+// only when the last share provably never left.
+func (s *Service) failed(ctx context.Context, a *approved, cause error) error {
+	var m *mpc.Error
+	sent := errors.As(cause, &m) && m.LastShareSent
+	e := s.entry(journal.KindFailed, a.request, a.standing)
+	e.ApprovedSeq, e.Digest, e.Reason = a.sequence, digestOf(a.decoded), "the threshold signature failed"
+	if !sent && !a.retried {
+		e.Refund()
+	}
+	s.log.ErrorContext(ctx, "threshold signature failed", "wallet", a.standing.Wallet.ID, "delegation", a.standing.Delegation, "request", a.request.ID, "last_share_sent", sent, "error", cause)
+	if err := s.append(ctx, e); err != nil {
+		// The approval stands without an outcome: the next start journals
+		// "outcome unknown" and the charge stays spent.
+		s.log.ErrorContext(ctx, "journaling a failed signature", "error", err)
+	}
+	var no *refusal.Error
+	if errors.As(cause, &no) {
+		return no
+	}
+	if sent {
+		return refusal.New(refusal.OutcomeUnknown, "the signature failed after the last share left; ask again with the same request_id").Because(cause)
+	}
+	return refusal.New(refusal.CeremonyFailed, "the threshold signature failed; nothing was signed").Because(cause)
+}
+
+// append journals one entry after step 7. It does not follow the request's
+// deadline: what happened must be written.
+func (s *Service) append(ctx context.Context, e journal.Entry) error {
+	return s.vault.Update(context.WithoutCancel(ctx), func(tx *vault.Tx) error {
+		_, err := s.journal.Append(tx, e)
+		return err
+	})
+}
+
+// lendShares opens the delegation's shares one inside the other.
+func (s *Service) lendShares(ctx context.Context, st *Standing, use func(shares [][]byte) error) error {
+	var lend func(got [][]byte) error
+	lend = func(got [][]byte) error {
+		if len(got) == len(st.ShareIDs) {
+			return use(got)
+		}
+		return s.vault.With(ctx, vault.TypeShare, st.ShareIDs[len(got)], func(encoded []byte) error {
+			return lend(append(got, encoded))
+		})
+	}
+	return lend(make([][]byte, 0, len(st.ShareIDs)))
+}

@@ -1,0 +1,325 @@
+// Package signing is the one place where a request becomes a signature. A caller
+// that holds a wallet API key hands in a payload; ten steps, the same as in
+// docs/request.md, decide whether the shares are lent to the parties and the
+// signature leaves.
+//
+// It refuses what it can't decode, what no policy allows, what a limit does not
+// cover, and everything when the journal can't be written. There is no other way
+// to a share: steps 8 to 10 take only an [approved] value, which step 7 alone makes.
+package signing
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/sigild/sigild/chains"
+	"github.com/sigild/sigild/journal"
+	"github.com/sigild/sigild/refusal"
+	"github.com/sigild/sigild/vault"
+)
+
+// Config builds a [Service].
+type Config struct {
+	Authority Authority
+	Vault     *vault.Vault
+	Journal   *journal.Journal
+	// Timeout ends a threshold signature that hangs; zero means 20 s.
+	Timeout time.Duration
+	// MaxConcurrent threshold signatures run at once; zero means 8. Twice as many
+	// again may wait; what comes beyond is refused with RATE_LIMITED.
+	MaxConcurrent int
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+	Log *slog.Logger
+}
+
+// Service signs. It is safe for concurrent use.
+type Service struct {
+	cfg       Config
+	authority Authority
+	vault     *vault.Vault
+	journal   *journal.Journal
+	log       *slog.Logger
+	now       func() time.Time
+	// slots bounds running signatures, queue those that run or wait.
+	slots, queue chan struct{}
+	// mu guards pending: requests under way, by organization and request id.
+	mu      sync.Mutex
+	pending map[requestKey]chan struct{}
+	// underWay counts signatures past step 7; Close waits for them.
+	underWay sync.WaitGroup
+	// testOnlyBeforeRelease runs at step 9 before the last check; tests set it.
+	testOnlyBeforeRelease func()
+	// testOnlyBeforeApproval runs between steps 6 and 7; tests set it.
+	testOnlyBeforeApproval func()
+}
+
+type requestKey struct{ organization, id string }
+
+// New returns a service over parts that are open and outlive it.
+func New(cfg Config) *Service {
+	if cfg.Timeout == 0 {
+		cfg.Timeout = 20 * time.Second
+	}
+	if cfg.MaxConcurrent == 0 {
+		cfg.MaxConcurrent = 8
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Service{
+		cfg: cfg, authority: cfg.Authority, vault: cfg.Vault, journal: cfg.Journal, log: cfg.Log, now: cfg.Now,
+		slots: make(chan struct{}, cfg.MaxConcurrent), queue: make(chan struct{}, 3*cfg.MaxConcurrent),
+		pending: map[requestKey]chan struct{}{},
+	}
+}
+
+// Close waits until every signature that was approved has its outcome journaled.
+func (s *Service) Close() { s.underWay.Wait() }
+
+// Request is one call of SigningService.Sign as it came in.
+type Request struct {
+	// ID is the caller's id, already of the right form.
+	ID       string
+	WalletID string
+	// Kind and Payload are what to sign. KindRawDigest is always refused.
+	Kind    chains.Kind
+	Payload []byte
+	// APIKey is lent for the call.
+	APIKey []byte
+	// Method and Caller are for the journal.
+	Method string
+	Caller journal.Caller
+}
+
+// KindRawDigest is a bare digest: nothing to decode, nothing to judge.
+const KindRawDigest chains.Kind = "raw_digest"
+
+// Result is a released signature.
+type Result struct {
+	// Signature is r ‖ s ‖ recovery id (65 bytes) or an Ed25519 signature (64 bytes).
+	Signature []byte
+	// Signed is the transaction ready to send, TransactionID its id on the chain.
+	Signed        []byte
+	TransactionID string
+	Summary       string
+	// Rule is the id of the policy that allowed it.
+	Rule string
+	// Sequence is the journal entry that approved it.
+	Sequence uint64
+}
+
+// maxMoves is how often step 7 may find the standing changed before it gives up.
+const maxMoves = 3
+
+// Sign runs steps 3 to 10; steps 1 and 2 are the server's. Its errors are
+// *refusal.Error for everything a caller may know. A signature it returns is in
+// the journal, fsynced, and asking again with the same id returns the same bytes.
+func (s *Service) Sign(ctx context.Context, r Request) (*Result, error) {
+	// Step 3: authenticate the wallet API key.
+	st, err := s.authority.Authenticate(r.WalletID, r.APIKey)
+	if err != nil {
+		return nil, err
+	}
+	for range maxMoves {
+		// Step 4: the standing must allow signing now; a stored answer comes only after that.
+		if err := s.mayServe(st); err != nil {
+			return nil, s.refuse(ctx, r, st, err)
+		}
+		done, err := s.takeTurn(ctx, st.Organization, r.ID)
+		if err != nil {
+			return nil, err
+		}
+		result, err := s.sign(ctx, r, st)
+		done()
+		var moved *movedError
+		if !errors.As(err, &moved) {
+			return result, err
+		}
+		st = moved.now
+	}
+	return nil, refusal.New(refusal.RateLimited, "the delegation is being changed; ask again")
+}
+
+// sign runs steps 5 to 10 for the one holder of the request's turn.
+func (s *Service) sign(ctx context.Context, r Request, st *Standing) (*Result, error) {
+	// Step 5: decode strictly.
+	d, err := decode(r, st.Wallet)
+	if err != nil {
+		return nil, s.refuse(ctx, r, st, err)
+	}
+	prior, err := s.prior(ctx, r, st, d)
+	if err != nil {
+		return nil, err
+	}
+	if prior.answer != nil {
+		return assemble(d, st.Wallet, prior.answer, prior.rule, prior.sequence)
+	}
+
+	// Step 6: judge by policy.
+	decision, err := s.judge(r, st, d)
+	if err != nil {
+		return nil, s.refuse(ctx, r, st, err)
+	}
+	leaveQueue, err := s.waitForSlot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leaveQueue()
+	if s.testOnlyBeforeApproval != nil {
+		s.testOnlyBeforeApproval()
+	}
+
+	// Step 7: in one transaction, look again, reserve, journal.
+	a, err := s.approve(ctx, r, st, d, decision, prior)
+	if err != nil {
+		return nil, s.refuse(ctx, r, st, err)
+	}
+	s.underWay.Add(1)
+	defer s.underWay.Done()
+
+	// Steps 8 to 10 go on when the caller hangs up: the outcome must be journaled.
+	return s.release(context.WithoutCancel(ctx), a)
+}
+
+// mayServe is step 4.
+func (s *Service) mayServe(st *Standing) error {
+	if st.Ended != nil {
+		return st.Ended
+	}
+	if !st.ExpiresAt.IsZero() && !s.now().Before(st.ExpiresAt) {
+		return refusal.New(refusal.DelegationExpired, "the delegation ended at %s", st.ExpiresAt.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// takeTurn lets one call at a time work on a request id. A second one waits for
+// the first and then finds its stored answer.
+func (s *Service) takeTurn(ctx context.Context, org, id string) (done func(), err error) {
+	k := requestKey{org, id}
+	for {
+		s.mu.Lock()
+		other, busy := s.pending[k]
+		if !busy {
+			mine := make(chan struct{})
+			s.pending[k] = mine
+			s.mu.Unlock()
+			return func() {
+				s.mu.Lock()
+				delete(s.pending, k)
+				s.mu.Unlock()
+				close(mine)
+			}, nil
+		}
+		s.mu.Unlock()
+		select {
+		case <-other:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// earlier is what the journal knows of a request id.
+type earlier struct {
+	// answer is the stored signature; nil when there is none.
+	answer []byte
+	// sequence is the approval that still stands; zero when there is none.
+	sequence uint64
+	rule     string
+	// chargedAt is when the windows of its charges began.
+	chargedAt time.Time
+}
+
+// prior looks the request id up. The same id for other bytes is refused.
+func (s *Service) prior(ctx context.Context, r Request, st *Standing, d *chains.Decoded) (earlier, error) {
+	state, ok := s.journal.Request(st.Organization, r.ID)
+	if !ok {
+		return earlier{}, nil
+	}
+	if state.Method != r.Method || state.RequestHash != r.fingerprint() || state.Digest != digestOf(d) || state.Delegation != st.Delegation {
+		return earlier{}, refusal.New(refusal.RequestIDReused, "this request_id was used for something else")
+	}
+	if state.Refunded {
+		return earlier{}, nil // its charge was given back: it must be judged and reserved anew
+	}
+	approval, err := s.journal.Entries(ctx, state.ApprovedSeq, 1)
+	if err != nil || len(approval) != 1 {
+		return earlier{}, fmt.Errorf("reading approval %d: %w", state.ApprovedSeq, err)
+	}
+	return earlier{answer: state.Answer, sequence: state.ApprovedSeq, rule: approval[0].Rule, chargedAt: state.ChargedAt}, nil
+}
+
+// fingerprint binds a request id to what was asked: wallet, kind and payload.
+func (r Request) fingerprint() string {
+	h := sha256.New()
+	fmt.Fprintf(h, "%d:%s%d:%s%d:", len(r.WalletID), r.WalletID, len(r.Kind), r.Kind, len(r.Payload))
+	h.Write(r.Payload)
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// waitForSlot bounds how many signatures run and how many wait.
+func (s *Service) waitForSlot(ctx context.Context) (leave func(), err error) {
+	select {
+	case s.queue <- struct{}{}:
+	default:
+		e := refusal.New(refusal.RateLimited, "too many signatures are waiting")
+		e.After = time.Second
+		return nil, e
+	}
+	select {
+	case s.slots <- struct{}{}:
+		return func() { <-s.slots; <-s.queue }, nil
+	case <-ctx.Done():
+		<-s.queue
+		return nil, context.Cause(ctx)
+	}
+}
+
+// refuse journals a refusal of an authenticated request. The refusal stands even
+// if it can't be journaled.
+func (s *Service) refuse(ctx context.Context, r Request, st *Standing, cause error) error {
+	var no *refusal.Error
+	if !errors.As(cause, &no) {
+		return cause // storage or time, not a decision
+	}
+	e := s.entry(journal.KindRefused, r, st)
+	e.Outcome, e.Rule, e.Reason = string(no.Reason), no.Details["rule"], no.Message
+	err := s.vault.Update(context.WithoutCancel(ctx), func(tx *vault.Tx) error {
+		_, err := s.journal.Append(tx, e)
+		return err
+	})
+	if err != nil {
+		s.log.ErrorContext(ctx, "journaling a refusal", "error", err)
+	}
+	s.log.InfoContext(ctx, "refused", "wallet", st.Wallet.ID, "delegation", st.Delegation, "request", r.ID, "reason", string(no.Reason), "rule", no.Details["rule"])
+	return cause
+}
+
+// entry fills in what every entry of a request says.
+func (s *Service) entry(kind journal.Kind, r Request, st *Standing) journal.Entry {
+	caller := r.Caller
+	return journal.Entry{
+		Kind: kind, Method: r.Method, Organization: st.Organization, RequestID: r.ID, RequestHash: r.fingerprint(),
+		Caller: &caller, Credentials: []string{st.APIKey}, User: st.DelegatedUser,
+		Wallet: st.Wallet.ID, Delegation: st.Delegation, ShareSet: st.Set.ID,
+	}
+}
+
+// digestOf names what is signed: the secp256k1 digest, or SHA-256 of the Ed25519 message.
+func digestOf(d *chains.Decoded) string {
+	if d.Sign.Scheme == chains.EdDSAEd25519 {
+		sum := sha256.Sum256(d.Sign.Message)
+		return hex.EncodeToString(sum[:])
+	}
+	return hex.EncodeToString(d.Sign.Digest[:])
+}

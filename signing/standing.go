@@ -1,0 +1,59 @@
+package signing
+
+import (
+	"time"
+
+	"github.com/sigild/sigild/chains"
+	"github.com/sigild/sigild/mpc"
+	"github.com/sigild/sigild/policy"
+)
+
+// Standing is what is known of a delegation at one moment: whose it is, what it
+// signs with and under which rules. It is immutable; a change makes a new one
+// with a higher Version.
+type Standing struct {
+	// Delegation, Organization, Owner, DelegatedUser and APIKey are ids.
+	Delegation, Organization, Owner, DelegatedUser, APIKey string
+	// DelegatedUserName is for policies and people.
+	DelegatedUserName string
+	// Version moves with every change of the delegation, its wallet, its key, its
+	// share set, its rules or its credentials.
+	Version uint64
+	Wallet  WalletInfo
+	// Set is the delegation's own share set.
+	Set mpc.ShareSet
+	// ShareIDs name the set's shares in the vault, in the order of Set.Parties.
+	ShareIDs []string
+	// Rules are the compiled policies and limits.
+	Rules *policy.Set
+	// ExpiresAt is the end; zero means until revoked.
+	ExpiresAt time.Time
+	// Ended is the refusal that a delegation which signs no more answers with, nil while active.
+	Ended error
+}
+
+// WalletInfo is the wallet as signing and policies see it.
+type WalletInfo struct {
+	ID, Name, Key string
+	// Chain is "eip155" or the CAIP-2 id of a Solana cluster.
+	Chain string
+	// Address in its chain's own spelling.
+	Address   string
+	Scheme    chains.Scheme
+	PublicKey []byte
+}
+
+// Authority says who may sign for whom; package delegation is the one that
+// signing asks. Its errors are *refusal.Error or storage errors. A Standing that
+// it returns may be shared and is never modified.
+type Authority interface {
+	// Authenticate opens a delegation by wallet id and wallet API key. An unknown
+	// wallet, an unknown key and a wrong key are the same refusal, in the same time.
+	Authenticate(walletID string, apiKey []byte) (*Standing, error)
+	// Enter reads the standing again, and counts a signature as under way until
+	// leave is called: a revocation is acknowledged only after that. It is called
+	// inside the transaction of step 7.
+	Enter(delegationID string) (st *Standing, leave func(), err error)
+	// Current reads the standing for the last check before the last share leaves.
+	Current(delegationID string) (*Standing, error)
+}
