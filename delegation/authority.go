@@ -1,0 +1,107 @@
+package delegation
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"fmt"
+
+	"github.com/sigild/sigild/policy"
+	"github.com/sigild/sigild/refusal"
+	"github.com/sigild/sigild/signing"
+)
+
+// This file is the answer to signing.Authority.
+
+var _ signing.Authority = (*Service)(nil)
+
+// standing compiles what signing needs to know of a delegation; nil for one that
+// never became active.
+func (b *book) standing(d *delegationRecord) (*signing.Standing, error) {
+	if d.Status == statusPending || d.Status == statusFailed {
+		return nil, nil
+	}
+	w, k, err := b.wallet(d.Organization, d.Wallet)
+	if err != nil {
+		return nil, err
+	}
+	u, err := b.user(d.Organization, d.DelegatedUser)
+	if err != nil {
+		return nil, err
+	}
+	rules, problems := policy.Compile(d.Policies, d.Limits, nil)
+	if rules == nil {
+		return nil, fmt.Errorf("compiling stored policies: %v", problems)
+	}
+	st := &signing.Standing{
+		Delegation: d.ID, Organization: d.Organization, Owner: d.Owner, DelegatedUser: u.ID, DelegatedUserName: u.Name,
+		APIKey: d.APIKey, Version: d.Version,
+		Wallet: signing.WalletInfo{
+			ID: w.ID, Name: w.Name, Key: k.ID, Chain: w.Chain, Address: w.Address, Scheme: k.Scheme, PublicKey: k.Root.PublicKey,
+		},
+		Set: d.Set, Rules: rules,
+	}
+	for _, p := range d.Set.Parties {
+		st.ShareIDs = append(st.ShareIDs, ShareID(d.Set.ID, p))
+	}
+	if d.ExpiresAt != nil {
+		st.ExpiresAt = *d.ExpiresAt
+	}
+	if d.Status == statusRevoked {
+		st.Ended = refusal.New(refusal.DelegationRevoked, "the delegation was revoked")
+	}
+	return st, nil
+}
+
+// Authenticate is step 3: the key's id names the record, the HMAC is compared in
+// constant time, against a dummy when there is none. Who does not hold the key
+// learns nothing about the wallet.
+func (s *Service) Authenticate(walletID string, apiKey []byte) (*signing.Standing, error) {
+	id := apiKeyID(apiKey)
+	rec := find(s.book, s.book.apiKeys, id)
+	want := dummyVerifier[:]
+	if rec != nil {
+		want = rec.Verifier
+	}
+	got, err := s.verifier(apiKey)
+	if err != nil {
+		return nil, err
+	}
+	same := hmac.Equal(got, want)
+	var st *signing.Standing
+	if rec != nil {
+		st = find(s.book, s.book.standings, rec.Delegation)
+	}
+	if !same || rec == nil || st == nil || st.Wallet.ID != walletID || st.APIKey != id {
+		return nil, refusal.New(refusal.APIKeyInvalid, "the wallet API key does not open this wallet")
+	}
+	return st, nil
+}
+
+// Enter is step 7's second look, inside the transaction.
+func (s *Service) Enter(delegationID string) (*signing.Standing, func(), error) {
+	leave := s.flights.enter(delegationID)
+	st, err := s.Current(delegationID)
+	if err != nil {
+		leave()
+		return nil, nil, err
+	}
+	return st, leave, nil
+}
+
+// Current is step 9's last look. It sees a revocation from its first moment, before it is on disk.
+func (s *Service) Current(delegationID string) (*signing.Standing, error) {
+	if s.flights.ending(delegationID) {
+		return nil, refusal.New(refusal.DelegationRevoked, "the delegation is being revoked")
+	}
+	st := find(s.book, s.book.standings, delegationID)
+	if st == nil {
+		return nil, refusal.New(refusal.NotActive, "the delegation is not active")
+	}
+	if st.Ended != nil {
+		return nil, st.Ended
+	}
+	return st, nil
+}
+
+// dummyVerifier stands in for the verifier of an unknown key.
+var dummyVerifier = sha256.Sum256([]byte("sigild: no such wallet API key"))

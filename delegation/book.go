@@ -1,0 +1,173 @@
+package delegation
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/sigild/sigild/refusal"
+	"github.com/sigild/sigild/signing"
+	"github.com/sigild/sigild/vault"
+)
+
+// book is the state in memory: every record but the secret ones. What a map
+// points to is never modified, only replaced, so a pointer read under mu may be
+// used after it.
+type book struct {
+	// mu guards the maps and self.
+	mu            sync.RWMutex
+	self          *appliance
+	organizations map[string]*organization
+	users         map[string]*user
+	keys          map[string]*key
+	wallets       map[string]*wallet
+	delegations   map[string]*delegationRecord
+	apiKeys       map[string]*apiKeyRecord
+	ceremonies    map[string]*ceremonyRecord
+	// standings holds, for each delegation that was ever active, what signing needs to know.
+	standings map[string]*signing.Standing
+}
+
+func newBook() *book {
+	return &book{
+		organizations: map[string]*organization{}, users: map[string]*user{}, keys: map[string]*key{},
+		wallets: map[string]*wallet{}, delegations: map[string]*delegationRecord{}, apiKeys: map[string]*apiKeyRecord{},
+		ceremonies: map[string]*ceremonyRecord{}, standings: map[string]*signing.Standing{},
+	}
+}
+
+// loadBook reads every record of the vault. A record that doesn't decode, or
+// names another that isn't there, stops the start: nothing is skipped.
+func loadBook(ctx context.Context, v *vault.Vault) (*book, error) {
+	b := newBook()
+	if err := load(ctx, v, vault.TypeAppliance, func(id string, a *appliance) { b.self = a }); err != nil {
+		return nil, err
+	}
+	if b.self == nil {
+		return nil, ErrNotInitialized
+	}
+	if err := load(ctx, v, vault.TypeOrganization, func(id string, o *organization) { b.organizations[id] = o }); err != nil {
+		return nil, err
+	}
+	if err := load(ctx, v, vault.TypeUser, func(id string, u *user) { b.users[id] = u }); err != nil {
+		return nil, err
+	}
+	if err := load(ctx, v, vault.TypeKey, func(id string, k *key) { b.keys[id] = k }); err != nil {
+		return nil, err
+	}
+	if err := load(ctx, v, vault.TypeWallet, func(id string, w *wallet) { b.wallets[id] = w }); err != nil {
+		return nil, err
+	}
+	if err := load(ctx, v, vault.TypeAPIKey, func(id string, k *apiKeyRecord) { b.apiKeys[id] = k }); err != nil {
+		return nil, err
+	}
+	if err := load(ctx, v, vault.TypeCeremony, func(id string, c *ceremonyRecord) { b.ceremonies[id] = c }); err != nil {
+		return nil, err
+	}
+	if err := load(ctx, v, vault.TypeDelegation, func(id string, d *delegationRecord) { b.delegations[id] = d }); err != nil {
+		return nil, err
+	}
+	for id, d := range b.delegations {
+		st, err := b.standing(d)
+		if err != nil {
+			return nil, fmt.Errorf("reading delegation %s: %w", id, err)
+		}
+		if st != nil {
+			b.standings[id] = st
+		}
+	}
+	return b, nil
+}
+
+// load decodes all records of one type.
+func load[T any](ctx context.Context, v *vault.Vault, t vault.Type, keep func(id string, rec *T)) error {
+	err := v.Each(ctx, t, func(id string, plaintext []byte) error {
+		rec := new(T)
+		if err := decodeRecord(plaintext, rec); err != nil {
+			return fmt.Errorf("record %s: %w", id, err)
+		}
+		keep(id, rec)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("loading records of type %v: %w", t, err)
+	}
+	return nil
+}
+
+// store seals one record inside the transaction.
+func store(tx *vault.Tx, t vault.Type, id string, rec any) error {
+	b, err := encodeRecord(rec)
+	if err != nil {
+		return err
+	}
+	if err := tx.Put(t, id, b); err != nil {
+		return fmt.Errorf("storing %s: %w", id, err)
+	}
+	return nil
+}
+
+// change runs f under the write lock, once the transaction is on disk.
+func (b *book) change(tx *vault.Tx, f func()) {
+	tx.OnCommit(func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		f()
+	})
+}
+
+func (b *book) appliance() *appliance {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return b.self
+}
+
+// find looks id up in m under the read lock.
+func find[T any](b *book, m map[string]*T, id string) *T {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return m[id]
+}
+
+// The look-ups below answer NOT_FOUND for an unknown id and for one of another
+// organization alike, with the same text.
+
+func (b *book) organization(id string) (*organization, error) {
+	if o := find(b, b.organizations, id); o != nil {
+		return o, nil
+	}
+	return nil, refusal.New(refusal.NotFound, "no such organization")
+}
+
+func (b *book) user(org, id string) (*user, error) {
+	if u := find(b, b.users, id); u != nil && u.Organization == org {
+		return u, nil
+	}
+	return nil, refusal.New(refusal.NotFound, "no such user")
+}
+
+func (b *book) wallet(org, id string) (*wallet, *key, error) {
+	w := find(b, b.wallets, id)
+	if w == nil || w.Organization != org {
+		return nil, nil, refusal.New(refusal.NotFound, "no such wallet")
+	}
+	k := find(b, b.keys, w.Key)
+	if k == nil {
+		return nil, nil, fmt.Errorf("reading wallet %s: its key %s is missing", id, w.Key)
+	}
+	return w, k, nil
+}
+
+func (b *book) delegation(org, id string) (*delegationRecord, error) {
+	if d := find(b, b.delegations, id); d != nil && d.Organization == org {
+		return d, nil
+	}
+	return nil, refusal.New(refusal.NotFound, "no such delegation")
+}
+
+func (b *book) ceremony(org, id string) (*ceremonyRecord, error) {
+	if c := find(b, b.ceremonies, id); c != nil && c.Organization == org {
+		return c, nil
+	}
+	return nil, refusal.New(refusal.NotFound, "no such ceremony")
+}

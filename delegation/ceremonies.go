@@ -1,0 +1,209 @@
+package delegation
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/sigild/sigild/journal"
+	"github.com/sigild/sigild/mpc"
+	"github.com/sigild/sigild/vault"
+)
+
+// A ceremony is a record (running, done, failed) and, while it runs, a goroutine
+// of this service with a line of progress in memory. Its result and its status
+// change in one transaction, so a crash leaves either nothing or all of it.
+
+// Ceremony is what a member may see of one.
+type Ceremony struct {
+	ID        string
+	Kind      string
+	Status    string
+	Stage     string
+	Done      int
+	Total     int
+	Error     string
+	StartedAt time.Time
+}
+
+// Ceremony shows how far a ceremony is, to any member of its organization.
+func (s *Service) Ceremony(a Actor, org, id string) (Ceremony, error) {
+	if err := s.member(a, org); err != nil {
+		return Ceremony{}, err
+	}
+	rec, err := s.book.ceremony(org, id)
+	if err != nil {
+		return Ceremony{}, err
+	}
+	c := Ceremony{ID: rec.ID, Kind: rec.Kind, Status: rec.Status, Error: rec.Error, StartedAt: rec.StartedAt}
+	if p, ok := s.progress.read(id); ok && rec.Status == statusRunning {
+		c.Stage, c.Done, c.Total = p.stage, p.done, p.total
+	}
+	return c, nil
+}
+
+// ceremonyWork makes the result. Shares it hands to keep are wiped when the
+// ceremony has ended, whatever its end. It returns what puts the result on disk.
+type ceremonyWork func(ctx context.Context, keep func([]*mpc.Share)) (func(tx *vault.Tx, e *journal.Entry) error, error)
+
+// startCeremony runs work in a goroutine of the service. What work returns is
+// put on disk together with the ceremony's end; when it fails, undo puts the
+// failure on disk instead. Call it after the commit of the act.
+func (s *Service) startCeremony(c *ceremonyRecord, work ceremonyWork, undo func(tx *vault.Tx) error) {
+	s.running.Add(1)
+	go func() {
+		defer s.running.Done()
+		defer s.progress.drop(c.ID)
+		s.progress.set(c.ID, "waiting for another ceremony", 0, 0)
+		select {
+		case s.ceremonySlot <- struct{}{}:
+			defer func() { <-s.ceremonySlot }()
+		case <-s.stop.Done():
+			return // stays "running" on disk; the next start marks it failed
+		}
+		ctx, cancel := context.WithTimeout(s.stop, s.cfg.CeremonyTimeout)
+		defer cancel()
+		start := s.now()
+		var kept []*mpc.Share
+		defer func() {
+			for _, sh := range kept {
+				sh.Destroy()
+			}
+		}()
+		commit, err := work(ctx, func(shares []*mpc.Share) { kept = append(kept, shares...) })
+		if err == nil {
+			err = s.endCeremony(ctx, c, statusDone, "", commit)
+		}
+		if err == nil {
+			s.log.Info("ceremony done", "ceremony", c.ID, "kind", c.Kind, "target", c.Target, "took", s.now().Sub(start))
+			return
+		}
+		s.log.Error("ceremony failed", "ceremony", c.ID, "kind", c.Kind, "target", c.Target, "error", err)
+		if s.stop.Err() != nil {
+			return
+		}
+		failed := func(tx *vault.Tx, e *journal.Entry) error { return undo(tx) }
+		if err := s.endCeremony(s.stop, c, statusFailed, reasonForPeople(ctx, err), failed); err != nil {
+			s.log.Error("recording a failed ceremony", "ceremony", c.ID, "error", err)
+		}
+	}()
+}
+
+// reasonForPeople says what a member may know of a failure.
+func reasonForPeople(ctx context.Context, err error) string {
+	if ctx.Err() != nil {
+		return "the ceremony did not end in time"
+	}
+	_ = err // its text is in the log; it may name parties' internals
+	return "the ceremony failed; the appliance's log has the cause"
+}
+
+func (s *Service) endCeremony(ctx context.Context, c *ceremonyRecord, status, why string, also func(tx *vault.Tx, e *journal.Entry) error) error {
+	return s.vault.UpdateAlone(ctx, func(tx *vault.Tx) error {
+		ended := *c
+		ended.Status, ended.Error = status, why
+		e := journal.Entry{Kind: journal.KindAct, Method: "ceremony/" + c.Kind, Organization: c.Organization, Outcome: status, Reason: why}
+		e.Facts = map[string]string{"ceremony": c.ID}
+		if err := also(tx, &e); err != nil {
+			return err
+		}
+		if err := store(tx, vault.TypeCeremony, ended.ID, &ended); err != nil {
+			return err
+		}
+		s.book.change(tx, func() { s.book.ceremonies[ended.ID] = &ended })
+		_, err := s.journal.Append(tx, e)
+		return err
+	})
+}
+
+// failInterrupted marks what was running at the last end as failed, with its wallet or delegation.
+func (s *Service) failInterrupted(ctx context.Context) error {
+	for _, c := range s.book.ceremonies {
+		if c.Status != statusRunning {
+			continue
+		}
+		undo := func(tx *vault.Tx, _ *journal.Entry) error { return s.failTarget(tx, c) }
+		if err := s.endCeremony(ctx, c, statusFailed, "interrupted by a restart; ask again", undo); err != nil {
+			return fmt.Errorf("ceremony %s: %w", c.ID, err)
+		}
+		s.log.Warn("a ceremony was interrupted by a restart", "ceremony", c.ID, "kind", c.Kind, "target", c.Target)
+	}
+	return nil
+}
+
+// failTarget marks the wallet and key, or the delegation, of a ceremony as failed.
+func (s *Service) failTarget(tx *vault.Tx, c *ceremonyRecord) error {
+	if c.Kind == kindIssue {
+		d := find(s.book, s.book.delegations, c.Target)
+		if d == nil {
+			return fmt.Errorf("delegation %s of ceremony %s is missing", c.Target, c.ID)
+		}
+		if d.Status != statusPending {
+			return nil // revoked meanwhile: that stands
+		}
+		failed := *d
+		failed.Status, failed.Version = statusFailed, d.Version+1
+		if err := store(tx, vault.TypeDelegation, failed.ID, &failed); err != nil {
+			return err
+		}
+		s.book.change(tx, func() { s.book.delegations[failed.ID] = &failed })
+		return nil
+	}
+	w := find(s.book, s.book.wallets, c.Target)
+	if w == nil {
+		return fmt.Errorf("wallet %s of ceremony %s is missing", c.Target, c.ID)
+	}
+	k := find(s.book, s.book.keys, w.Key)
+	if k == nil {
+		return fmt.Errorf("key %s of ceremony %s is missing", w.Key, c.ID)
+	}
+	failedWallet, failedKey := *w, *k
+	failedWallet.Status, failedKey.Status = statusFailed, statusFailed
+	if err := store(tx, vault.TypeWallet, w.ID, &failedWallet); err != nil {
+		return err
+	}
+	if err := store(tx, vault.TypeKey, k.ID, &failedKey); err != nil {
+		return err
+	}
+	s.book.change(tx, func() { s.book.wallets[w.ID], s.book.keys[k.ID] = &failedWallet, &failedKey })
+	return nil
+}
+
+// The kinds of ceremonies.
+const (
+	kindKeygen = "keygen"
+	kindIssue  = "issue"
+)
+
+// progressBoard holds one line a running ceremony. It is for people and not durable.
+type progressBoard struct {
+	mu    sync.Mutex // guards lines
+	lines map[string]progressLine
+}
+
+type progressLine struct {
+	stage       string
+	done, total int
+}
+
+func newProgressBoard() *progressBoard { return &progressBoard{lines: map[string]progressLine{}} }
+
+func (p *progressBoard) set(id, stage string, done, total int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lines[id] = progressLine{stage, done, total}
+}
+
+func (p *progressBoard) read(id string) (progressLine, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l, ok := p.lines[id]
+	return l, ok
+}
+
+func (p *progressBoard) drop(id string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.lines, id)
+}

@@ -1,0 +1,106 @@
+// Package delegation knows who may act for whom: operators, organizations, users
+// and their credentials, keys and their owners, wallets, delegations and their
+// API keys. It answers two callers: the sockets' handlers, whose acts it
+// authorizes by quorum of stamps and makes durable together with their audit
+// entry; and signing, which asks it at steps 3, 4, 7 and 9 whether a wallet API
+// key still opens a delegation.
+//
+// It refuses an act without the quorum its subject demands, whatever the socket
+// or the uid: the access table is necessary, never sufficient. Operators make
+// organizations and nothing inside them. A delegated user's credential
+// authorizes no act at all.
+//
+// Every act runs alone in one vault transaction with its journal entry; an
+// acknowledged act is fsynced. What is in memory changes only after the commit.
+package delegation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/sigild/sigild/journal"
+	"github.com/sigild/sigild/mpc"
+	"github.com/sigild/sigild/vault"
+)
+
+// Config builds a [Service].
+type Config struct {
+	// Vault is unsealed and outlives the service.
+	Vault *vault.Vault
+	// Journal lies in the same vault.
+	Journal *journal.Journal
+	// PreParameters feeds ECDSA ceremonies.
+	PreParameters func(ctx context.Context) (*mpc.PreParams, error)
+	// CeremonyTimeout ends a ceremony that hangs; zero means five minutes.
+	CeremonyTimeout time.Duration
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+	// Log gets what an operator wants at 3am; nil discards.
+	Log *slog.Logger
+}
+
+// Service is the one holder of the appliance's delegation state.
+type Service struct {
+	cfg     Config
+	vault   *vault.Vault
+	journal *journal.Journal
+	log     *slog.Logger
+	now     func() time.Time
+	book    *book
+	flights *flights
+	// ceremonies run one at a time: two would only halve each other's speed.
+	ceremonySlot chan struct{}
+	// running counts ceremony goroutines; Close waits for them.
+	running sync.WaitGroup
+	// stop ends ceremonies at Close.
+	stop       context.Context
+	stopCancel context.CancelFunc
+	progress   *progressBoard
+}
+
+// ErrNotInitialized says that the store was never given an appliance record:
+// `sigilctl init` did not finish.
+var ErrNotInitialized = errors.New("the store holds no appliance: sigilctl init did not finish")
+
+// Open loads every record of the vault, marks ceremonies that a restart
+// interrupted as failed, and returns the service. Nothing is created here:
+// genesis is [Genesis], called by sigilctl init alone.
+func Open(ctx context.Context, cfg Config) (*Service, error) {
+	s := &Service{
+		cfg: cfg, vault: cfg.Vault, journal: cfg.Journal, log: cfg.Log, now: cfg.Now,
+		flights: newFlights(), ceremonySlot: make(chan struct{}, 1), progress: newProgressBoard(),
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	if s.cfg.CeremonyTimeout == 0 {
+		s.cfg.CeremonyTimeout = 5 * time.Minute
+	}
+	b, err := loadBook(ctx, cfg.Vault)
+	if err != nil {
+		return nil, fmt.Errorf("loading delegation state: %w", err)
+	}
+	s.book = b
+	s.stop, s.stopCancel = context.WithCancel(context.Background())
+	if err := s.failInterrupted(ctx); err != nil {
+		return nil, fmt.Errorf("closing interrupted ceremonies: %w", err)
+	}
+	return s, nil
+}
+
+// Close ends running ceremonies and waits for them. What they had made is
+// dropped; the next start marks them failed.
+func (s *Service) Close() {
+	s.stopCancel()
+	s.running.Wait()
+}
+
+// ApplianceID is what stamps bind to.
+func (s *Service) ApplianceID() string { return s.book.appliance().ID }

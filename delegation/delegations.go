@@ -1,0 +1,285 @@
+package delegation
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/sigild/sigild/journal"
+	"github.com/sigild/sigild/mpc"
+	"github.com/sigild/sigild/policy"
+	"github.com/sigild/sigild/refusal"
+	"github.com/sigild/sigild/vault"
+)
+
+// NewDelegation asks for a delegation. Policies and Limits come without ids.
+type NewDelegation struct {
+	RequestID     string
+	Organization  string
+	Wallet        string
+	DelegatedUser string
+	// Recipient is the age X25519 recipient of the wallet API key.
+	Recipient string
+	// ExpiresAt ends the delegation; nil means until revoked.
+	ExpiresAt *time.Time
+	Policies  []policy.Policy
+	Limits    []policy.Limit
+}
+
+// DelegationStarted answers CreateDelegation.
+type DelegationStarted struct {
+	DelegationID string `json:"delegation_id"`
+	CeremonyID   string `json:"ceremony_id"`
+}
+
+// Delegation is what a member may see of one.
+type Delegation struct {
+	ID, Wallet, DelegatedUser, Status string
+	ExpiresAt                         *time.Time
+	Policies                          []policy.Policy
+	Limits                            []policy.Limit
+	PolicySet                         [32]byte
+	Parties                           []string
+	EncryptedAPIKey                   []byte
+}
+
+const maxRules = 64
+
+// CreateDelegation takes the wallet owner's stamp as the approval, and makes the
+// delegation with its own 2-of-2 share set {server, delegate}, its wallet API key,
+// its policies and its limits as one act: until the ceremony's last transaction
+// there is nothing that could sign. Durable on return, pending until then.
+func (s *Service) CreateDelegation(ctx context.Context, a Actor, n NewDelegation) (DelegationStarted, error) {
+	id := newID("dlg")
+	if err := checkRecipient("api_key_recipient", n.Recipient); err != nil {
+		return DelegationStarted{}, err
+	}
+	policies, limits, err := checkRules(id, n.Policies, n.Limits)
+	if err != nil {
+		return DelegationStarted{}, err
+	}
+	authorize := func() error {
+		w, _, err := s.book.wallet(n.Organization, n.Wallet)
+		if err != nil {
+			return err
+		}
+		return s.owner(a, n.Organization, w.Owner)
+	}
+	return act(ctx, s, a, n.Organization, n.RequestID, authorize, func(tx *vault.Tx, e *journal.Entry) (DelegationStarted, error) {
+		w, k, err := s.book.wallet(n.Organization, n.Wallet)
+		if err != nil {
+			return DelegationStarted{}, err
+		}
+		if w.Status != statusActive {
+			return DelegationStarted{}, refusal.New(refusal.NotActive, "the wallet is %s: its owner has to confirm the share first", w.Status)
+		}
+		u, err := s.book.user(n.Organization, n.DelegatedUser)
+		if err != nil {
+			return DelegationStarted{}, err
+		}
+		if u.Kind != DelegatedUser {
+			return DelegationStarted{}, refusal.New(refusal.RequestInvalid, "delegated_user_id must name a delegated user").With("field", "delegated_user_id")
+		}
+		now := s.now().UTC()
+		if n.ExpiresAt != nil && !n.ExpiresAt.After(now) {
+			return DelegationStarted{}, refusal.New(refusal.RequestInvalid, "expires_at lies in the past").With("field", "expires_at")
+		}
+		d := &delegationRecord{
+			V: recordVersion, ID: id, Organization: n.Organization, Wallet: w.ID, Owner: w.Owner, DelegatedUser: u.ID,
+			Status: statusPending, CreatedAt: now, ExpiresAt: n.ExpiresAt, Recipient: n.Recipient,
+			Policies: policies, Limits: limits, Version: 1,
+		}
+		c := &ceremonyRecord{V: recordVersion, ID: newID("cer"), Organization: n.Organization, Kind: kindIssue, Target: d.ID, Status: statusRunning, StartedAt: now}
+		if err := store(tx, vault.TypeDelegation, d.ID, d); err != nil {
+			return DelegationStarted{}, err
+		}
+		if err := store(tx, vault.TypeCeremony, c.ID, c); err != nil {
+			return DelegationStarted{}, err
+		}
+		s.book.change(tx, func() { s.book.delegations[d.ID], s.book.ceremonies[c.ID] = d, c })
+		tx.OnCommit(func() { s.startIssue(c, d.ID, k) })
+		e.Wallet, e.Delegation, e.User = w.ID, d.ID, u.ID
+		e.Facts = map[string]string{"ceremony": c.ID, "policies": fmt.Sprint(len(policies)), "limits": fmt.Sprint(len(limits))}
+		return DelegationStarted{DelegationID: d.ID, CeremonyID: c.ID}, nil
+	})
+}
+
+// checkRules gives policies and limits their ids and scope and compiles them once,
+// so that what can't mean what it says is refused before anything is stored.
+func checkRules(delegationID string, ps []policy.Policy, ls []policy.Limit) ([]policy.Policy, []policy.Limit, error) {
+	if len(ps) == 0 || len(ps) > maxRules || len(ls) > maxRules {
+		return nil, nil, refusal.New(refusal.RequestInvalid, "a delegation takes 1 to %d policies and at most %d limits", maxRules, maxRules).With("field", "policies")
+	}
+	names := map[string]bool{}
+	name := func(field, n string) error {
+		if err := checkName(field, n); err != nil {
+			return err
+		}
+		if names[n] {
+			return refusal.New(refusal.RequestInvalid, "two rules are named %q", n).With("field", field)
+		}
+		names[n] = true
+		return nil
+	}
+	policies, limits := make([]policy.Policy, len(ps)), make([]policy.Limit, len(ls))
+	for i, p := range ps {
+		if err := name("policy name", p.Name); err != nil {
+			return nil, nil, err
+		}
+		p.ID, p.Scope = newID("pol"), policy.Scope{Delegation: delegationID}
+		policies[i] = p
+	}
+	for i, l := range ls {
+		if err := name("limit name", l.Name); err != nil {
+			return nil, nil, err
+		}
+		l.ID, l.Delegation = newID("lim"), delegationID
+		limits[i] = l
+	}
+	set, problems := policy.Compile(policies, limits, nil)
+	if set == nil {
+		r := refusal.New(refusal.PolicyInvalid, "the policies or limits do not compile")
+		for _, d := range problems {
+			if d.Severity != policy.SeverityError {
+				continue
+			}
+			r = refusal.New(refusal.PolicyInvalid, "%s", d.Message).With("clause", d.Clause).With("code", d.Code).With("offset", fmt.Sprint(d.Offset))
+			for _, p := range policies {
+				if p.ID == d.ID {
+					r.With("policy", p.Name)
+				}
+			}
+			break
+		}
+		return nil, nil, r
+	}
+	return policies, limits, nil
+}
+
+// startIssue reshares the key from the quorum of its root set that is held here to
+// the delegation's own set. The root set stays live.
+func (s *Service) startIssue(c *ceremonyRecord, delegationID string, k *key) {
+	work := func(ctx context.Context, keep func([]*mpc.Share)) (func(*vault.Tx, *journal.Entry) error, error) {
+		quorum, err := k.quorumHere()
+		if err != nil {
+			return nil, err
+		}
+		var set mpc.ShareSet
+		var shares []*mpc.Share
+		err = s.lendShares(ctx, k.Root.ID, quorum, func(encoded [][]byte) (err error) {
+			set, shares, err = mpc.Issue(ctx, mpc.IssueRequest{
+				From: k.Root, Quorum: encoded, SetID: delegationID + "/1", Parties: []mpc.Party{mpc.Delegate, mpc.Server}, Threshold: 2,
+				PreParams: s.cfg.PreParameters,
+				Progress:  func(stage string, done, total int) { s.progress.set(c.ID, stage, done, total) },
+			})
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		keep(shares)
+		return func(tx *vault.Tx, e *journal.Entry) error {
+			return s.activate(tx, e, delegationID, set, shares)
+		}, nil
+	}
+	s.startCeremony(c, work, func(tx *vault.Tx) error { return s.failTarget(tx, c) })
+}
+
+// quorumHere picks as many of the root set's parties as it needs among those held here.
+func (k *key) quorumHere() ([]mpc.Party, error) {
+	if k.Status != statusActive || len(k.Here) < k.Root.Threshold {
+		return nil, fmt.Errorf("issuing from key %s: this host holds %d shares of the root set, %d are needed", k.ID, len(k.Here), k.Root.Threshold)
+	}
+	return k.Here[:k.Root.Threshold], nil
+}
+
+// lendShares lends the shares of parties, in order, until use returns.
+func (s *Service) lendShares(ctx context.Context, set string, parties []mpc.Party, use func(encoded [][]byte) error) error {
+	var lend func(got [][]byte) error
+	lend = func(got [][]byte) error {
+		if len(got) == len(parties) {
+			return use(got)
+		}
+		return s.vault.With(ctx, vault.TypeShare, ShareID(set, parties[len(got)]), func(encoded []byte) error {
+			return lend(append(got, encoded))
+		})
+	}
+	return lend(make([][]byte, 0, len(parties)))
+}
+
+// activate is the last transaction of an issue: shares, API key and status at once.
+func (s *Service) activate(tx *vault.Tx, e *journal.Entry, delegationID string, set mpc.ShareSet, shares []*mpc.Share) error {
+	d := find(s.book, s.book.delegations, delegationID)
+	if d == nil || d.Status != statusPending {
+		return refusal.New(refusal.NotActive, "the delegation is not pending any more")
+	}
+	active := *d
+	active.Status, active.Set, active.Version = statusActive, set, d.Version+1
+	for _, sh := range shares {
+		if err := putShare(tx, set.ID, sh); err != nil {
+			return err
+		}
+	}
+	rec := &apiKeyRecord{V: recordVersion, Delegation: d.ID, CreatedAt: s.now().UTC()}
+	err := newAPIKey(func(id string, key []byte) (err error) {
+		rec.ID = id
+		if rec.Verifier, err = s.verifier(key); err != nil {
+			return err
+		}
+		rec.Encrypted, err = encryptTo(d.Recipient, key)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	active.APIKey = rec.ID
+	if err := store(tx, vault.TypeAPIKey, rec.ID, rec); err != nil {
+		return err
+	}
+	if err := store(tx, vault.TypeDelegation, active.ID, &active); err != nil {
+		return err
+	}
+	st, err := s.book.standing(&active)
+	if err != nil {
+		return err
+	}
+	s.book.change(tx, func() {
+		s.book.delegations[active.ID], s.book.apiKeys[rec.ID], s.book.standings[active.ID] = &active, rec, st
+	})
+	hash := st.Rules.Hash()
+	e.Wallet, e.Delegation, e.ShareSet, e.PolicySet = d.Wallet, d.ID, set.ID, fmt.Sprintf("%x", hash)
+	e.Facts["api_key"] = rec.ID
+	return nil
+}
+
+// Delegation shows a delegation to any member of its organization.
+func (s *Service) Delegation(a Actor, org, id string) (Delegation, error) {
+	if err := s.member(a, org); err != nil {
+		return Delegation{}, err
+	}
+	d, err := s.book.delegation(org, id)
+	if err != nil {
+		return Delegation{}, err
+	}
+	return s.showDelegation(d), nil
+}
+
+func (s *Service) showDelegation(d *delegationRecord) Delegation {
+	out := Delegation{
+		ID: d.ID, Wallet: d.Wallet, DelegatedUser: d.DelegatedUser, Status: d.Status, ExpiresAt: d.ExpiresAt,
+		Policies: d.Policies, Limits: d.Limits,
+	}
+	if d.Status == statusActive && d.expired(s.now()) {
+		out.Status = "expired"
+	}
+	for _, p := range d.Set.Parties {
+		out.Parties = append(out.Parties, string(p))
+	}
+	if st := find(s.book, s.book.standings, d.ID); st != nil {
+		out.PolicySet = st.Rules.Hash()
+	}
+	if k := find(s.book, s.book.apiKeys, d.APIKey); k != nil && d.Status == statusActive {
+		out.EncryptedAPIKey = k.Encrypted
+	}
+	return out
+}

@@ -1,0 +1,85 @@
+package delegation
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/sigild/sigild/credential"
+	"github.com/sigild/sigild/journal"
+	"github.com/sigild/sigild/refusal"
+	"github.com/sigild/sigild/vault"
+)
+
+// NewCredential is a public key to register, with its proof of possession.
+type NewCredential struct {
+	Name      string
+	PublicKey credential.PublicKey
+	Proof     []byte
+}
+
+const maxCredentials = 16
+
+// register checks names, proofs and distinctness of credentials.
+func register(purpose credential.Purpose, list []NewCredential) ([]registered, error) {
+	if len(list) == 0 || len(list) > maxCredentials {
+		return nil, refusal.New(refusal.RequestInvalid, "1 to %d credentials are needed", maxCredentials).With("field", "credentials")
+	}
+	seen := map[string]bool{}
+	out := make([]registered, 0, len(list))
+	for _, c := range list {
+		if err := checkName("credential name", c.Name); err != nil {
+			return nil, err
+		}
+		if err := credential.VerifyProof(c.PublicKey, purpose, c.Name, c.Proof); err != nil {
+			return nil, refusal.New(refusal.RequestInvalid, "credential %q has no valid proof of possession", c.Name).With("field", "proof").Because(err)
+		}
+		id := c.PublicKey.ID()
+		if seen[id] {
+			return nil, refusal.New(refusal.RequestInvalid, "credential %q is given twice", c.Name).With("field", "credentials")
+		}
+		seen[id] = true
+		out = append(out, registered{ID: id, Name: c.Name, Algorithm: string(c.PublicKey.Algorithm), PublicKey: c.PublicKey.Bytes})
+	}
+	return out, nil
+}
+
+// NewOrganization asks for an organization.
+type NewOrganization struct {
+	RequestID string
+	Name      string
+	Root      []NewCredential
+	// Quorum is how many root members must stamp an act, 1 to len(Root).
+	Quorum int
+}
+
+// OrganizationCreated answers CreateOrganization.
+type OrganizationCreated struct {
+	OrganizationID string `json:"organization_id"`
+}
+
+// CreateOrganization makes an organization with its root credentials under the
+// operators' quorum. Durable on return.
+func (s *Service) CreateOrganization(ctx context.Context, a Actor, n NewOrganization) (OrganizationCreated, error) {
+	if err := checkName("name", n.Name); err != nil {
+		return OrganizationCreated{}, err
+	}
+	root, err := register(credential.ForOrganizationRoot, n.Root)
+	if err != nil {
+		return OrganizationCreated{}, err
+	}
+	if n.Quorum < 1 || n.Quorum > len(root) {
+		return OrganizationCreated{}, refusal.New(refusal.RequestInvalid, "root_quorum must be 1 to %d", len(root)).With("field", "root_quorum")
+	}
+	return act(ctx, s, a, "", n.RequestID, func() error { return s.operators(a) }, func(tx *vault.Tx, e *journal.Entry) (OrganizationCreated, error) {
+		o := &organization{
+			V: recordVersion, ID: newID("org"), Name: n.Name, CreatedAt: s.now().UTC(),
+			Root: root, Quorum: n.Quorum, PolicyAuthority: "api",
+		}
+		if err := store(tx, vault.TypeOrganization, o.ID, o); err != nil {
+			return OrganizationCreated{}, err
+		}
+		s.book.change(tx, func() { s.book.organizations[o.ID] = o })
+		e.Facts = map[string]string{"organization": o.ID, "name": o.Name, "root": fmt.Sprint(len(root)), "quorum": fmt.Sprint(n.Quorum)}
+		return OrganizationCreated{OrganizationID: o.ID}, nil
+	})
+}

@@ -1,0 +1,205 @@
+package delegation
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/sigild/sigild/chains"
+	"github.com/sigild/sigild/mpc"
+	"github.com/sigild/sigild/policy"
+)
+
+// This file holds what is written into the vault: one JSON object a record, with
+// a version first, decoded strictly. New members must work when absent. None of
+// these types holds a secret; shares and API-key verifiers are records of their own.
+
+const recordVersion = 1
+
+// appliance is the one record of type vault.TypeAppliance, id "self".
+type appliance struct {
+	V         int          `json:"v"`
+	ID        string       `json:"id"`
+	CreatedAt time.Time    `json:"created_at"`
+	Operators []registered `json:"operators"`
+	// Quorum is how many operators must stamp an act.
+	Quorum int `json:"quorum"`
+	// CheckpointKey names the device's key that signs the journal's checkpoints.
+	CheckpointKey string `json:"checkpoint_key"`
+}
+
+// registered is a registered public key and its name.
+type registered struct {
+	ID        string `json:"id"`
+	Name      string `json:"name"`
+	Algorithm string `json:"algorithm"`
+	PublicKey []byte `json:"public_key"`
+}
+
+type organization struct {
+	V         int          `json:"v"`
+	ID        string       `json:"id"`
+	Name      string       `json:"name"`
+	CreatedAt time.Time    `json:"created_at"`
+	Root      []registered `json:"root"`
+	// Quorum is how many root members must stamp an act.
+	Quorum int `json:"quorum"`
+	// PolicyAuthority is "api": policies come under stamps. Fixed at creation.
+	PolicyAuthority string `json:"policy_authority"`
+}
+
+// UserKind says what a user may be.
+type UserKind string
+
+// The kinds of users.
+const (
+	EndUser       UserKind = "end_user"
+	DelegatedUser UserKind = "delegated_user"
+)
+
+type user struct {
+	V              int          `json:"v"`
+	ID             string       `json:"id"`
+	Organization   string       `json:"organization"`
+	Name           string       `json:"name"`
+	Kind           UserKind     `json:"kind"`
+	CreatedAt      time.Time    `json:"created_at"`
+	Credentials    []registered `json:"credentials,omitempty"`
+	ShareRecipient string       `json:"share_recipient,omitempty"`
+}
+
+// Status words of wallets, delegations and ceremonies.
+const (
+	statusPending = "pending"
+	statusActive  = "active"
+	statusRevoked = "revoked"
+	statusFailed  = "failed"
+	statusRunning = "running"
+	statusDone    = "done"
+)
+
+type key struct {
+	V            int           `json:"v"`
+	ID           string        `json:"id"`
+	Organization string        `json:"organization"`
+	Owner        string        `json:"owner"`
+	Scheme       chains.Scheme `json:"scheme"`
+	CreatedAt    time.Time     `json:"created_at"`
+	// Origin is "in_process" for ever when one process once held the whole key.
+	Origin string `json:"origin"`
+	Status string `json:"status"`
+	// Root is the root set; its zero value until the ceremony ends.
+	Root mpc.ShareSet `json:"root"`
+	// Here lists the parties of the root set whose shares are sealed on this host.
+	Here []mpc.Party `json:"here,omitempty"`
+}
+
+// custody is "host" while this host holds a quorum of the root set.
+func (k *key) custody() string {
+	if k.Root.Threshold == 0 || len(k.Here) >= k.Root.Threshold {
+		return "host"
+	}
+	return "user"
+}
+
+type wallet struct {
+	V            int       `json:"v"`
+	ID           string    `json:"id"`
+	Organization string    `json:"organization"`
+	Key          string    `json:"key"`
+	Owner        string    `json:"owner"`
+	Chain        string    `json:"chain"`
+	Name         string    `json:"name"`
+	Address      string    `json:"address,omitempty"`
+	Status       string    `json:"status"`
+	CreatedAt    time.Time `json:"created_at"`
+}
+
+// outbox is a user's share on its way out: ciphertext only. Its id is the wallet's.
+type outbox struct {
+	V          int       `json:"v"`
+	Wallet     string    `json:"wallet"`
+	Recipient  string    `json:"recipient"`
+	Ciphertext []byte    `json:"ciphertext"`
+	CreatedAt  time.Time `json:"created_at"`
+}
+
+type delegationRecord struct {
+	V             int             `json:"v"`
+	ID            string          `json:"id"`
+	Organization  string          `json:"organization"`
+	Wallet        string          `json:"wallet"`
+	Owner         string          `json:"owner"`
+	DelegatedUser string          `json:"delegated_user"`
+	Status        string          `json:"status"`
+	CreatedAt     time.Time       `json:"created_at"`
+	ExpiresAt     *time.Time      `json:"expires_at,omitempty"`
+	Recipient     string          `json:"api_key_recipient"`
+	Policies      []policy.Policy `json:"policies"`
+	Limits        []policy.Limit  `json:"limits,omitempty"`
+	// Set is the delegation's own 2-of-2 share set; zero until the ceremony ends.
+	Set mpc.ShareSet `json:"share_set"`
+	// APIKey is the id of its wallet API key; empty until active and after revocation.
+	APIKey string `json:"api_key,omitempty"`
+	// Version moves with every change; step 7 compares it.
+	Version uint64 `json:"version"`
+}
+
+// expired reports whether now is at or after the end.
+func (d *delegationRecord) expired(now time.Time) bool {
+	return d.ExpiresAt != nil && !now.Before(*d.ExpiresAt)
+}
+
+// apiKeyRecord is what is kept of a wallet API key: never the key.
+type apiKeyRecord struct {
+	V          int       `json:"v"`
+	ID         string    `json:"id"`
+	Delegation string    `json:"delegation"`
+	CreatedAt  time.Time `json:"created_at"`
+	// Verifier is HMAC-SHA256(k_apikey, key).
+	Verifier []byte `json:"verifier"`
+	// Encrypted is the key in an age file for the recipient that was named.
+	Encrypted []byte `json:"encrypted"`
+}
+
+type ceremonyRecord struct {
+	V            int       `json:"v"`
+	ID           string    `json:"id"`
+	Organization string    `json:"organization"`
+	Kind         string    `json:"kind"` // "keygen", "issue"
+	Target       string    `json:"target"`
+	Status       string    `json:"status"`
+	Error        string    `json:"error,omitempty"`
+	StartedAt    time.Time `json:"started_at"`
+}
+
+func encodeRecord(v any) ([]byte, error) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return nil, fmt.Errorf("encoding record: %w", err)
+	}
+	return b, nil
+}
+
+// decodeRecord refuses unknown members, trailing bytes and other versions.
+func decodeRecord(b []byte, v any) error {
+	var head struct {
+		V int `json:"v"`
+	}
+	if err := json.Unmarshal(b, &head); err != nil {
+		return fmt.Errorf("decoding record: %w", err)
+	}
+	if head.V != recordVersion {
+		return fmt.Errorf("decoding record: version %d is not %d", head.V, recordVersion)
+	}
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return fmt.Errorf("decoding record: %w", err)
+	}
+	if d.More() {
+		return fmt.Errorf("decoding record: bytes after the object")
+	}
+	return nil
+}

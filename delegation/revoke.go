@@ -1,0 +1,89 @@
+package delegation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/sigild/sigild/journal"
+	"github.com/sigild/sigild/refusal"
+	"github.com/sigild/sigild/vault"
+)
+
+// DelegationRevoked answers RevokeDelegation.
+type DelegationRevoked struct {
+	DelegationID string `json:"delegation_id"`
+}
+
+// RevokeDelegation ends a delegation under the owner's stamp or the root quorum,
+// with everybody else off-line:
+//
+//  1. from its first moment every look-up fails, so that a signature under way
+//     stops before its last share leaves;
+//  2. the shares of the delegation's set and the verifier of its API key are
+//     deleted in the transaction of the journal entry;
+//  3. it returns when no signature of the delegation is under way any more.
+//
+// Deleting the server half is what makes the delegate half worthless; SQLite's
+// secure_delete overwrites it, older copies of the file keep it (docs/attacksurface.md).
+func (s *Service) RevokeDelegation(ctx context.Context, a Actor, requestID, org, id string) (Delegation, error) {
+	authorize := func() error {
+		d, err := s.book.delegation(org, id)
+		if err != nil {
+			return err
+		}
+		if s.owner(a, org, d.Owner) == nil {
+			return nil
+		}
+		return s.root(a, org)
+	}
+	_, err := act(ctx, s, a, org, requestID, authorize, func(tx *vault.Tx, e *journal.Entry) (DelegationRevoked, error) {
+		d, err := s.book.delegation(org, id)
+		if err != nil {
+			return DelegationRevoked{}, err
+		}
+		e.Wallet, e.Delegation = d.Wallet, d.ID
+		if d.Status == statusRevoked {
+			return DelegationRevoked{DelegationID: id}, nil
+		}
+		if d.Status == statusFailed {
+			return DelegationRevoked{}, refusal.New(refusal.NotActive, "the delegation failed; there is nothing to revoke")
+		}
+		tx.OnRollback(s.flights.end(id))
+		revoked := *d
+		revoked.Status, revoked.APIKey, revoked.Version = statusRevoked, "", d.Version+1
+		for _, p := range d.Set.Parties {
+			if err := tx.Delete(vault.TypeShare, ShareID(d.Set.ID, p)); err != nil && !errors.Is(err, vault.ErrNotFound) {
+				return DelegationRevoked{}, fmt.Errorf("destroying the share of %s: %w", p, err)
+			}
+		}
+		if d.APIKey != "" {
+			if err := tx.Delete(vault.TypeAPIKey, d.APIKey); err != nil {
+				return DelegationRevoked{}, fmt.Errorf("destroying the API key verifier: %w", err)
+			}
+		}
+		if err := store(tx, vault.TypeDelegation, id, &revoked); err != nil {
+			return DelegationRevoked{}, err
+		}
+		st, err := s.book.standing(&revoked)
+		if err != nil {
+			return DelegationRevoked{}, err
+		}
+		s.book.change(tx, func() {
+			s.book.delegations[id], s.book.standings[id] = &revoked, st
+			delete(s.book.apiKeys, d.APIKey)
+		})
+		return DelegationRevoked{DelegationID: id}, nil
+	})
+	if err != nil {
+		return Delegation{}, err
+	}
+	if err := s.flights.wait(ctx, id); err != nil {
+		return Delegation{}, fmt.Errorf("waiting for signatures under way: %w", err)
+	}
+	d, err := s.book.delegation(org, id)
+	if err != nil {
+		return Delegation{}, err
+	}
+	return s.showDelegation(d), nil
+}

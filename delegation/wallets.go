@@ -1,0 +1,240 @@
+package delegation
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"filippo.io/age"
+
+	"github.com/sigild/sigild/chains"
+	"github.com/sigild/sigild/chains/evm"
+	"github.com/sigild/sigild/chains/solana"
+	"github.com/sigild/sigild/journal"
+	"github.com/sigild/sigild/mpc"
+	"github.com/sigild/sigild/refusal"
+	"github.com/sigild/sigild/vault"
+)
+
+// NewWallet asks for a key and its wallet.
+type NewWallet struct {
+	RequestID    string
+	Organization string
+	Owner        string
+	// Chain is "eip155" or a whole CAIP-2 id of a Solana cluster.
+	Chain string
+	Name  string
+}
+
+// WalletStarted answers CreateWallet.
+type WalletStarted struct {
+	WalletID   string `json:"wallet_id"`
+	KeyID      string `json:"key_id"`
+	CeremonyID string `json:"ceremony_id"`
+}
+
+// Wallet is what a member may see of one.
+type Wallet struct {
+	ID, Key, Owner, Chain, Name, Address string
+	Status                               string
+	Scheme                               chains.Scheme
+	PublicKey                            []byte
+	Origin, Custody                      string
+	SharesHere                           []string
+	Epoch                                uint64
+}
+
+// schemeOf says which signature scheme a chain takes.
+func schemeOf(chain string) (chains.Scheme, error) {
+	if chain == "eip155" {
+		return chains.ECDSASecp256k1, nil
+	}
+	ref, ok := strings.CutPrefix(chain, "solana:")
+	plain := strings.IndexFunc(ref, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9')
+	}) < 0
+	if ok && len(ref) == 32 && plain {
+		return chains.EdDSAEd25519, nil
+	}
+	return "", refusal.New(refusal.RequestInvalid, `chain must be "eip155" or the CAIP-2 id of a Solana cluster, "solana:" and 32 characters`).With("field", "chain")
+}
+
+// CreateWallet records a pending key and wallet under the root quorum and starts
+// the keygen ceremony of the key's root set, 2-of-3 {user, server, recovery}. All
+// parties run in this process, and the key says so for ever. Durable on return;
+// the wallet stays pending until its owner confirms the share.
+func (s *Service) CreateWallet(ctx context.Context, a Actor, n NewWallet) (WalletStarted, error) {
+	if err := checkName("name", n.Name); err != nil {
+		return WalletStarted{}, err
+	}
+	scheme, err := schemeOf(n.Chain)
+	if err != nil {
+		return WalletStarted{}, err
+	}
+	return act(ctx, s, a, n.Organization, n.RequestID, func() error { return s.root(a, n.Organization) }, func(tx *vault.Tx, e *journal.Entry) (WalletStarted, error) {
+		u, err := s.book.user(n.Organization, n.Owner)
+		if err != nil {
+			return WalletStarted{}, err
+		}
+		if u.Kind != EndUser {
+			return WalletStarted{}, refusal.New(refusal.RequestInvalid, "a wallet's owner must be an end user").With("field", "owner_user_id")
+		}
+		now := s.now().UTC()
+		k := &key{V: recordVersion, ID: newID("key"), Organization: n.Organization, Owner: u.ID, Scheme: scheme, CreatedAt: now, Origin: "in_process", Status: statusPending}
+		w := &wallet{V: recordVersion, ID: newID("wal"), Organization: n.Organization, Key: k.ID, Owner: u.ID, Chain: n.Chain, Name: n.Name, Status: statusPending, CreatedAt: now}
+		c := &ceremonyRecord{V: recordVersion, ID: newID("cer"), Organization: n.Organization, Kind: kindKeygen, Target: w.ID, Status: statusRunning, StartedAt: now}
+		if err := store(tx, vault.TypeKey, k.ID, k); err != nil {
+			return WalletStarted{}, err
+		}
+		if err := store(tx, vault.TypeWallet, w.ID, w); err != nil {
+			return WalletStarted{}, err
+		}
+		if err := store(tx, vault.TypeCeremony, c.ID, c); err != nil {
+			return WalletStarted{}, err
+		}
+		s.book.change(tx, func() {
+			s.book.keys[k.ID], s.book.wallets[w.ID], s.book.ceremonies[c.ID] = k, w, c
+		})
+		tx.OnCommit(func() { s.startKeygen(c, k, w, u.ShareRecipient) })
+		e.Wallet, e.User = w.ID, u.ID
+		e.Facts = map[string]string{"key": k.ID, "chain": n.Chain, "ceremony": c.ID}
+		return WalletStarted{WalletID: w.ID, KeyID: k.ID, CeremonyID: c.ID}, nil
+	})
+}
+
+func (s *Service) startKeygen(c *ceremonyRecord, k *key, w *wallet, recipient string) {
+	work := func(ctx context.Context, keep func([]*mpc.Share)) (func(*vault.Tx, *journal.Entry) error, error) {
+		set, shares, err := mpc.Keygen(ctx, mpc.KeygenRequest{
+			SetID: k.ID + "/root/1", Scheme: k.Scheme, Parties: []mpc.Party{mpc.Recovery, mpc.Server, mpc.User}, Threshold: 2,
+			PreParams: s.cfg.PreParameters,
+			Progress:  func(stage string, done, total int) { s.progress.set(c.ID, stage, done, total) },
+		})
+		if err != nil {
+			return nil, err
+		}
+		keep(shares)
+		address, err := addressOf(w.Chain, set.PublicKey)
+		if err != nil {
+			return nil, err
+		}
+		ciphertext, err := encryptShare(shares, mpc.User, recipient)
+		if err != nil {
+			return nil, err
+		}
+		return func(tx *vault.Tx, e *journal.Entry) error {
+			made, active := *k, *w
+			made.Status, made.Root = statusActive, set
+			for _, sh := range shares {
+				if sh.Party() == mpc.User {
+					continue // never sealed here: it leaves through the outbox
+				}
+				if err := putShare(tx, set.ID, sh); err != nil {
+					return err
+				}
+				made.Here = append(made.Here, sh.Party())
+			}
+			slices.Sort(made.Here)
+			active.Address = address
+			out := &outbox{V: recordVersion, Wallet: w.ID, Recipient: recipient, Ciphertext: ciphertext, CreatedAt: s.now().UTC()}
+			if err := store(tx, vault.TypeKey, made.ID, &made); err != nil {
+				return err
+			}
+			if err := store(tx, vault.TypeWallet, active.ID, &active); err != nil {
+				return err
+			}
+			if err := store(tx, vault.TypeOutbox, w.ID, out); err != nil {
+				return err
+			}
+			s.book.change(tx, func() { s.book.keys[made.ID], s.book.wallets[active.ID] = &made, &active })
+			e.Wallet, e.ShareSet = w.ID, set.ID
+			e.Facts["address"] = address
+			return nil
+		}, nil
+	}
+	s.startCeremony(c, work, func(tx *vault.Tx) error { return s.failTarget(tx, c) })
+}
+
+// putShare seals one share as a record of its own.
+func putShare(tx *vault.Tx, set string, sh *mpc.Share) error {
+	return sh.Lend(func(encoded []byte) error {
+		return tx.Put(vault.TypeShare, ShareID(set, sh.Party()), encoded)
+	})
+}
+
+// ShareID is the vault id of one party's share of a set.
+func ShareID(set string, p mpc.Party) string { return set + "/" + string(p) }
+
+// encryptShare makes an age file of one party's share.
+func encryptShare(shares []*mpc.Share, p mpc.Party, recipient string) ([]byte, error) {
+	i := slices.IndexFunc(shares, func(sh *mpc.Share) bool { return sh.Party() == p })
+	if i < 0 {
+		return nil, fmt.Errorf("encrypting the share of %s: the ceremony made none", p)
+	}
+	var out []byte
+	err := shares[i].Lend(func(encoded []byte) (err error) {
+		out, err = encryptTo(recipient, encoded)
+		return err
+	})
+	return out, err
+}
+
+// encryptTo makes an age file (X25519) of plaintext.
+func encryptTo(recipient string, plaintext []byte) ([]byte, error) {
+	r, err := age.ParseX25519Recipient(recipient)
+	if err != nil {
+		return nil, fmt.Errorf("parsing age recipient: %w", err)
+	}
+	var out bytes.Buffer
+	w, err := age.Encrypt(&out, r)
+	if err != nil {
+		return nil, fmt.Errorf("encrypting to age recipient: %w", err)
+	}
+	if _, err := io.Copy(w, bytes.NewReader(plaintext)); err != nil {
+		return nil, fmt.Errorf("encrypting to age recipient: %w", err)
+	}
+	if err := w.Close(); err != nil {
+		return nil, fmt.Errorf("encrypting to age recipient: %w", err)
+	}
+	return out.Bytes(), nil
+}
+
+// addressOf gives the text form of a public key's address on a chain.
+func addressOf(chain string, publicKey []byte) (string, error) {
+	if chain == "eip155" {
+		a, err := evm.Address(publicKey)
+		if err != nil {
+			return "", fmt.Errorf("deriving the address: %w", err)
+		}
+		return evm.Checksum(a), nil
+	}
+	if len(publicKey) != 32 {
+		return "", fmt.Errorf("deriving the address: public key has %d bytes", len(publicKey))
+	}
+	return solana.Address([32]byte(publicKey)), nil
+}
+
+// Wallet shows a wallet to any member of its organization.
+func (s *Service) Wallet(a Actor, org, id string) (Wallet, error) {
+	if err := s.member(a, org); err != nil {
+		return Wallet{}, err
+	}
+	w, k, err := s.book.wallet(org, id)
+	if err != nil {
+		return Wallet{}, err
+	}
+	return showWallet(w, k), nil
+}
+
+func showWallet(w *wallet, k *key) Wallet {
+	out := Wallet{
+		ID: w.ID, Key: w.Key, Owner: w.Owner, Chain: w.Chain, Name: w.Name, Address: w.Address, Status: w.Status,
+		Scheme: k.Scheme, PublicKey: k.Root.PublicKey, Origin: k.Origin, Custody: k.custody(), Epoch: k.Root.Epoch,
+	}
+	for _, p := range k.Here {
+		out.SharesHere = append(out.SharesHere, string(p))
+	}
+	return out
+}
