@@ -1,0 +1,185 @@
+package server
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sigild/sigild/refusal"
+)
+
+// This file says who may call what. It is the whole of step 2, and necessary,
+// never sufficient: behind it every act still needs its API key or the quorum of
+// stamps its subject demands, which delegation and signing judge. What has no row
+// is refused. docs/authority.md says the same for people; a test compares them.
+
+// socket is one of the two doors; a set of them is their sum.
+type socket uint8
+
+const (
+	onApp   socket = 1 << iota // sigild.sock, for applications
+	onAdmin                    // admin.sock, for operators
+)
+
+// role is what a caller may be; a set of them is their sum.
+type role uint8
+
+const (
+	roleApp      role = 1 << iota // runs wallets and signs: a back end, a bot
+	roleOperator                  // runs the appliance
+	roleAuditor                   // looks and verifies
+)
+
+// authentication is what a call must carry besides its caller's uid.
+type authentication uint8
+
+const (
+	byNothing authentication = iota // the uid is enough
+	byAPIKey                        // one wallet API key, in metadata sigild-api-key
+	byStamps                        // 1 to 16 stamps, in metadata sigild-stamp-bin
+)
+
+// signatory says whose stamps an act wants; delegation counts them.
+type signatory uint8
+
+const (
+	operators signatory = 1 << iota // the operators' quorum; the stamps name no organization
+	root                            // the organization's root quorum
+	owner                           // the end user who owns the wallet
+	member                          // any root member or end user of the organization
+)
+
+// access is one row: one method.
+type access struct {
+	method string
+	socket socket
+	role   role
+	by     authentication
+	stamps signatory
+	// maxBytes bounds the request message.
+	maxBytes int
+	// deadline is what a call without one gets; 0 means Limits.Deadline.
+	deadline time.Duration
+}
+
+const kib = 1024
+
+// table is sorted by service as docs/authority.md is.
+var table = []access{
+	{method: "/sigil.v1.StatusService/GetStatus", socket: onApp | onAdmin, role: roleApp | roleOperator | roleAuditor, by: byNothing, maxBytes: kib},
+
+	{method: "/sigil.v1.OrganizationService/CreateOrganization", socket: onAdmin, role: roleOperator, by: byStamps, stamps: operators, maxBytes: 16 * kib},
+
+	{method: "/sigil.v1.UserService/CreateUser", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root, maxBytes: 16 * kib},
+
+	{method: "/sigil.v1.WalletService/CreateWallet", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root, maxBytes: 4 * kib},
+	{method: "/sigil.v1.WalletService/GetWallet", socket: onApp | onAdmin, role: roleApp | roleOperator | roleAuditor, by: byStamps, stamps: member, maxBytes: 4 * kib},
+	{method: "/sigil.v1.WalletService/GetCeremony", socket: onApp | onAdmin, role: roleApp | roleOperator | roleAuditor, by: byStamps, stamps: member, maxBytes: 4 * kib},
+	{method: "/sigil.v1.WalletService/FetchShare", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: owner, maxBytes: 4 * kib},
+	{method: "/sigil.v1.WalletService/ConfirmShare", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: owner, maxBytes: 4 * kib},
+
+	{method: "/sigil.v1.DelegationService/CreateDelegation", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: owner, maxBytes: 512 * kib},
+	{method: "/sigil.v1.DelegationService/GetDelegation", socket: onApp | onAdmin, role: roleApp | roleOperator | roleAuditor, by: byStamps, stamps: member, maxBytes: 4 * kib},
+	{method: "/sigil.v1.DelegationService/RevokeDelegation", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: owner | root, maxBytes: 4 * kib, deadline: 30 * time.Second},
+
+	{method: "/sigil.v1.SigningService/Sign", socket: onApp, role: roleApp, by: byAPIKey, maxBytes: 264 * kib, deadline: 30 * time.Second},
+}
+
+// lookup finds a method's row; nil when there is none.
+func lookup(method string) *access {
+	for i := range table {
+		if table[i].method == method {
+			return &table[i]
+		}
+	}
+	return nil
+}
+
+// Holders are the callers that have a role.
+type Holders struct {
+	// UIDs and GIDs, in the daemon's user namespace. A gid is matched with the
+	// caller's effective group only, not with its supplementary groups.
+	UIDs, GIDs []uint32
+}
+
+// Roles says which callers have which role. Nobody has a role by default, uid 0
+// neither; 65534 can't be given one.
+type Roles struct {
+	App, Operator, Auditor Holders
+}
+
+func (h Holders) holds(c Caller) bool {
+	return slices.Contains(h.UIDs, c.UID) || slices.Contains(h.GIDs, c.GID)
+}
+
+// check refuses 65534: it is what the kernel shows for whoever it can't name.
+func (r Roles) check() error {
+	for name, h := range map[string]Holders{"app": r.App, "operator": r.Operator, "auditor": r.Auditor} {
+		if slices.Contains(h.UIDs, nobody) || slices.Contains(h.GIDs, nobody) {
+			return fmt.Errorf("role %s: id %d stands for every user the kernel can't name; hint: give the caller an id of its own", name, nobody)
+		}
+	}
+	return nil
+}
+
+func (r Roles) of(c Caller) role {
+	if c.UID == nobody {
+		return 0
+	}
+	var has role
+	if r.App.holds(c) {
+		has |= roleApp
+	}
+	if r.Operator.holds(c) {
+		has |= roleOperator
+	}
+	if r.Auditor.holds(c) {
+		has |= roleAuditor
+	}
+	return has
+}
+
+// admit is step 2. It says the same of a method that doesn't exist as of one
+// that is not this caller's.
+func (r Roles) admit(c Caller, at socket, method string) (*access, error) {
+	if c.UID == nobody {
+		return nil, refusal.New(refusal.CallerNotAllowed,
+			"the kernel can't say who calls (uid %d); hint: a user namespace between caller and sigild, such as PrivateUsers=yes, hides uids", nobody)
+	}
+	row := lookup(method)
+	if row == nil || row.socket&at == 0 || row.role&r.of(c) == 0 {
+		return nil, refusal.New(refusal.CallerNotAllowed,
+			"uid %d, gid %d may not call this method on %s", c.UID, c.GID, at)
+	}
+	return row, nil
+}
+
+// The names that docs/authority.md uses.
+
+func (s socket) String() string {
+	return names(s, []string{"sigild.sock", "admin.sock"})
+}
+
+func (r role) String() string {
+	return names(r, []string{"app", "operator", "auditor"})
+}
+
+func (s signatory) String() string {
+	return names(s, []string{"operators", "root", "owner", "member"})
+}
+
+func (a authentication) String() string {
+	return []string{"none", "API key", "stamps"}[a]
+}
+
+// names joins the names of the bits that are set.
+func names[T ~uint8](set T, all []string) string {
+	var out []string
+	for i, name := range all {
+		if set&(1<<i) != 0 {
+			out = append(out, name)
+		}
+	}
+	return strings.Join(out, ", ")
+}

@@ -1,0 +1,49 @@
+package server
+
+import (
+	"context"
+
+	sigilv1 "github.com/sigild/sigild/api/sigil/v1"
+	"github.com/sigild/sigild/chains"
+	"github.com/sigild/sigild/delegation"
+	"github.com/sigild/sigild/refusal"
+	"github.com/sigild/sigild/signing"
+)
+
+// Handler of signing.proto: steps 3 to 10 are signing's.
+
+type signingService struct {
+	sigilv1.UnimplementedSigningServiceServer
+	a *Appliance
+}
+
+func (s signingService) Sign(ctx context.Context, r *sigilv1.SignRequest) (*sigilv1.SignResponse, error) {
+	p, actor, err := s.a.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := delegation.CheckRequestID(r.GetRequestId()); err != nil {
+		return nil, err
+	}
+	in := signing.Request{
+		ID: r.GetRequestId(), WalletID: r.GetWalletId(), APIKey: requestFrom(ctx).apiKey, Method: actor.Method, Caller: actor.Caller,
+	}
+	switch v := r.GetPayload().(type) {
+	case *sigilv1.SignRequest_EvmTransaction:
+		in.Kind, in.Payload = chains.KindEVMTransaction, v.EvmTransaction
+	case *sigilv1.SignRequest_SolanaMessage:
+		in.Kind, in.Payload = chains.KindSolanaMessage, v.SolanaMessage
+	case *sigilv1.SignRequest_RawDigest:
+		in.Kind, in.Payload = signing.KindRawDigest, v.RawDigest
+	default:
+		return nil, refusal.New(refusal.RequestInvalid, "the request has no payload").With("field", "payload")
+	}
+	out, err := p.Signing.Sign(ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	return &sigilv1.SignResponse{
+		Signature: out.Signature, SignedTransaction: out.Signed, TransactionId: out.TransactionID,
+		Summary: out.Summary, Rule: out.Rule, JournalSequence: out.Sequence,
+	}, nil
+}

@@ -1,0 +1,25 @@
+package server
+
+import (
+	"context"
+
+	sigilv1 "github.com/sigild/sigild/api/sigil/v1"
+)
+
+// Handler of status.proto: it answers sealed or not.
+
+type statusService struct {
+	sigilv1.UnimplementedStatusServiceServer
+	a *Appliance
+}
+
+func (s statusService) GetStatus(context.Context, *sigilv1.GetStatusRequest) (*sigilv1.GetStatusResponse, error) {
+	st := s.a.state.Load()
+	if st.parts == nil {
+		return &sigilv1.GetStatusResponse{Version: s.a.version, Sealed: true, SealedReason: &st.why, Anchor: "none"}, nil
+	}
+	out := st.parts.Status()
+	id := st.parts.Delegation.ApplianceID()
+	out.Version, out.ApplianceId = s.a.version, &id
+	return out, nil
+}
