@@ -14,13 +14,14 @@ const modulePath = "github.com/sigild/sigild"
 const order = `
 	cmd/sigild         -> cmd/config server tpm systemd
 	cmd/sigilctl       -> cmd/config client delegation tpm
-	cmd/config         -> hsm
-	demo               -> client chains/evm chains/solana internal/testhsm internal/testtpm
+	cmd/config         -> hsm systemd
+	demo               -> client journal mpc chains/evm chains/solana internal/testhsm internal/testtpm
 
-	server             -> delegation api systemd
+	server             -> delegation delivery api systemd
 	delegation         -> signing credential
+	delivery           -> journal
 	signing            -> policy mpc chains/evm chains/solana journal refusal
-	journal            -> vault
+	journal            -> vault refusal
 	vault              -> seal
 	policy             -> chains/evm chains/solana
 	mpc                -> chains internal/secmem

@@ -142,6 +142,12 @@ func (c *Client) Delegations() sigilv1.DelegationServiceClient {
 	return sigilv1.NewDelegationServiceClient(stamped{Client: c})
 }
 
+// Control stops signing and lets it go on: operators' stamps for organization "",
+// root members' or the owner's otherwise.
+func (c *Client) Control() sigilv1.ControlServiceClient {
+	return sigilv1.NewControlServiceClient(stamped{Client: c})
+}
+
 // Signing calls show the wallet API key.
 func (c *Client) Signing() sigilv1.SigningServiceClient {
 	return sigilv1.NewSigningServiceClient(keyed{Client: c})

@@ -74,6 +74,11 @@ func (s *Service) Authenticate(walletID string, apiKey []byte) (*signing.Standin
 	if !same || rec == nil || st == nil || st.Wallet.ID != walletID || st.APIKey != id {
 		return nil, refusal.New(refusal.APIKeyInvalid, "the wallet API key does not open this wallet")
 	}
+	if err := s.book.stopped(st.Organization, st.Wallet.ID); err != nil {
+		paused := *st
+		paused.Ended = err
+		return &paused, nil
+	}
 	return st, nil
 }
 
@@ -99,6 +104,9 @@ func (s *Service) Current(delegationID string) (*signing.Standing, error) {
 	}
 	if st.Ended != nil {
 		return nil, st.Ended
+	}
+	if err := s.book.stopped(st.Organization, st.Wallet.ID); err != nil {
+		return nil, err
 	}
 	return st, nil
 }

@@ -59,11 +59,8 @@ func (s *Service) CreateDelegation(ctx context.Context, a Actor, n NewDelegation
 		return DelegationStarted{}, err
 	}
 	authorize := func() error {
-		w, _, err := s.book.wallet(n.Organization, n.Wallet)
-		if err != nil {
-			return err
-		}
-		return s.owner(a, n.Organization, w.Owner)
+		_, err := s.ownWallet(a, n.Organization, n.Wallet)
+		return err
 	}
 	return act(ctx, s, a, n.Organization, n.RequestID, authorize, func(tx *vault.Tx, e *journal.Entry) (DelegationStarted, error) {
 		w, k, err := s.book.wallet(n.Organization, n.Wallet)
@@ -73,6 +70,9 @@ func (s *Service) CreateDelegation(ctx context.Context, a Actor, n NewDelegation
 		if w.Status != statusActive {
 			return DelegationStarted{}, refusal.New(refusal.NotActive, "the wallet is %s: its owner has to confirm the share first", w.Status)
 		}
+		if err := s.book.stopped(n.Organization, w.ID); err != nil {
+			return DelegationStarted{}, err
+		}
 		u, err := s.book.user(n.Organization, n.DelegatedUser)
 		if err != nil {
 			return DelegationStarted{}, err
@@ -81,12 +81,17 @@ func (s *Service) CreateDelegation(ctx context.Context, a Actor, n NewDelegation
 			return DelegationStarted{}, refusal.New(refusal.RequestInvalid, "delegated_user_id must name a delegated user").With("field", "delegated_user_id")
 		}
 		now := s.now().UTC()
-		if n.ExpiresAt != nil && !n.ExpiresAt.After(now) {
-			return DelegationStarted{}, refusal.New(refusal.RequestInvalid, "expires_at lies in the past").With("field", "expires_at")
+		var end *time.Time
+		if n.ExpiresAt != nil {
+			if !n.ExpiresAt.After(now) {
+				return DelegationStarted{}, refusal.New(refusal.RequestInvalid, "expires_at lies in the past").With("field", "expires_at")
+			}
+			t := n.ExpiresAt.UTC()
+			end = &t
 		}
 		d := &delegationRecord{
 			V: recordVersion, ID: id, Organization: n.Organization, Wallet: w.ID, Owner: w.Owner, DelegatedUser: u.ID,
-			Status: statusPending, CreatedAt: now, ExpiresAt: n.ExpiresAt, Recipient: n.Recipient,
+			Status: statusPending, CreatedAt: now, ExpiresAt: end, Recipient: n.Recipient,
 			Policies: policies, Limits: limits, Version: 1,
 		}
 		c := &ceremonyRecord{V: recordVersion, ID: newID("cer"), Organization: n.Organization, Kind: kindIssue, Target: d.ID, Status: statusRunning, StartedAt: now}

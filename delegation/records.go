@@ -27,6 +27,9 @@ type appliance struct {
 	Quorum int `json:"quorum"`
 	// CheckpointKey names the device's key that signs the journal's checkpoints.
 	CheckpointKey string `json:"checkpoint_key"`
+	Paused        *Pause `json:"paused,omitempty"`
+	// SealedFor is why an operator sealed the appliance; it stays sealed until the quorum unseals.
+	SealedFor string `json:"sealed_for,omitempty"`
 }
 
 // registered is a registered public key and its name.
@@ -47,6 +50,7 @@ type organization struct {
 	Quorum int `json:"quorum"`
 	// PolicyAuthority is "api": policies come under stamps. Fixed at creation.
 	PolicyAuthority string `json:"policy_authority"`
+	Paused          *Pause `json:"paused,omitempty"`
 }
 
 // UserKind says what a user may be.
@@ -114,6 +118,7 @@ type wallet struct {
 	Address      string    `json:"address,omitempty"`
 	Status       string    `json:"status"`
 	CreatedAt    time.Time `json:"created_at"`
+	Paused       *Pause    `json:"paused,omitempty"`
 }
 
 // outbox is a user's share on its way out: ciphertext only. Its id is the wallet's.

@@ -25,6 +25,7 @@ const (
 	DelegationExpired    Reason = "DELEGATION_EXPIRED"
 	DelegationRevoked    Reason = "DELEGATION_REVOKED"
 	NotActive            Reason = "NOT_ACTIVE"
+	Paused               Reason = "PAUSED"
 	Sealed               Reason = "SEALED"
 	PayloadMalformed     Reason = "PAYLOAD_MALFORMED"
 	PayloadNotUnderstood Reason = "PAYLOAD_NOT_UNDERSTOOD"
@@ -46,7 +47,7 @@ func Reasons() []Reason {
 	return []Reason{
 		PolicyDenied, RawDigestDenied, CallerNotAllowed,
 		APIKeyInvalid, StampInvalid, StampExpired, QuorumMissing,
-		DelegationExpired, DelegationRevoked, NotActive, Sealed,
+		DelegationExpired, DelegationRevoked, NotActive, Paused, Sealed,
 		PayloadMalformed, PayloadNotUnderstood, PolicyInvalid, RequestInvalid,
 		RequestIDReused, LimitExceeded, RateLimited,
 		ProviderUnavailable, JournalUnwritable, StoreFull,

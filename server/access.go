@@ -67,6 +67,8 @@ const kib = 1024
 
 // table is sorted by service as docs/authority.md is.
 var table = []access{
+	{method: "/grpc.health.v1.Health/Check", socket: onApp | onAdmin, role: roleApp | roleOperator | roleAuditor, by: byNothing, maxBytes: kib},
+
 	{method: "/sigil.v1.StatusService/GetStatus", socket: onApp | onAdmin, role: roleApp | roleOperator | roleAuditor, by: byNothing, maxBytes: kib},
 
 	{method: "/sigil.v1.OrganizationService/CreateOrganization", socket: onAdmin, role: roleOperator, by: byStamps, stamps: operators, maxBytes: 16 * kib},
@@ -82,6 +84,11 @@ var table = []access{
 	{method: "/sigil.v1.DelegationService/CreateDelegation", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: owner, maxBytes: 512 * kib},
 	{method: "/sigil.v1.DelegationService/GetDelegation", socket: onApp | onAdmin, role: roleApp | roleOperator | roleAuditor, by: byStamps, stamps: member, maxBytes: 4 * kib},
 	{method: "/sigil.v1.DelegationService/RevokeDelegation", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: owner | root, maxBytes: 4 * kib, deadline: 30 * time.Second},
+
+	{method: "/sigil.v1.ControlService/Pause", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: operators | root | owner, maxBytes: 4 * kib, deadline: 30 * time.Second},
+	{method: "/sigil.v1.ControlService/Resume", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: operators | root | owner, maxBytes: 4 * kib},
+	{method: "/sigil.v1.ControlService/Seal", socket: onAdmin, role: roleOperator, by: byStamps, stamps: operators, maxBytes: 4 * kib, deadline: 30 * time.Second},
+	{method: "/sigil.v1.ControlService/Unseal", socket: onAdmin, role: roleOperator, by: byStamps, stamps: operators, maxBytes: 4 * kib, deadline: 30 * time.Second},
 
 	{method: "/sigil.v1.SigningService/Sign", socket: onApp, role: roleApp, by: byAPIKey, maxBytes: 264 * kib, deadline: 30 * time.Second},
 }

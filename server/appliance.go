@@ -24,6 +24,15 @@ type Appliance struct {
 type state struct {
 	parts *Parts // nil while sealed
 	why   string // why it is sealed
+	guard *Guard // set when an operator sealed it
+}
+
+// Guard lets operators' stamps through to Unseal while the store is closed.
+type Guard struct {
+	delegation.Guard
+	// Unseal opens the rooms when the operators' quorum stamped it, and leaves them
+	// closed otherwise.
+	Unseal func(ctx context.Context, a delegation.Actor, requestID string) error
 }
 
 // Parts are the open rooms of an unsealed appliance.
@@ -32,6 +41,8 @@ type Parts struct {
 	Signing    *signing.Service
 	// Status fills in what the rooms below know: providers, anchor, pool, journal.
 	Status func() *sigilv1.GetStatusResponse
+	// Close ends the rooms and wipes the root key, after an operator sealed the appliance.
+	Close func(ctx context.Context) error
 }
 
 // NewAppliance starts sealed.
@@ -43,6 +54,9 @@ func NewAppliance(version string) *Appliance {
 
 // Sealed makes every later call answer SEALED with the reason.
 func (a *Appliance) Sealed(why string) { a.state.Store(&state{why: why}) }
+
+// SealedBy is Sealed for an appliance that an operator sealed on purpose.
+func (a *Appliance) SealedBy(why string, g Guard) { a.state.Store(&state{why: why, guard: &g}) }
 
 // Unsealed lets calls through to the parts.
 func (a *Appliance) Unsealed(p Parts) { a.state.Store(&state{parts: &p}) }
@@ -58,6 +72,9 @@ func (a *Appliance) open() (*Parts, error) {
 
 // ApplianceID implements [Directory].
 func (a *Appliance) ApplianceID() (string, error) {
+	if g := a.state.Load().guard; g != nil {
+		return g.ApplianceID, nil
+	}
 	p, err := a.open()
 	if err != nil {
 		return "", err
@@ -67,6 +84,9 @@ func (a *Appliance) ApplianceID() (string, error) {
 
 // KnownCredential implements [Directory].
 func (a *Appliance) KnownCredential(organizationID string, key credential.PublicKey) bool {
+	if g := a.state.Load().guard; g != nil {
+		return organizationID == "" && g.Knows(key)
+	}
 	p, err := a.open()
 	return err == nil && p.Delegation.KnownCredential(organizationID, key)
 }
@@ -80,6 +100,8 @@ func (a *Appliance) Services() Services {
 		Wallet:       walletService{a: a},
 		Delegation:   delegationService{a: a},
 		Signing:      signingService{a: a},
+		Control:      controlService{a: a},
+		Open:         func() bool { return a.state.Load().parts != nil },
 	}
 }
 
@@ -89,11 +111,16 @@ func (a *Appliance) enter(ctx context.Context) (*Parts, delegation.Actor, error)
 	if err != nil {
 		return nil, delegation.Actor{}, err
 	}
+	return p, actorOf(ctx), nil
+}
+
+// actorOf is what the wrapper found out about the call.
+func actorOf(ctx context.Context) delegation.Actor {
 	r := requestFrom(ctx)
-	return p, delegation.Actor{
+	return delegation.Actor{
 		Caller: journalCaller(r.caller), Method: r.method, RequestHash: r.hash,
 		Organization: r.organizationID, Credentials: r.credentials,
-	}, nil
+	}
 }
 
 func journalCaller(c Caller) journal.Caller {

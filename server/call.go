@@ -101,6 +101,9 @@ func (s *Server) serve(ctx context.Context, at socket, method string, receive fu
 	if err != nil {
 		return nil, err
 	}
+	if err := s.buckets.take(caller.UID); err != nil {
+		return nil, err
+	}
 	md, _ := metadata.FromIncomingContext(ctx)
 	if err := checkEncoding(md); err != nil {
 		return nil, err

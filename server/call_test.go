@@ -94,7 +94,7 @@ func TestOtherUIDIsRefusedByTheTable(t *testing.T) {
 
 func TestUnlistedMethodsAreRefused(t *testing.T) {
 	h := newHouse(t)
-	for _, method := range []string{"/sigil.v1.SigningService/SignAll", "/sigil.v1.Nothing/Here", "/grpc.health.v1.Health/Check",
+	for _, method := range []string{"/sigil.v1.SigningService/SignAll", "/sigil.v1.Nothing/Here", "/grpc.health.v1.Health/Watch",
 		"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", "/sigil.v1.OrganizationService/CreateOrganization"} {
 		wantReason(t, method, dialRaw(t, h.app).call(method, nil), "CALLER_NOT_ALLOWED")
 	}

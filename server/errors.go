@@ -58,6 +58,7 @@ var reasons = []reasonRow{
 	{refusal.DelegationExpired, codes.FailedPrecondition, 0, slog.LevelInfo},
 	{refusal.DelegationRevoked, codes.FailedPrecondition, 0, slog.LevelInfo},
 	{refusal.NotActive, codes.FailedPrecondition, 0, slog.LevelInfo},
+	{refusal.Paused, codes.FailedPrecondition, 0, slog.LevelInfo},
 	{refusal.Sealed, codes.FailedPrecondition, 0, slog.LevelWarn},
 	{refusal.PayloadMalformed, codes.InvalidArgument, 0, slog.LevelInfo},
 	{refusal.PayloadNotUnderstood, codes.InvalidArgument, 0, slog.LevelInfo},

@@ -238,7 +238,8 @@ func (h *house) services() Services {
 	return Services{
 		Status: statusHandler{handlers: h.handlers}, Organization: organizationHandler{handlers: h.handlers},
 		User: sigilv1.UnimplementedUserServiceServer{}, Wallet: walletHandler{handlers: h.handlers},
-		Delegation: sigilv1.UnimplementedDelegationServiceServer{}, Signing: signingHandler{handlers: h.handlers},
+		Delegation: sigilv1.UnimplementedDelegationServiceServer{}, Signing: signingHandler{handlers: h.handlers}, Control: sigilv1.UnimplementedControlServiceServer{},
+		Open: func() bool { return true },
 	}
 }
 

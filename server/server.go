@@ -59,6 +59,9 @@ type Limits struct {
 	Deadline time.Duration
 	// MaxDeadline bounds a call's own deadline; 30 s.
 	MaxDeadline time.Duration
+	// CallsPerSecond of one uid on both sockets, after a burst of CallBurst; 1000 and 2000.
+	CallsPerSecond float64
+	CallBurst      int
 	// Stop is how long a graceful stop waits for calls under way; 20 s.
 	Stop time.Duration
 }
@@ -73,6 +76,8 @@ func (l Limits) withDefaults() Limits {
 	set(&l.Idle, 10*time.Minute)
 	set(&l.Deadline, 10*time.Second)
 	set(&l.MaxDeadline, 30*time.Second)
+	set(&l.CallsPerSecond, 1000)
+	set(&l.CallBurst, 2000)
 	set(&l.Stop, 20*time.Second)
 	return l
 }
@@ -93,6 +98,9 @@ type Services struct {
 	Wallet       sigilv1.WalletServiceServer
 	Delegation   sigilv1.DelegationServiceServer
 	Signing      sigilv1.SigningServiceServer
+	Control      sigilv1.ControlServiceServer
+	// Open reports whether the store is open, for grpc.health.v1.
+	Open func() bool
 }
 
 // service pairs a description with its handler; descriptions are those of api.
@@ -102,14 +110,16 @@ type service struct {
 }
 
 func (s Services) list() []service {
-	return []service{
+	list := []service{
 		{&sigilv1.StatusService_ServiceDesc, s.Status},
 		{&sigilv1.OrganizationService_ServiceDesc, s.Organization},
 		{&sigilv1.UserService_ServiceDesc, s.User},
 		{&sigilv1.WalletService_ServiceDesc, s.Wallet},
 		{&sigilv1.DelegationService_ServiceDesc, s.Delegation},
 		{&sigilv1.SigningService_ServiceDesc, s.Signing},
+		{&sigilv1.ControlService_ServiceDesc, s.Control},
 	}
+	return append(list, service{healthDesc, newHealth(list, s.Open)})
 }
 
 // Server serves both sockets.
@@ -118,6 +128,7 @@ type Server struct {
 	directory Directory
 	log       *slog.Logger
 	now       func() time.Time
+	buckets   *buckets
 	doors     []*door
 }
 
@@ -143,6 +154,7 @@ func New(cfg Config, directory Directory, services Services) (*Server, error) {
 	if s.now == nil {
 		s.now = time.Now
 	}
+	s.buckets = newBuckets(cfg.Limits, time.Now)
 	for _, d := range []struct {
 		at       socket
 		endpoint Endpoint

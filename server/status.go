@@ -16,7 +16,11 @@ type statusService struct {
 func (s statusService) GetStatus(context.Context, *sigilv1.GetStatusRequest) (*sigilv1.GetStatusResponse, error) {
 	st := s.a.state.Load()
 	if st.parts == nil {
-		return &sigilv1.GetStatusResponse{Version: s.a.version, Sealed: true, SealedReason: &st.why, Anchor: "none"}, nil
+		out := &sigilv1.GetStatusResponse{Version: s.a.version, Sealed: true, SealedReason: &st.why, Anchor: "none"}
+		if st.guard != nil {
+			out.ApplianceId = &st.guard.ApplianceID // operators' stamps need it
+		}
+		return out, nil
 	}
 	out := st.parts.Status()
 	id := st.parts.Delegation.ApplianceID()

@@ -65,7 +65,7 @@ type GetStatusResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Build version.
 	Version string `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
-	// The appliance id that stamps bind to; absent while sealed.
+	// The appliance id that stamps bind to; absent while sealed, unless an operator sealed it.
 	ApplianceId *string `protobuf:"bytes,2,opt,name=appliance_id,json=applianceId,proto3,oneof" json:"appliance_id,omitempty"`
 	// Whether the store is sealed.
 	Sealed bool `protobuf:"varint,3,opt,name=sealed,proto3" json:"sealed,omitempty"`

@@ -1,0 +1,217 @@
+package delegation
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/sigild/sigild/journal"
+	"github.com/sigild/sigild/refusal"
+	"github.com/sigild/sigild/vault"
+)
+
+// A pause stops signing of the appliance, an organization or a wallet. It is kept
+// in the record it stops, so that it survives a restart, and says who set it:
+// only that level's quorum, or the level above, ends it.
+
+// Level is who paused.
+type Level string
+
+// The levels, from the lowest.
+const (
+	LevelOwner    Level = "owner"
+	LevelRoot     Level = "root"
+	LevelOperator Level = "operator"
+)
+
+// Pause is a stop that holds until it is resumed.
+type Pause struct {
+	Level  Level     `json:"level"`
+	Since  time.Time `json:"since"`
+	Reason string    `json:"reason"`
+}
+
+// Scope is what a pause is about: the appliance when both are empty, an
+// organization, or an organization's wallet.
+type Scope struct{ Organization, Wallet string }
+
+// NewPause asks for a pause.
+type NewPause struct {
+	RequestID string
+	Scope     Scope
+	Reason    string
+}
+
+// Pause stops signing in the scope on one stamp: an operator's for the appliance,
+// a root member's for an organization or its wallets, the owner's for a wallet. It
+// returns when no signature of the scope is under way. Durable on return. A pause
+// that stands already stays as it is, unless a higher level takes it over.
+func (s *Service) Pause(ctx context.Context, a Actor, n NewPause) (Pause, error) {
+	if err := checkName("reason", n.Reason); err != nil {
+		return Pause{}, err
+	}
+	var level Level
+	authorize := func() (err error) {
+		level, err = s.mayPause(a, n.Scope)
+		return err
+	}
+	made, err := act(ctx, s, a, n.Scope.Organization, n.RequestID, authorize, func(tx *vault.Tx, e *journal.Entry) (Pause, error) {
+		p := &Pause{Level: level, Since: s.now().UTC(), Reason: n.Reason}
+		if have := s.paused(n.Scope); have != nil && rank(have.Level) >= rank(level) {
+			p = have
+		}
+		e.Wallet, e.Reason = n.Scope.Wallet, n.Reason
+		e.Facts = map[string]string{"level": string(p.Level)}
+		return *p, s.setPause(tx, n.Scope, p)
+	})
+	if err != nil {
+		return Pause{}, err
+	}
+	if err := s.awaitScope(ctx, n.Scope); err != nil {
+		return Pause{}, fmt.Errorf("waiting for signatures under way: %w", err)
+	}
+	return made, nil
+}
+
+// Resumed answers Resume.
+type Resumed struct{}
+
+// Resume ends the scope's pause with the quorum of the level that paused or of the
+// one above. Durable on return.
+func (s *Service) Resume(ctx context.Context, a Actor, requestID string, scope Scope) error {
+	authorize := func() error { return s.mayResume(a, scope) }
+	_, err := act(ctx, s, a, scope.Organization, requestID, authorize, func(tx *vault.Tx, e *journal.Entry) (Resumed, error) {
+		e.Wallet = scope.Wallet
+		return Resumed{}, s.setPause(tx, scope, nil)
+	})
+	return err
+}
+
+func rank(l Level) int {
+	return map[Level]int{LevelOwner: 1, LevelRoot: 2, LevelOperator: 3}[l]
+}
+
+// mayPause finds the level at which the actor may stop the scope.
+func (s *Service) mayPause(a Actor, scope Scope) (Level, error) {
+	if scope.Organization == "" {
+		if a.Organization != "" || matching(s.book.appliance().Operators, a) == 0 {
+			return "", quorumMissing("operators", 0, 1)
+		}
+		return LevelOperator, nil
+	}
+	o, err := s.book.organization(scope.Organization)
+	if err != nil {
+		return "", err
+	}
+	if a.Organization == o.ID && matching(o.Root, a) > 0 {
+		if scope.Wallet != "" {
+			_, _, err = s.book.wallet(o.ID, scope.Wallet)
+		}
+		return LevelRoot, err
+	}
+	if scope.Wallet == "" {
+		return "", quorumMissing("root members", 0, 1)
+	}
+	w, _, err := s.book.wallet(o.ID, scope.Wallet)
+	if err != nil {
+		return "", err
+	}
+	return LevelOwner, s.owner(a, o.ID, w.Owner)
+}
+
+func (s *Service) mayResume(a Actor, scope Scope) error {
+	if scope.Organization == "" {
+		return s.operators(a)
+	}
+	if _, err := s.book.organization(scope.Organization); err != nil {
+		return err
+	}
+	if scope.Wallet != "" {
+		w, _, err := s.book.wallet(scope.Organization, scope.Wallet)
+		if err != nil {
+			return err
+		}
+		if w.Paused != nil && w.Paused.Level == LevelOwner && s.owner(a, scope.Organization, w.Owner) == nil {
+			return nil
+		}
+	}
+	return s.root(a, scope.Organization)
+}
+
+// paused is the pause of exactly this scope, nil for none.
+func (s *Service) paused(scope Scope) *Pause {
+	s.book.mu.RLock()
+	defer s.book.mu.RUnlock()
+	switch {
+	case scope.Organization == "":
+		return s.book.self.Paused
+	case scope.Wallet == "":
+		return s.book.organizations[scope.Organization].Paused
+	}
+	return s.book.wallets[scope.Wallet].Paused
+}
+
+// setPause writes the scope's record with p, or without a pause when p is nil.
+func (s *Service) setPause(tx *vault.Tx, scope Scope, p *Pause) error {
+	switch {
+	case scope.Organization == "":
+		a := *s.book.appliance()
+		a.Paused = p
+		s.book.change(tx, func() { s.book.self = &a })
+		return store(tx, vault.TypeAppliance, applianceRecord, &a)
+	case scope.Wallet == "":
+		o, err := s.book.organization(scope.Organization)
+		if err != nil {
+			return err
+		}
+		changed := *o
+		changed.Paused = p
+		s.book.change(tx, func() { s.book.organizations[o.ID] = &changed })
+		return store(tx, vault.TypeOrganization, o.ID, &changed)
+	}
+	w, _, err := s.book.wallet(scope.Organization, scope.Wallet)
+	if err != nil {
+		return err
+	}
+	changed := *w
+	changed.Paused = p
+	s.book.change(tx, func() { s.book.wallets[w.ID] = &changed })
+	return store(tx, vault.TypeWallet, w.ID, &changed)
+}
+
+// stopped says whether a pause of any level covers a wallet.
+func (b *book) stopped(org, wallet string) error {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	for _, p := range []struct {
+		what  string
+		pause *Pause
+	}{
+		{"the appliance", b.self.Paused},
+		{"the organization", b.organizations[org].Paused},
+		{"the wallet", b.wallets[wallet].Paused},
+	} {
+		if p.pause != nil {
+			return refusal.New(refusal.Paused, "%s is paused by its %s since %s", p.what, p.pause.Level, p.pause.Since.Format(time.RFC3339))
+		}
+	}
+	return nil
+}
+
+// awaitScope returns when no signature of the scope is under way.
+func (s *Service) awaitScope(ctx context.Context, scope Scope) error {
+	s.book.mu.RLock()
+	var ids []string
+	for id, d := range s.book.delegations {
+		if (scope.Organization == "" || d.Organization == scope.Organization) && (scope.Wallet == "" || d.Wallet == scope.Wallet) {
+			ids = append(ids, id)
+		}
+	}
+	s.book.mu.RUnlock()
+	for _, id := range ids {
+		if err := s.flights.wait(ctx, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
