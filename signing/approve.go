@@ -31,6 +31,8 @@ type approved struct {
 	retried  bool
 	leave    func()
 	redeemed atomic.Bool
+	// released: the last look of step 9 said yes, so a last share may have left.
+	released atomic.Bool
 }
 
 // errRedeemed says that somebody tried to sign twice on one approval.
@@ -43,10 +45,8 @@ func (a *approved) redeem() error {
 	return nil
 }
 
-// movedError sends a request back to step 4 with what is true now.
-type movedError struct{ now *Standing }
-
-func (*movedError) Error() string { return "the delegation changed meanwhile" }
+// errMoved sends a request back to step 3, to be judged by what is true now.
+var errMoved = errors.New("the delegation changed meanwhile")
 
 // judge is step 6.
 func (s *Service) judge(r Request, st *Standing, d *chains.Decoded) (policy.Decision, error) {
@@ -120,13 +120,14 @@ func (s *Service) approve(ctx context.Context, r Request, st *Standing, d *chain
 		}
 		tx.OnRollback(leave)
 		if now.Version != st.Version {
-			return &movedError{now}
+			return errMoved
 		}
-		if err := s.mayServe(now); err != nil {
+		known := s.journal.At(tx)
+		// The later of two clocks: the journal's never goes back, so neither does an end.
+		if err := s.mayServe(now, later(s.now(), known.Now())); err != nil {
 			return err
 		}
 		a.leave = leave
-		known := s.journal.At(tx)
 		if prior.sequence != 0 {
 			// An earlier try was approved and left no answer: its charge stands, and
 			// the same digest is signed under the same reservation.
@@ -158,16 +159,30 @@ func (s *Service) approve(ctx context.Context, r Request, st *Standing, d *chain
 		a.sequence, err = s.journal.Append(tx, e)
 		return err
 	})
+	var reused *journal.RequestReusedError
+	if errors.As(err, &reused) { // by an act, which takes no turn here
+		return nil, refusal.New(refusal.RequestIDReused, "this request_id was used for something else")
+	}
 	if err != nil {
 		return nil, err
 	}
 	return a, nil
 }
 
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
 // stillCounts refuses to sign under a reservation whose charge would leave the
 // window of a limit before the signature is done: until it is, nothing else would
-// count it, and the limit could be spent twice.
+// count it, and the limit could be spent twice. A charge in flight counts in every window.
 func (s *Service) stillCounts(now time.Time, st *Standing, prior earlier) error {
+	if prior.chargedAt.IsZero() {
+		return nil
+	}
 	for _, l := range st.Rules.Limits() {
 		if l.Window > 0 && !now.Add(s.cfg.Timeout).Before(prior.chargedAt.Add(l.Window)) {
 			return refusal.New(refusal.OutcomeUnknown, "the outcome of this request is unknown and the window of its charge is over; decide by the chain, then use a new request_id").With("limit", l.Name)

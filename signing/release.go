@@ -41,7 +41,7 @@ func (s *Service) release(ctx context.Context, a *approved) (*Result, error) {
 	// Step 10: assemble, compare with the view, journal, reply.
 	result, err := assemble(a.decoded, a.standing.Wallet, sig.Bytes(), a.rule, a.sequence)
 	if err != nil {
-		return nil, s.failed(ctx, a, &mpc.Error{Op: "assemble", LastShareSent: true, Err: err})
+		return nil, s.failed(ctx, a, err)
 	}
 	e := s.entry(journal.KindSigned, a.request, a.standing)
 	e.ApprovedSeq, e.Digest, e.Answer = a.sequence, digestOf(a.decoded), result.Signature
@@ -59,26 +59,32 @@ func (s *Service) mayRelease(a *approved) error {
 	if s.testOnlyBeforeRelease != nil {
 		s.testOnlyBeforeRelease()
 	}
-	now, err := s.authority.Current(a.standing.Delegation)
-	if err != nil {
-		return err
-	}
-	if now.Version != a.standing.Version {
-		return refusal.New(refusal.NotActive, "the delegation changed while signing; ask again")
-	}
 	if s.vault.Sealed() {
 		return vault.ErrSealed
 	}
-	return s.mayServe(now)
+	err := s.stillServes(a.standing)
+	if errors.Is(err, errMoved) {
+		return refusal.New(refusal.NotActive, "the delegation changed while signing; ask again")
+	}
+	if err == nil {
+		a.released.Store(true)
+	}
+	return err
 }
 
 // failed journals a signature that did not come to be. The charge is given back
-// only when the last share provably never left.
+// only when the last share provably never left: when the last look of step 9 was
+// not taken, or said no.
 func (s *Service) failed(ctx context.Context, a *approved, cause error) error {
 	var m *mpc.Error
-	sent := errors.As(cause, &m) && m.LastShareSent
+	sent := a.released.Load() || errors.As(cause, &m) && m.LastShareSent
+	answer := s.failure(a, cause, sent)
 	e := s.entry(journal.KindFailed, a.request, a.standing)
 	e.ApprovedSeq, e.Digest, e.Reason = a.sequence, digestOf(a.decoded), "the threshold signature failed"
+	var no *refusal.Error
+	if errors.As(answer, &no) {
+		e.Outcome = string(no.Reason)
+	}
 	if !sent && !a.retried {
 		e.Refund()
 	}
@@ -88,12 +94,23 @@ func (s *Service) failed(ctx context.Context, a *approved, cause error) error {
 		// "outcome unknown" and the charge stays spent.
 		s.log.ErrorContext(ctx, "journaling a failed signature", "error", err)
 	}
+	return answer
+}
+
+// failure is what the caller hears of a failed signature.
+func (s *Service) failure(a *approved, cause error, sent bool) error {
 	var no *refusal.Error
-	if errors.As(cause, &no) {
+	switch _, ended := s.authority.Current(a.standing.Delegation); {
+	case errors.As(cause, &no):
 		return no
-	}
-	if sent {
+	case sent:
 		return refusal.New(refusal.OutcomeUnknown, "the signature failed after the last share left; ask again with the same request_id").Because(cause)
+	case errors.As(ended, &no): // its shares may be gone, which is no fault of the ceremony
+		return no
+	case errors.Is(cause, vault.ErrSealed):
+		return fmt.Errorf("lending the shares: %w", cause)
+	case a.retried:
+		return refusal.New(refusal.OutcomeUnknown, "the threshold signature failed, and the outcome of an earlier try is unknown; ask again with the same request_id").Because(cause)
 	}
 	return refusal.New(refusal.CeremonyFailed, "the threshold signature failed; nothing was signed").Because(cause)
 }

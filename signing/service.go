@@ -49,10 +49,11 @@ type Service struct {
 	now       func() time.Time
 	// slots bounds running signatures, queue those that run or wait.
 	slots, queue chan struct{}
-	// mu guards pending: requests under way, by organization and request id.
+	// mu guards closed and pending: requests under way, by organization and request id.
 	mu      sync.Mutex
 	pending map[requestKey]chan struct{}
-	// underWay counts signatures past step 7; Close waits for them.
+	closed  bool
+	// underWay counts requests in steps 7 to 10; Close waits for them.
 	underWay sync.WaitGroup
 	// testOnlyBeforeRelease runs at step 9 before the last check; tests set it.
 	testOnlyBeforeRelease func()
@@ -83,8 +84,25 @@ func New(cfg Config) *Service {
 	}
 }
 
-// Close waits until every signature that was approved has its outcome journaled.
-func (s *Service) Close() { s.underWay.Wait() }
+// Close ends step 7 for everybody, and waits until every request that was
+// approved has its outcome journaled. What is asked after it gets [vault.ErrSealed].
+func (s *Service) Close() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.underWay.Wait()
+}
+
+// begin counts one request that may become an approval.
+func (s *Service) begin() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return fmt.Errorf("approving after Close: %w", vault.ErrSealed)
+	}
+	s.underWay.Add(1)
+	return nil
+}
 
 // Request is one call of SigningService.Sign as it came in.
 type Request struct {
@@ -125,14 +143,14 @@ const maxMoves = 3
 // *refusal.Error for everything a caller may know. A signature it returns is in
 // the journal, fsynced, and asking again with the same id returns the same bytes.
 func (s *Service) Sign(ctx context.Context, r Request) (*Result, error) {
-	// Step 3: authenticate the wallet API key.
-	st, err := s.authority.Authenticate(r.WalletID, r.APIKey)
-	if err != nil {
-		return nil, err
-	}
 	for range maxMoves {
+		// Step 3: authenticate the wallet API key.
+		st, err := s.authority.Authenticate(r.WalletID, r.APIKey)
+		if err != nil {
+			return nil, err
+		}
 		// Step 4: the standing must allow signing now; a stored answer comes only after that.
-		if err := s.mayServe(st); err != nil {
+		if err := s.mayServe(st, s.now()); err != nil {
 			return nil, s.refuse(ctx, r, st, err)
 		}
 		done, err := s.takeTurn(ctx, st.Organization, r.ID)
@@ -141,11 +159,9 @@ func (s *Service) Sign(ctx context.Context, r Request) (*Result, error) {
 		}
 		result, err := s.sign(ctx, r, st)
 		done()
-		var moved *movedError
-		if !errors.As(err, &moved) {
+		if !errors.Is(err, errMoved) {
 			return result, err
 		}
-		st = moved.now
 	}
 	return nil, refusal.New(refusal.RateLimited, "the delegation is being changed; ask again")
 }
@@ -159,47 +175,65 @@ func (s *Service) sign(ctx context.Context, r Request, st *Standing) (*Result, e
 	}
 	prior, err := s.prior(ctx, r, st, d)
 	if err != nil {
-		return nil, err
+		return nil, s.refuse(ctx, r, st, err)
 	}
 	if prior.answer != nil {
+		// The turn may have been long in coming: step 4 once more.
+		if err := s.stillServes(st); err != nil {
+			return nil, s.refuse(ctx, r, st, err)
+		}
 		return assemble(d, st.Wallet, prior.answer, prior.rule, prior.sequence)
 	}
 
-	// Step 6: judge by policy.
+	// Step 6: judge by policy. Who has to wait waits before that: policies read the clock.
+	leaveQueue, err := s.waitForSlot(ctx)
+	if err != nil {
+		return nil, err // not journaled: load that is shed must not become load on the disk
+	}
+	defer leaveQueue()
 	decision, err := s.judge(r, st, d)
 	if err != nil {
 		return nil, s.refuse(ctx, r, st, err)
 	}
-	leaveQueue, err := s.waitForSlot(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer leaveQueue()
 	if s.testOnlyBeforeApproval != nil {
 		s.testOnlyBeforeApproval()
 	}
 
 	// Step 7: in one transaction, look again, reserve, journal.
+	if err := s.begin(); err != nil {
+		return nil, err
+	}
+	defer s.underWay.Done()
 	a, err := s.approve(ctx, r, st, d, decision, prior)
 	if err != nil {
 		return nil, s.refuse(ctx, r, st, err)
 	}
-	s.underWay.Add(1)
-	defer s.underWay.Done()
 
 	// Steps 8 to 10 go on when the caller hangs up: the outcome must be journaled.
 	return s.release(context.WithoutCancel(ctx), a)
 }
 
 // mayServe is step 4.
-func (s *Service) mayServe(st *Standing) error {
+func (s *Service) mayServe(st *Standing, now time.Time) error {
 	if st.Ended != nil {
 		return st.Ended
 	}
-	if !st.ExpiresAt.IsZero() && !s.now().Before(st.ExpiresAt) {
+	if !st.ExpiresAt.IsZero() && !now.Before(st.ExpiresAt) {
 		return refusal.New(refusal.DelegationExpired, "the delegation ended at %s", st.ExpiresAt.UTC().Format(time.RFC3339))
 	}
 	return nil
+}
+
+// stillServes is step 4 again, on what is true now: errMoved when st is not that any more.
+func (s *Service) stillServes(st *Standing) error {
+	now, err := s.authority.Current(st.Delegation)
+	if err != nil {
+		return err
+	}
+	if now.Version != st.Version {
+		return errMoved
+	}
+	return s.mayServe(now, s.now())
 }
 
 // takeTurn lets one call at a time work on a request id. A second one waits for
@@ -236,7 +270,7 @@ type earlier struct {
 	// sequence is the approval that still stands; zero when there is none.
 	sequence uint64
 	rule     string
-	// chargedAt is when the windows of its charges began.
+	// chargedAt is when the windows of its charges began; zero while they have not.
 	chargedAt time.Time
 }
 
@@ -253,8 +287,11 @@ func (s *Service) prior(ctx context.Context, r Request, st *Standing, d *chains.
 		return earlier{}, nil // its charge was given back: it must be judged and reserved anew
 	}
 	approval, err := s.journal.Entries(ctx, state.ApprovedSeq, 1)
-	if err != nil || len(approval) != 1 {
+	if err != nil {
 		return earlier{}, fmt.Errorf("reading approval %d: %w", state.ApprovedSeq, err)
+	}
+	if len(approval) != 1 || approval[0].Kind != journal.KindApproved {
+		return earlier{}, fmt.Errorf("reading approval %d: the journal has no such approval", state.ApprovedSeq)
 	}
 	return earlier{answer: state.Answer, sequence: state.ApprovedSeq, rule: approval[0].Rule, chargedAt: state.ChargedAt}, nil
 }

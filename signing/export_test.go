@@ -1,0 +1,76 @@
+package signing
+
+import (
+	"context"
+
+	"github.com/sigild/sigild/chains"
+	"github.com/sigild/sigild/policy"
+)
+
+// What the tests in package signing_test may touch: they are outside because the
+// real authority, package delegation, imports this one.
+
+// BeforeRelease and BeforeApproval set the hooks; call them before requests run.
+func (s *Service) BeforeRelease(f func())  { s.testOnlyBeforeRelease = f }
+func (s *Service) BeforeApproval(f func()) { s.testOnlyBeforeApproval = f }
+
+// InQueue is how many requests run or wait for a slot.
+func (s *Service) InQueue() int { return len(s.queue) }
+
+// Approved is an approval in a test's hands.
+type Approved = approved
+
+// ErrRedeemed is errRedeemed.
+var ErrRedeemed = errRedeemed
+
+// Approve is steps 3 to 7.
+func (s *Service) Approve(ctx context.Context, r Request) (*Approved, error) {
+	st, err := s.authority.Authenticate(r.WalletID, r.APIKey)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.mayServe(st, s.now()); err != nil {
+		return nil, err
+	}
+	done, err := s.takeTurn(ctx, st.Organization, r.ID)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	d, err := decode(r, st.Wallet)
+	if err != nil {
+		return nil, err
+	}
+	prior, err := s.prior(ctx, r, st, d)
+	if err != nil {
+		return nil, err
+	}
+	decision, err := s.judge(r, st, d)
+	if err != nil {
+		return nil, err
+	}
+	return s.approve(ctx, r, st, d, decision, prior)
+}
+
+// Release is steps 8 to 10.
+func (s *Service) Release(ctx context.Context, a *Approved) (*Result, error) {
+	return s.release(ctx, a)
+}
+
+// Forget drops an approval as a crash would.
+func (a *Approved) Forget() { a.leave() }
+
+// DecodeAndJudge is steps 5 and 6.
+func (s *Service) DecodeAndJudge(r Request, st *Standing) (*chains.Decoded, policy.Decision, error) {
+	d, err := decode(r, st.Wallet)
+	if err != nil {
+		return nil, policy.Decision{}, err
+	}
+	decision, err := s.judge(r, st, d)
+	return d, decision, err
+}
+
+// LendShares is step 8.
+func (s *Service) LendShares(ctx context.Context, st *Standing, use func([][]byte) error) error {
+	return s.lendShares(ctx, st, use)
+}
