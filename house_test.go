@@ -44,11 +44,13 @@ const order = `
 	internal/testhsm   -> internal/secmem
 	internal/testtpm   -> internal/secmem
 	internal/testrun   ->
+	packaging          ->
 `
 
 // testsAlso may be imported, with what lies below, by the tests of every room:
-// real devices and the real client, in place of doubles.
-const testsAlso = "hsm tpm client internal/testhsm internal/testtpm"
+// real devices, the real client, and for signing the real authority it asks, in
+// place of doubles.
+const testsAlso = "hsm tpm client delegation internal/testhsm internal/testtpm"
 
 // confined keeps what can hurt us in the rooms that answer for it.
 var confined = []confinement{
@@ -64,7 +66,7 @@ var confined = []confinement{
 		why: "the rooms that decide know no transport; server/errors.go knows all codes"},
 	{what: "modernc.org/sqlite", rooms: "vault journal",
 		why: "one database, one writer; journal only for the off-line verifier"},
-	{what: "os/exec", rooms: "hsm demo internal/testhsm internal/testtpm internal/testrun", testsFree: true,
+	{what: "os/exec", rooms: "hsm demo packaging internal/testhsm internal/testtpm internal/testrun", testsFree: true,
 		why: "the daemon starts no foreign program; hsm starts our own worker"},
 	{what: "math/rand", rooms: "hsm", testsFree: true,
 		why: "randomness comes from crypto/rand or from the device; hsm spreads its retries with it"},
@@ -86,7 +88,7 @@ var foreign = []string{
 }
 
 // skipDirs hold nothing we wrote.
-var skipDirs = []string{".git", "bin", "node_modules"}
+var skipDirs = []string{".git", "bin", "dist", "node_modules"}
 
 func TestHouseImportsGoOneWay(t *testing.T)            { report(t, checkOrder(order, testsAlso, load(t))) }
 func TestHouseKeepsLibrariesInTheirRooms(t *testing.T) { report(t, checkConfined(confined, load(t))) }

@@ -197,9 +197,9 @@ type acknowledged struct {
 	signature []byte
 }
 
-// crash is step 6: kill -9 under load, and nothing that was acknowledged is lost.
+// crash is step 7: kill -9 under load, and nothing that was acknowledged is lost.
 func (s *scene) crash(ctx context.Context) (err error) {
-	step(6, "kill -9 in the middle of signing load")
+	step(7, "kill -9 in the middle of signing load")
 	var mu sync.Mutex // guards got
 	var got []acknowledged
 	enough := make(chan struct{})
@@ -287,9 +287,9 @@ func (s *scene) checkEntries(ctx context.Context, got []acknowledged) error {
 	return nil
 }
 
-// audit is step 7: the journal verifies, and one changed byte is found.
+// audit is step 8: the journal verifies, and one changed byte is found.
 func (s *scene) audit(ctx context.Context) error {
-	step(7, "The journal, verified off-line")
+	step(8, "The journal, verified off-line")
 	if err := s.daemon.stop(); err != nil {
 		return err
 	}

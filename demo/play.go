@@ -44,7 +44,7 @@ type account struct {
 	expires                     time.Time
 }
 
-// play runs the seven steps as the scratch user that owns everything.
+// play runs the eight steps as the scratch user that owns everything.
 func play(ctx context.Context, dir string) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
@@ -59,7 +59,7 @@ func play(ctx context.Context, dir string) (err error) {
 	}()
 	start := time.Now()
 	for _, part := range []func(context.Context) error{
-		s.initialize, s.populate, s.delegate, s.sign, s.refuse, s.crash, s.audit,
+		s.initialize, s.populate, s.delegate, s.sign, s.refuse, s.deliver, s.crash, s.audit,
 	} {
 		if err := part(ctx); err != nil {
 			return err

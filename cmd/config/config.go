@@ -1,0 +1,306 @@
+// Package config reads /etc/sigild/sigild.yaml for both binaries. It is strict: an
+// unknown key, a second document, a value out of range or a path that is not
+// absolute is an error with its line, and nothing starts. packaging/sigild.yaml is
+// the example, and its comments are the manual; a test holds it to this struct.
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// DefaultPath is read when no --config is given.
+const DefaultPath = "/etc/sigild/sigild.yaml"
+
+// Config is one whole file. Every key has a default but provider.
+type Config struct {
+	// StateDir holds vault.db; 0700, owned by the daemon's user.
+	StateDir string `yaml:"state_dir"`
+	// PinFile holds what is pinned outside the store; written by sigilctl init.
+	PinFile       string        `yaml:"pin_file"`
+	Sockets       Sockets       `yaml:"sockets"`
+	Roles         Roles         `yaml:"roles"`
+	Provider      Provider      `yaml:"provider"`
+	PreParameters PreParameters `yaml:"pre_parameters"`
+	Ceremonies    Ceremonies    `yaml:"ceremonies"`
+	Signing       Signing       `yaml:"signing"`
+	Log           Log           `yaml:"log"`
+}
+
+// Sockets are the two doors.
+type Sockets struct {
+	App   Socket `yaml:"app"`
+	Admin Socket `yaml:"admin"`
+}
+
+// Socket is one unix socket.
+type Socket struct {
+	Path string `yaml:"path"`
+	// Mode is octal text, "0600" to "0666".
+	Mode string `yaml:"mode"`
+	// Group owns the socket file; empty leaves the daemon's own.
+	Group string `yaml:"group"`
+}
+
+// Roles says which peers may use which methods.
+type Roles struct {
+	App      Role `yaml:"app"`
+	Operator Role `yaml:"operator"`
+	Auditor  Role `yaml:"auditor"`
+}
+
+// Role lists the numeric ids that have it.
+type Role struct {
+	UIDs []uint32 `yaml:"uids"`
+	GIDs []uint32 `yaml:"gids"`
+}
+
+// Provider names the sealing device; exactly one.
+type Provider struct {
+	PKCS11 *PKCS11 `yaml:"pkcs11"`
+}
+
+// PKCS11 is a token behind a module.
+type PKCS11 struct {
+	Module      string `yaml:"module"`
+	TokenLabel  string `yaml:"token_label"`
+	TokenSerial string `yaml:"token_serial"`
+	// PINFile is a path, or credential:NAME for a file in $CREDENTIALS_DIRECTORY.
+	PINFile     string        `yaml:"pin_file"`
+	CallTimeout time.Duration `yaml:"call_timeout"`
+	// Env is given to the worker process, and to nothing else.
+	Env map[string]string `yaml:"env"`
+}
+
+// PreParameters is the pool for ECDSA ceremonies.
+type PreParameters struct {
+	Target int `yaml:"target"`
+}
+
+// Ceremonies bounds keygen and issue.
+type Ceremonies struct {
+	Timeout time.Duration `yaml:"timeout"`
+}
+
+// Signing bounds threshold signatures.
+type Signing struct {
+	Timeout       time.Duration `yaml:"timeout"`
+	MaxConcurrent int           `yaml:"max_concurrent"`
+}
+
+// Log is how the daemon speaks on standard error.
+type Log struct {
+	Level  string `yaml:"level"`
+	Format string `yaml:"format"`
+}
+
+// Default is what an empty file but for provider means.
+func Default() Config {
+	return Config{
+		StateDir: "/var/lib/sigild",
+		PinFile:  "/etc/sigild/store.pin",
+		Sockets: Sockets{
+			App:   Socket{Path: "/run/sigild/sigild.sock", Mode: "0660"},
+			Admin: Socket{Path: "/run/sigild/admin.sock", Mode: "0660"},
+		},
+		PreParameters: PreParameters{Target: 4},
+		Ceremonies:    Ceremonies{Timeout: 5 * time.Minute},
+		Signing:       Signing{Timeout: 20 * time.Second, MaxConcurrent: 8},
+		Log:           Log{Level: "info", Format: "text"},
+	}
+}
+
+// maxFile bounds the file: a config is a page, not a data set.
+const maxFile = 256 << 10
+
+// Load reads and checks the file at path.
+func Load(path string) (Config, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return Config{}, fmt.Errorf("opening config: %w", err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return Config{}, fmt.Errorf("reading config: %w", err)
+	}
+	c, err := Parse(b)
+	if err != nil {
+		return Config{}, fmt.Errorf("reading config %s: %w", path, err)
+	}
+	return c, nil
+}
+
+// Parse decodes and checks one document.
+func Parse(b []byte) (Config, error) {
+	if len(b) > maxFile {
+		return Config{}, fmt.Errorf("larger than %d bytes", maxFile)
+	}
+	c := Default()
+	d := yaml.NewDecoder(bytes.NewReader(b))
+	d.KnownFields(true)
+	if err := d.Decode(&c); err != nil {
+		if errors.Is(err, io.EOF) {
+			return Config{}, errors.New("the file is empty; provider.pkcs11 is needed")
+		}
+		return Config{}, oneLine(err)
+	}
+	var more any
+	if err := d.Decode(&more); !errors.Is(err, io.EOF) {
+		return Config{}, errors.New("more than one YAML document")
+	}
+	if err := c.check(); err != nil {
+		return Config{}, err
+	}
+	return c, nil
+}
+
+// goType is what the YAML library adds about us; people look for the line and the key.
+var goType = regexp.MustCompile(` in type config\.\w+`)
+
+// oneLine joins what the decoder found, each with its line number.
+func oneLine(err error) error {
+	var all *yaml.TypeError
+	if !errors.As(err, &all) {
+		return err
+	}
+	return errors.New(goType.ReplaceAllString(strings.Join(all.Errors, "; "), ""))
+}
+
+func (c Config) check() error {
+	if c.Provider.PKCS11 == nil {
+		return errors.New("provider.pkcs11 is missing: name the module and the token that seals")
+	}
+	for _, path := range []struct{ key, value string }{
+		{"state_dir", c.StateDir}, {"pin_file", c.PinFile},
+		{"sockets.app.path", c.Sockets.App.Path}, {"sockets.admin.path", c.Sockets.Admin.Path},
+		{"provider.pkcs11.module", c.Provider.PKCS11.Module},
+	} {
+		if err := checkPath(path.key, path.value); err != nil {
+			return err
+		}
+	}
+	if filepath.Clean(c.Sockets.App.Path) == filepath.Clean(c.Sockets.Admin.Path) {
+		return errors.New("sockets.app.path and sockets.admin.path are the same")
+	}
+	if _, err := c.Sockets.App.FileMode(); err != nil {
+		return fmt.Errorf("sockets.app.mode: %w", err)
+	}
+	if _, err := c.Sockets.Admin.FileMode(); err != nil {
+		return fmt.Errorf("sockets.admin.mode: %w", err)
+	}
+	if err := c.Provider.PKCS11.check(); err != nil {
+		return err
+	}
+	if c.PreParameters.Target < 0 || c.PreParameters.Target > 64 {
+		return errors.New("pre_parameters.target must be 0 to 64")
+	}
+	if c.Ceremonies.Timeout < 10*time.Second || c.Ceremonies.Timeout > time.Hour {
+		return errors.New("ceremonies.timeout must be 10s to 1h")
+	}
+	if c.Signing.Timeout < time.Second || c.Signing.Timeout > 5*time.Minute {
+		return errors.New("signing.timeout must be 1s to 5m")
+	}
+	if c.Signing.MaxConcurrent < 1 || c.Signing.MaxConcurrent > 256 {
+		return errors.New("signing.max_concurrent must be 1 to 256")
+	}
+	if _, err := c.Log.level(); err != nil {
+		return err
+	}
+	if c.Log.Format != "text" && c.Log.Format != "json" {
+		return fmt.Errorf(`log.format must be "text" or "json", not %q`, c.Log.Format)
+	}
+	return nil
+}
+
+func checkPath(key, value string) error {
+	if !filepath.IsAbs(value) || strings.ContainsRune(value, 0) {
+		return fmt.Errorf("%s must be an absolute path, not %q", key, value)
+	}
+	return nil
+}
+
+// credentialPrefix makes pin_file the name of a systemd credential instead of a path.
+const credentialPrefix = "credential:"
+
+// credentialName is narrower than what systemd takes: it names one file.
+var credentialName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$`)
+
+func (p PKCS11) check() error {
+	if p.TokenLabel == "" && p.TokenSerial == "" {
+		return errors.New("provider.pkcs11 needs token_label or token_serial")
+	}
+	if len(p.TokenLabel) > 32 {
+		return errors.New("provider.pkcs11.token_label must have at most 32 bytes")
+	}
+	if len(p.TokenSerial) > 16 {
+		return errors.New("provider.pkcs11.token_serial must have at most 16 bytes")
+	}
+	if name, ok := strings.CutPrefix(p.PINFile, credentialPrefix); ok {
+		if !credentialName.MatchString(name) {
+			return fmt.Errorf("provider.pkcs11.pin_file: %q can't be the name of a systemd credential", name)
+		}
+	} else if err := checkPath("provider.pkcs11.pin_file", p.PINFile); err != nil {
+		return err
+	}
+	if p.CallTimeout < 0 || p.CallTimeout > time.Minute {
+		return errors.New("provider.pkcs11.call_timeout must be at most 1m")
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.Env)) {
+		value := p.Env[name]
+		if name == "" || strings.ContainsAny(name, "=\x00") || strings.ContainsRune(value, 0) {
+			return fmt.Errorf("provider.pkcs11.env: %q can't be the name of a variable with that value", name)
+		}
+	}
+	return nil
+}
+
+// FileMode reads Mode: four octal digits; read and write for the daemon's own
+// user, read and write or less for group and others.
+func (s Socket) FileMode() (os.FileMode, error) {
+	m, err := strconv.ParseUint(s.Mode, 8, 32)
+	if err != nil || len(s.Mode) != 4 || m&^0o666 != 0 || m&0o600 != 0o600 {
+		return 0, fmt.Errorf(`%q is not a mode from "0600" to "0666"`, s.Mode)
+	}
+	return os.FileMode(m), nil
+}
+
+// levels is the closed list; slog itself would take INFO+2.
+var levels = map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}
+
+func (l Log) level() (slog.Level, error) {
+	v, ok := levels[l.Level]
+	if !ok {
+		return 0, fmt.Errorf(`log.level must be debug, info, warn or error, not %q`, l.Level)
+	}
+	return v, nil
+}
+
+// Logger makes the daemon's logger.
+func (l Log) Logger(w io.Writer) (*slog.Logger, error) {
+	v, err := l.level()
+	if err != nil {
+		return nil, err
+	}
+	o := &slog.HandlerOptions{Level: v}
+	if l.Format == "json" {
+		return slog.New(slog.NewJSONHandler(w, o)), nil
+	}
+	return slog.New(slog.NewTextHandler(w, o)), nil
+}
+
+// LatchFile is where a wrong PIN is remembered.
+func (c Config) LatchFile() string { return filepath.Join(c.StateDir, "pin-failed") }

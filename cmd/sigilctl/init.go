@@ -1,0 +1,244 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/sigild/sigild/cmd/config"
+	"github.com/sigild/sigild/credential"
+	"github.com/sigild/sigild/delegation"
+	"github.com/sigild/sigild/hsm"
+	"github.com/sigild/sigild/journal"
+	"github.com/sigild/sigild/vault"
+)
+
+func initCommand() *cobra.Command {
+	var operators []string
+	var quorum int
+	c := &cobra.Command{
+		Use:   "init --operator FILE… --quorum M",
+		Short: "Make the appliance: keys in the token, the store, its pin, the genesis entry",
+		Long: `Makes the appliance, once, with the daemon stopped: an AES-256 key and a P-256
+key inside the token, a fresh store sealed under the first, the pin file that
+names the store from outside, the operators' public keys and the genesis entry.
+
+Each --operator FILE is the public file that "sigilctl credential create" wrote;
+its proof of possession is checked. Nothing that exists is touched.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := loadConfig(cmd)
+			if err != nil {
+				return err
+			}
+			creds, err := readOperators(operators)
+			if err != nil {
+				return err
+			}
+			id, err := initialize(cmd.Context(), cfg, creds, quorum)
+			if err != nil {
+				return fmt.Errorf("initializing: %w", err)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "appliance  %s\nstore      %s\npin        %s\noperators  %d, quorum %d\n", id, cfg.StateDir, cfg.PinFile, len(creds), quorum)
+			return nil
+		},
+	}
+	c.Flags().StringArrayVar(&operators, "operator", nil, "public `FILE` of an operator; repeat")
+	c.Flags().IntVar(&quorum, "quorum", 0, "how many operators must stamp an act")
+	for _, f := range []string{"operator", "quorum"} {
+		if err := c.MarkFlagRequired(f); err != nil {
+			panic(err)
+		}
+	}
+	return c
+}
+
+func readOperators(files []string) ([]delegation.NewCredential, error) {
+	var out []delegation.NewCredential
+	seen := map[string]string{}
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			return nil, fmt.Errorf("reading operator file: %w", err)
+		}
+		p, err := credential.ParsePublicFile(b)
+		if err != nil {
+			return nil, fmt.Errorf("reading operator file %s: %w", f, err)
+		}
+		if p.Purpose != credential.ForOperator {
+			return nil, fmt.Errorf("reading operator file %s: it was made for purpose %q, not %q", f, p.Purpose, credential.ForOperator)
+		}
+		if earlier, twice := seen[p.Key.ID()]; twice {
+			return nil, fmt.Errorf("reading operator file %s: it holds the same key as %s", f, earlier)
+		}
+		seen[p.Key.ID()] = f
+		out = append(out, delegation.NewCredential{Name: p.Name, PublicKey: p.Key, Proof: p.Proof})
+	}
+	return out, nil
+}
+
+// initialize builds the state beside its final place and gives it its names at
+// the end: pin first, store last. A crash before leaves nothing that the daemon
+// takes for a store.
+func initialize(ctx context.Context, cfg config.Config, operators []delegation.NewCredential, quorum int) (id string, err error) {
+	if quorum < 1 || quorum > len(operators) {
+		return "", fmt.Errorf("--quorum must be 1 to %d, the number of operators", len(operators))
+	}
+	if err := refuseExisting(cfg); err != nil {
+		return "", err
+	}
+	if err := prepareDirs(cfg); err != nil {
+		return "", err
+	}
+	lock, err := lockInit(cfg.StateDir)
+	if err != nil {
+		return "", err
+	}
+	defer lock.Close()
+	if err := refuseExisting(cfg); err != nil { // by an init that was faster
+		return "", err
+	}
+	scratch, err := os.MkdirTemp(cfg.StateDir, ".init-")
+	if err != nil {
+		return "", fmt.Errorf("making a scratch directory: %w", err)
+	}
+	defer func() {
+		if e := os.RemoveAll(scratch); e != nil && err == nil {
+			err = fmt.Errorf("removing the scratch directory: %w", e)
+		}
+	}()
+	provider, err := hsm.Open(ctx, cfg.HSM(nil))
+	if err != nil {
+		return "", err
+	}
+	defer provider.Close()
+	keys, err := provider.Provision(ctx)
+	if err != nil {
+		return "", err
+	}
+	pin, id, err := buildStore(ctx, scratch, provider, keys, operators, quorum)
+	if err != nil {
+		return "", err
+	}
+	text, err := pin.MarshalText()
+	if err != nil {
+		return "", err
+	}
+	if err := writeDurably(cfg.PinFile, text); err != nil {
+		return "", fmt.Errorf("writing the pin: %w", err)
+	}
+	if err := os.Link(filepath.Join(scratch, vault.FileName), filepath.Join(cfg.StateDir, vault.FileName)); err != nil {
+		return "", fmt.Errorf("putting the store in place: %w", err)
+	}
+	if err := syncDir(cfg.StateDir); err != nil {
+		return "", err
+	}
+	return id, nil
+}
+
+// refuseExisting makes init unrepeatable.
+func refuseExisting(cfg config.Config) error {
+	store := filepath.Join(cfg.StateDir, vault.FileName)
+	for _, old := range []struct{ path, hint string }{
+		{store, "this host has an appliance already; nothing was changed"},
+		{cfg.PinFile, "there is a pin but no store beside it; if an earlier init was interrupted, move the pin away and repeat"},
+	} {
+		if _, err := os.Lstat(old.path); err == nil {
+			return hinted{fmt.Errorf("%s exists", old.path), old.hint}
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("looking for earlier state: %w", err)
+		}
+	}
+	return nil
+}
+
+// prepareDirs finds out what would stop us before keys are made in the token.
+func prepareDirs(cfg config.Config) error {
+	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
+		return fmt.Errorf("making the state directory: %w", err)
+	}
+	st, err := os.Stat(cfg.StateDir)
+	if err != nil {
+		return fmt.Errorf("looking at the state directory: %w", err)
+	}
+	if mode := st.Mode().Perm(); mode&0o077 != 0 {
+		return hinted{fmt.Errorf("the state directory %s is open to others (mode %#o)", cfg.StateDir, mode), "chmod 0700 " + cfg.StateDir}
+	}
+	if err := unix.Access(filepath.Dir(cfg.PinFile), unix.W_OK|unix.X_OK); err != nil {
+		return fmt.Errorf("looking where the pin goes: %w", &fs.PathError{Op: "access", Path: filepath.Dir(cfg.PinFile), Err: err})
+	}
+	return nil
+}
+
+// lockInit keeps a second init out, before it logs in to the token: the lock is on
+// the directory itself and ends with the file or the process.
+func lockInit(dir string) (*os.File, error) {
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("locking the state directory: %w", err)
+	}
+	if err := unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		_ = d.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, hinted{fmt.Errorf("another init works in %s", dir), "wait for its end; it is done once"}
+		}
+		return nil, fmt.Errorf("locking the state directory: %w", err)
+	}
+	return d, nil
+}
+
+func buildStore(ctx context.Context, dir string, p *hsm.Provider, keys hsm.Keys, operators []delegation.NewCredential, quorum int) (pin vault.Pin, id string, err error) {
+	v, pin, err := vault.Create(ctx, vault.Config{Dir: dir}, vault.KeyHolder{Sealer: p, ID: p.ID(), Ref: keys.KEK})
+	if err != nil {
+		return pin, "", err
+	}
+	defer func() {
+		if e := v.Close(); e != nil && err == nil {
+			err = fmt.Errorf("closing the new store: %w", e)
+		}
+	}()
+	id, j, err := delegation.Genesis(ctx, v, journal.Config{Signer: p, CheckpointKey: keys.Checkpoint}, operators, quorum, time.Now())
+	if err != nil {
+		return pin, "", err
+	}
+	return pin, id, j.Close(ctx)
+}
+
+// writeDurably makes path with text, 0644, and fsyncs file and directory. It never overwrites.
+func writeDurably(path string, text []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	if _, err := f.Write(text); err != nil {
+		_ = f.Close()
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		_ = f.Close()
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("syncing directory: %w", err)
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil {
+		return fmt.Errorf("syncing directory: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,332 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	sigilv1 "github.com/sigild/sigild/api/sigil/v1"
+	"github.com/sigild/sigild/cmd/config"
+	"github.com/sigild/sigild/delegation"
+	"github.com/sigild/sigild/delivery"
+	"github.com/sigild/sigild/hsm"
+	"github.com/sigild/sigild/journal"
+	"github.com/sigild/sigild/mpc"
+	_ "github.com/sigild/sigild/mpc/engines/gg18" // the engine for both curves
+	"github.com/sigild/sigild/seal"
+	"github.com/sigild/sigild/server"
+	"github.com/sigild/sigild/signing"
+	"github.com/sigild/sigild/systemd"
+	"github.com/sigild/sigild/vault"
+)
+
+// keeper unseals the store and builds the rooms above it, in the order of their
+// imports, and closes them in the other.
+type keeper struct {
+	cfg       config.Config
+	log       *slog.Logger
+	vault     *vault.Vault
+	appliance *server.Appliance
+	// mu guards what follows, and is held while rooms open or close.
+	mu   sync.Mutex
+	open *rooms // nil while sealed
+	// held: an operator sealed it, and only the operators' quorum opens it.
+	held bool
+	// why it is sealed, for status and for the log, said once a change.
+	why string
+}
+
+// rooms are the open parts.
+type rooms struct {
+	provider   *hsm.Provider
+	journal    *journal.Journal
+	delegation *delegation.Service
+	signing    *signing.Service
+	delivery   *delivery.Service
+	store      *delegation.PreParamStore
+	// background runs checkpoints and the pool until cancel; done waits.
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+}
+
+// retryEvery is how often a sealed daemon tries again. A latched PIN costs no try.
+const retryEvery = time.Second
+
+// watch tries again while the store is sealed for a reason that may pass.
+func (k *keeper) watch(ctx context.Context) error {
+	wait := retryEvery
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
+		}
+		// A device that is away is asked less and less often.
+		wait = min(2*wait, 30*time.Second)
+		if k.try(ctx) || k.latched() {
+			wait = retryEvery
+		}
+	}
+}
+
+// latched reports whether a wrong PIN, or a latch that can't be read, stands
+// between us and the device. Looking is free.
+func (k *keeper) latched() bool {
+	_, latched, err := hsm.ReadLatch(k.cfg.LatchFile())
+	return latched || err != nil
+}
+
+// try unseals once, if there is anything to do, and reports whether it is open.
+// Its failure is a state, not an end: the sockets answer SEALED.
+func (k *keeper) try(ctx context.Context) (open bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.open != nil || k.held {
+		return k.open != nil
+	}
+	r, err := k.unseal(ctx)
+	if err != nil {
+		k.sealed(reason(err), err)
+		return false
+	}
+	if why := r.delegation.SealedFor(); why != "" {
+		k.holdLocked(r, why)
+		return false
+	}
+	k.openLocked(r)
+	return true
+}
+
+// openLocked lets calls through to the rooms.
+func (k *keeper) openLocked(r *rooms) {
+	k.open, k.held, k.why = r, false, ""
+	k.appliance.Unsealed(server.Parts{
+		Delegation: r.delegation, Signing: r.signing, Delivery: r.delivery,
+		Status: func() *sigilv1.GetStatusResponse { return k.show(r) },
+		Close:  k.sealByOperator,
+	})
+	k.log.Info("unsealed", "appliance", r.delegation.ApplianceID(), "provider", r.provider.ID())
+	k.tellLocked()
+}
+
+// sealed says why the store stays sealed, once a change.
+func (k *keeper) sealed(why string, err error) {
+	k.appliance.Sealed(why)
+	if why != k.why {
+		k.why = why
+		k.log.Error("the store stays sealed", "why", why, "error", err)
+		k.tellLocked()
+	}
+}
+
+// sealByOperator closes the rooms after an operator's Seal was journaled.
+func (k *keeper) sealByOperator(context.Context) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.open == nil {
+		return nil
+	}
+	r := k.open
+	return k.holdLocked(r, r.delegation.SealedFor())
+}
+
+// holdLocked closes open rooms, wipes the root key, and remembers who may open them.
+func (k *keeper) holdLocked(r *rooms, why string) error {
+	why = "sealed by an operator: " + why
+	k.open, k.held, k.why = nil, true, why
+	k.appliance.SealedBy(why, server.Guard{Guard: r.delegation.Guard(), Unseal: k.unsealByOperators})
+	err := r.close(k.log)
+	k.vault.Seal()
+	k.log.Warn("the store is sealed", "why", why)
+	k.tellLocked()
+	return err
+}
+
+// unsealByOperators opens the rooms when the quorum stamped it, and leaves them
+// closed otherwise.
+func (k *keeper) unsealByOperators(ctx context.Context, a delegation.Actor, requestID string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.open != nil {
+		return k.open.delegation.Unseal(ctx, a, requestID)
+	}
+	r, err := k.unseal(ctx)
+	if err != nil {
+		return err
+	}
+	if err := r.delegation.Unseal(ctx, a, requestID); err != nil {
+		return errors.Join(err, k.holdLocked(r, r.delegation.SealedFor()))
+	}
+	k.openLocked(r)
+	return nil
+}
+
+// tellLocked gives systemctl status the new state.
+func (k *keeper) tellLocked() {
+	if err := systemd.Status(k.statusLocked()); err != nil {
+		k.log.Warn("telling systemd", "error", err)
+	}
+}
+
+// reason says what happened and what people should do, in a line; nothing in it
+// is secret. docs/operating.md has a row for each.
+func reason(err error) string {
+	said := strings.ReplaceAll(err.Error(), "\n", "; ")
+	switch {
+	case errors.Is(err, seal.ErrLatched):
+		return "a wrong PIN is latched; correct the PIN file, then run sigilctl pin clear"
+	case errors.Is(err, seal.ErrAuth):
+		return "the sealing device refused the PIN; correct the PIN file, then run sigilctl pin clear; nothing is tried before"
+	case errors.Is(err, seal.ErrLocked):
+		return "the sealing device has locked the PIN, or is about to; its security officer has to look at it: " + said
+	case errors.Is(err, seal.ErrNotFound):
+		return "the token or its key is missing; connect it, or correct token_label, token_serial and env; trying again: " + said
+	case errors.Is(err, seal.ErrUnavailable):
+		return "the sealing device does not answer; look at the device, its module and env; trying again: " + said
+	case errors.Is(err, vault.ErrTampered):
+		return said + "; " + evidence
+	}
+	return said
+}
+
+func (k *keeper) unseal(ctx context.Context) (_ *rooms, err error) {
+	r := &rooms{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, r.close(k.log))
+			k.vault.Seal()
+		}
+	}()
+	if r.provider, err = hsm.Open(ctx, k.cfg.HSM(k.log)); err != nil {
+		return nil, err
+	}
+	if err := k.vault.Unseal(ctx, map[string]seal.Sealer{r.provider.ID(): r.provider}); err != nil {
+		return nil, err
+	}
+	checkpointKey, err := delegation.CheckpointKey(ctx, k.vault)
+	if err != nil {
+		return nil, err
+	}
+	if r.journal, err = journal.Open(ctx, k.vault, journal.Config{Signer: r.provider, CheckpointKey: seal.KeyRef(checkpointKey), Log: k.log}); err != nil {
+		return nil, err
+	}
+	if r.store, err = delegation.NewPreParamStore(ctx, k.vault); err != nil {
+		return nil, err
+	}
+	pool := mpc.NewPool(mpc.PoolConfig{Store: r.store, Target: k.cfg.PreParameters.Target, Log: k.log})
+	if r.delegation, err = delegation.Open(ctx, delegation.Config{
+		Vault: k.vault, Journal: r.journal, PreParameters: pool.Take, CeremonyTimeout: k.cfg.Ceremonies.Timeout, Log: k.log,
+	}); err != nil {
+		return nil, err
+	}
+	r.signing = signing.New(signing.Config{
+		Authority: r.delegation, Vault: k.vault, Journal: r.journal,
+		Timeout: k.cfg.Signing.Timeout, MaxConcurrent: k.cfg.Signing.MaxConcurrent, Log: k.log,
+	})
+	if r.delivery, err = delivery.Open(ctx, delivery.Config{
+		Vault: k.vault, Journal: r.journal, Device: r.provider, DeviceID: r.provider.ID(), Log: k.log,
+	}); err != nil {
+		return nil, err
+	}
+	if err := k.note(ctx, r.journal, journal.KindStarted); err != nil {
+		return nil, err
+	}
+	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	r.cancel = cancel
+	r.done.Go(func() { r.run("checkpoints", k.log, r.journal.Run(background)) })
+	r.done.Go(func() { r.run("pre-parameters", k.log, pool.Run(background)) })
+	return r, nil
+}
+
+// note journals that the daemon started or stopped.
+func (k *keeper) note(ctx context.Context, j *journal.Journal, kind journal.Kind) error {
+	return k.vault.UpdateAlone(ctx, func(tx *vault.Tx) error {
+		_, err := j.Append(tx, journal.Entry{Kind: kind, Facts: map[string]string{"version": version}})
+		return err
+	})
+}
+
+// run logs the end of a background task that was not ours to end.
+func (r *rooms) run(what string, log *slog.Logger, err error) {
+	if err != nil && !errors.Is(err, context.Canceled) {
+		log.Error("a background task ended", "task", what, "error", err)
+	}
+}
+
+// close closes from the top down: no signature, no ceremony, the last
+// checkpoint, then the device. What is nil was never opened.
+func (r *rooms) close(log *slog.Logger) error {
+	if r.signing != nil {
+		r.signing.Close()
+	}
+	if r.delegation != nil {
+		r.delegation.Close()
+	}
+	if r.cancel != nil {
+		r.cancel()
+		r.done.Wait()
+	}
+	var err error
+	if r.journal != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if e := r.journal.Close(ctx); e != nil {
+			err = fmt.Errorf("closing the journal: %w", e)
+		}
+	}
+	if r.provider != nil {
+		err = errors.Join(err, r.provider.Close())
+	}
+	return err
+}
+
+// close ends the open rooms and seals the store.
+func (k *keeper) close() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.open == nil {
+		return nil
+	}
+	k.appliance.Sealed("stopping")
+	k.open.signing.Close()
+	err := k.note(context.Background(), k.open.journal, journal.KindStopped)
+	err = errors.Join(err, k.open.close(k.log))
+	k.vault.Seal()
+	return err
+}
+
+// status is one line for systemctl.
+func (k *keeper) status() string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.statusLocked()
+}
+
+func (k *keeper) statusLocked() string {
+	if k.open == nil {
+		return "sealed: " + k.why
+	}
+	return "unsealed"
+}
+
+// show fills in GetStatus.
+func (k *keeper) show(r *rooms) *sigilv1.GetStatusResponse {
+	ready, err := r.store.Count(context.Background())
+	if err != nil {
+		k.log.Error("counting pre-parameters", "error", err)
+	}
+	out := &sigilv1.GetStatusResponse{
+		Anchor:             "none",
+		PreParametersReady: uint32(ready), PreParametersTarget: uint32(k.cfg.PreParameters.Target),
+	}
+	j := r.journal.Status()
+	out.JournalSequence, out.CheckpointSequence = j.Entries, j.Covered
+	for _, s := range k.vault.Slots() {
+		out.Providers = append(out.Providers, s.Provider)
+	}
+	return out
+}

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sigild/sigild/cmd/config"
+	"github.com/sigild/sigild/server"
+	"github.com/sigild/sigild/systemd"
+	"github.com/sigild/sigild/vault"
+)
+
+// serve opens the store, still sealed, opens the sockets, and runs until ctx
+// ends: one task answers calls, the other unseals and, at the end, closes.
+func serve(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
+	pin, err := readPin(cfg.PinFile)
+	if err != nil {
+		return err
+	}
+	v, err := vault.Open(ctx, vault.Config{Dir: cfg.StateDir, Log: log}, pin)
+	if err != nil {
+		return fmt.Errorf("opening the store: %w", err)
+	}
+	defer func() { err = errors.Join(err, v.Close()) }()
+	appliance := server.NewAppliance(version)
+	app, admin, err := endpoints(cfg.Sockets)
+	if err != nil {
+		return err
+	}
+	s, err := server.New(server.Config{App: app, Admin: admin, Roles: roles(cfg.Roles), Log: log}, appliance, appliance.Services())
+	if err != nil {
+		return err
+	}
+	// The first try comes before READY, so that a start that can unseal is ready unsealed.
+	k := &keeper{cfg: cfg, log: log, vault: v, appliance: appliance}
+	k.try(ctx)
+	state := k.status()
+	tasks, ctx := errgroup.WithContext(ctx)
+	tasks.Go(func() error { return s.Serve(ctx) })
+	tasks.Go(func() error { return k.watch(ctx) })
+	pulse := pulse{log: log, status: appliance.Services().Status, doors: []server.Endpoint{app, admin}}
+	tasks.Go(func() error { pulse.beat(ctx); return nil })
+	if err := systemd.Ready(state); err != nil {
+		log.Warn("telling systemd", "error", err)
+	}
+	log.Info("serving", "app", cfg.Sockets.App.Path, "admin", cfg.Sockets.Admin.Path, "state", state)
+	<-ctx.Done()
+	if err := systemd.Stopping(); err != nil {
+		log.Warn("telling systemd", "error", err)
+	}
+	log.Info("stopping")
+	err = tasks.Wait() // no handler runs after this
+	return errors.Join(err, k.close())
+}
+
+func readPin(path string) (vault.Pin, error) {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return vault.Pin{}, fmt.Errorf("reading the pin: %s does not exist; hint: run sigilctl init", path)
+	}
+	if err != nil {
+		return vault.Pin{}, fmt.Errorf("reading the pin: %w", err)
+	}
+	pin, err := vault.ParsePin(b)
+	if err != nil {
+		return vault.Pin{}, fmt.Errorf("reading the pin %s: %w", path, err)
+	}
+	return pin, nil
+}
+
+// endpoints says where the sockets are: systemd's, or those we make.
+func endpoints(s config.Sockets) (app, admin server.Endpoint, err error) {
+	if app, err = endpoint(s.App); err != nil {
+		return app, admin, err
+	}
+	if admin, err = endpoint(s.Admin); err != nil {
+		return app, admin, err
+	}
+	app.Listener, admin.Listener, err = systemd.Listeners()
+	if err != nil || app.Listener == nil {
+		return app, admin, err
+	}
+	for _, e := range []server.Endpoint{app, admin} {
+		if got := e.Listener.Addr().String(); got != e.Path {
+			err = errors.Join(err, fmt.Errorf("systemd listens on %s where the configuration says %s; hint: change ListenStream= or path", got, e.Path))
+		}
+	}
+	if err != nil {
+		err = errors.Join(err, app.Listener.Close(), admin.Listener.Close())
+	}
+	return app, admin, err
+}
+
+func endpoint(s config.Socket) (server.Endpoint, error) {
+	mode, err := s.FileMode()
+	if err != nil {
+		return server.Endpoint{}, err
+	}
+	return server.Endpoint{Path: s.Path, Mode: mode, Group: s.Group}, nil
+}
+
+func roles(r config.Roles) server.Roles {
+	holders := func(x config.Role) server.Holders { return server.Holders{UIDs: x.UIDs, GIDs: x.GIDs} }
+	return server.Roles{App: holders(r.App), Operator: holders(r.Operator), Auditor: holders(r.Auditor)}
+}
