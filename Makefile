@@ -16,6 +16,9 @@ RACE := server journal vault delegation signing credential
 # Rooms whose tests run alone, after all others: the whole story, with its own daemon.
 LAST := demo
 
+# Other people's libraries, each folder with a lock file of its own.
+NODE_MODULES := oracles/node_modules/.package-lock.json examples/typescript/node_modules/.package-lock.json
+
 FUZZTIME ?= 10s
 BENCH ?= .
 
@@ -23,25 +26,29 @@ TESTRUN = $(GO) run ./internal/testrun
 
 .PHONY: help
 help:
-	@echo 'make demo       the whole story on this machine, in two minutes or so'
+	@echo 'make demo       the whole story on this machine, in two minutes or so; SEAL=tpm for a TPM'
 	@echo 'make build      bin/sigild and bin/sigilctl'
 	@echo 'make test       everything that must hold: form, API, tests with a real SoftHSM, the demo'
 	@echo 'make lint       the first half of that, in seconds'
 	@echo 'make fuzz       every fuzz target for FUZZTIME ($(FUZZTIME))'
 	@echo 'make bench      figures of this machine'
+	@echo 'make package    .deb, .rpm, SBOM and off-line bundle in dist/ (VERSION, SIGNING_KEY)'
 	@echo 'make generate   the Go of api/, from its proto files'
 
 .PHONY: build
 build: prelude-run
 	$(GO) build -buildvcs=false -o bin/ ./cmd/...
 
+# The sealing device of the demo: hsm (SoftHSM) or tpm (swtpm).
+SEAL ?= hsm
+
 .PHONY: demo
 demo: build
 	$(GO) build -buildvcs=false -o bin/ ./demo
-	@if [ "$$(id -u)" = 0 ]; then bin/demo; else echo 'sigild: the demo works as two scratch users, so: sudo bin/demo'; sudo bin/demo; fi
+	@if [ "$$(id -u)" = 0 ]; then bin/demo -seal $(SEAL); else echo 'sigild: the demo works as two scratch users, so: sudo bin/demo'; sudo bin/demo -seal $(SEAL); fi
 
 .PHONY: test
-test: prelude-test tools oracles/node_modules/.package-lock.json
+test: prelude-test tools $(NODE_MODULES)
 	$(TESTRUN) -race '$(RACE)' -last '$(LAST)'
 
 .PHONY: lint
@@ -49,13 +56,20 @@ lint: prelude-run tools
 	$(TESTRUN) -steps gofmt,vet,staticcheck,buf-lint,buf-breaking,generated
 
 .PHONY: fuzz
-fuzz: prelude-test oracles/node_modules/.package-lock.json
+fuzz: prelude-test $(NODE_MODULES)
 	$(TESTRUN) -fuzz $(FUZZTIME)
 
 # go test runs packages one after another when it measures.
 .PHONY: bench
 bench: prelude-run
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 30m ./...
+
+# What is installed. A release is dated by its commit, so that others make the same bytes.
+VERSION ?= 0.1.0-dev
+SIGNING_KEY ?=
+.PHONY: package
+package: prelude-run tools
+	SOURCE_DATE_EPOCH="$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)}" $(GO) run ./packaging/mk -version '$(VERSION)' -key '$(SIGNING_KEY)'
 
 .PHONY: generate
 generate: tools
@@ -74,7 +88,8 @@ prelude-test:
 
 # The tools are built once for each set of versions and each Go.
 TOOLS := github.com/bufbuild/buf/cmd/buf google.golang.org/protobuf/cmd/protoc-gen-go \
-	google.golang.org/grpc/cmd/protoc-gen-go-grpc honnef.co/go/tools/cmd/staticcheck
+	google.golang.org/grpc/cmd/protoc-gen-go-grpc honnef.co/go/tools/cmd/staticcheck \
+	github.com/goreleaser/nfpm/v2/cmd/nfpm
 TOOLS_ID = $(shell { cat tools/go.mod tools/go.sum; $(GO) version; } | sha256sum | cut -c 1-16)
 
 .PHONY: tools
@@ -87,6 +102,6 @@ bin/.tools-%:
 	$(GO) -C tools build -buildvcs=false -o ../bin/ $(TOOLS)
 	touch $@
 
-oracles/node_modules/.package-lock.json: oracles/package-lock.json oracles/.npmrc
-	npm ci --prefix oracles --no-audit --no-fund --ignore-scripts
+%/node_modules/.package-lock.json: %/package-lock.json %/.npmrc
+	npm ci --prefix $* --no-audit --no-fund --ignore-scripts
 	touch $@

@@ -14,7 +14,7 @@ const modulePath = "github.com/sigild/sigild"
 const order = `
 	cmd/sigild         -> cmd/config server tpm systemd
 	cmd/sigilctl       -> cmd/config client delegation tpm
-	cmd/config         -> hsm systemd
+	cmd/config         -> hsm tpm systemd
 	demo               -> client journal mpc chains/evm chains/solana internal/testhsm internal/testtpm
 
 	server             -> delegation delivery api systemd
@@ -40,6 +40,7 @@ const order = `
 	systemd            ->
 
 	oracles            -> chains/evm chains/solana mpc
+	examples           -> client
 	internal/secmem    ->
 	internal/testhsm   -> internal/secmem
 	internal/testtpm   -> internal/secmem

@@ -148,6 +148,12 @@ func (c *Client) Control() sigilv1.ControlServiceClient {
 	return sigilv1.NewControlServiceClient(stamped{Client: c})
 }
 
+// Deliveries are handed over without a stamp: their MAC vouches for them. Webhooks
+// are registered with root stamps, lists need any member's.
+func (c *Client) Deliveries() sigilv1.DeliveryServiceClient {
+	return sigilv1.NewDeliveryServiceClient(delivering{stamped{Client: c}})
+}
+
 // Signing calls show the wallet API key.
 func (c *Client) Signing() sigilv1.SigningServiceClient {
 	return sigilv1.NewSigningServiceClient(keyed{Client: c})
@@ -210,6 +216,8 @@ type (
 		*Client
 		noStreams
 	}
+	// delivering stamps every call but that which hands a delivery over.
+	delivering struct{ stamped }
 )
 
 // Invoke calls with neither key nor stamps.
@@ -261,6 +269,14 @@ func (c stamped) Invoke(ctx context.Context, method string, in, out any, opts ..
 		}
 	}
 	return c.conn.send(ctx, method, message, out, opts)
+}
+
+// Invoke calls with stamps, if the method takes any.
+func (c delivering) Invoke(ctx context.Context, method string, in, out any, opts ...grpc.CallOption) error {
+	if method == sigilv1.DeliveryService_IngestDelivery_FullMethodName {
+		return plain{Client: c.Client}.Invoke(ctx, method, in, out, opts...)
+	}
+	return c.stamped.Invoke(ctx, method, in, out, opts...)
 }
 
 // appliance asks for the appliance's id, until it has been told once.

@@ -45,6 +45,9 @@ func (s *scene) deliver(ctx context.Context) error {
 	}
 	began := time.Now()
 	made, err := s.asRoot().Deliveries().RegisterWebhook(ctx, request)
+	if s.emulator != nil {
+		return expectRefusal("a webhook, on a TPM", "REQUEST_INVALID", err)
+	}
 	if err != nil {
 		return err
 	}

@@ -27,13 +27,14 @@ const (
 func main() {
 	bin := flag.String("bin", "bin", "directory of sigild and sigilctl")
 	keep := flag.Bool("keep", false, "keep the scratch folder")
+	device := flag.String("seal", "hsm", "the sealing device: hsm (SoftHSM) or tpm (swtpm)")
 	flag.Parse()
 	var err error
 	switch flag.Arg(0) {
 	case "":
-		err = orchestrate(*bin, *keep)
+		err = orchestrate(*bin, *device, *keep)
 	case "play":
-		err = play(context.Background(), flag.Arg(1))
+		err = play(context.Background(), flag.Arg(1), flag.Arg(2))
 	case "stranger":
 		err = stranger(flag.Arg(1))
 	default:
@@ -46,7 +47,10 @@ func main() {
 }
 
 // orchestrate makes the scratch folder and runs the two users' parts.
-func orchestrate(bin string, keep bool) error {
+func orchestrate(bin, device string, keep bool) error {
+	if device != "hsm" && device != "tpm" {
+		return fmt.Errorf("-seal must be hsm or tpm, not %q", device)
+	}
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("run me through `make demo`: two scratch users are needed, and only root can start them")
 	}
@@ -90,7 +94,7 @@ func orchestrate(bin string, keep bool) error {
 	if err := knock.Start(); err != nil {
 		return fmt.Errorf("starting the stranger: %w", err)
 	}
-	owner := as(ownerUID, me, "play", dir)
+	owner := as(ownerUID, me, "play", dir, device)
 	owner.Stdout, owner.Stderr = os.Stdout, os.Stderr
 	owner.ExtraFiles = []*os.File{hearW, sayR} // descriptors 3 and 4
 	err = owner.Run()

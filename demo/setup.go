@@ -18,7 +18,6 @@ import (
 	sigilv1 "github.com/sigild/sigild/api/sigil/v1"
 	"github.com/sigild/sigild/client"
 	"github.com/sigild/sigild/credential"
-	"github.com/sigild/sigild/internal/testhsm"
 	"github.com/sigild/sigild/mpc"
 )
 
@@ -27,15 +26,14 @@ const solanaMainnet = "solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp"
 
 // initialize is step 1: token, init, daemon.
 func (s *scene) initialize(ctx context.Context) (err error) {
-	step(1, "A SoftHSM token, an appliance, a daemon")
-	if s.token, err = testhsm.Make(filepath.Join(s.dir, "token")); err != nil {
+	step(1, "A sealing device, an appliance, a daemon")
+	if err := s.device(); err != nil {
 		return err
 	}
-	say("made SoftHSM token %q, serial %s", s.token.Label, s.token.Serial)
 	if err := os.Mkdir(filepath.Join(s.dir, "run"), 0o755); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(s.dir, "sigild.yaml"), []byte(s.config()), 0o600); err != nil {
+	if err := s.writeConfig(); err != nil {
 		return err
 	}
 	args := []string{"init", "--quorum", "2"}
@@ -57,6 +55,9 @@ func (s *scene) initialize(ctx context.Context) (err error) {
 	}
 	for _, line := range strings.Split(out, "\n") {
 		say("init: %s", line)
+	}
+	if err := s.pinSRK(out); err != nil {
+		return err
 	}
 	if _, err := sigilctl(ctx, s.dir, args...); err == nil {
 		return fmt.Errorf("a second init was accepted")

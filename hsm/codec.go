@@ -29,6 +29,9 @@ const (
 	maxID           = 64      // bytes of a CKA_ID
 	maxRandom       = 4 << 10 // bytes of one opRandom
 	maxFaultText    = 2 << 10
+	minModulus      = 2048 / 8
+	maxModulus      = 4096 / 8
+	maxPKCS8        = 4 << 10 // of a 4096-bit key it is about 2400 bytes
 
 	blobVersion  = 1
 	ivLen        = 12
@@ -51,6 +54,10 @@ const (
 	opRandom
 	opHealth
 	opShutdown
+	opGenerateRSA
+	opImportRSA
+	opPublicRSA
+	opDecryptOAEP
 )
 
 // bound is how many bytes a field may have.
@@ -71,6 +78,7 @@ var (
 	boundPlain  = bound{1, maxPlain}
 	boundBlob   = bound{blobOverhead + 1, blobOverhead + maxPlain}
 	boundPoint  = bound{65, 65} // 04 ‖ X ‖ Y
+	boundRSA    = bound{minModulus, maxModulus}
 	boundFault  = []bound{{4, 4}, {0, maxFaultText}}
 	boundsToken = []bound{{0, 32}, {0, 16}, {0, 32}, {0, 16}, {0, 16}, {4, 4}} // label, serial, manufacturer, model, firmware, flags
 )
@@ -88,6 +96,11 @@ var shapes = [...]shape{
 	opRandom:     {"random", []bound{{2, 2}}, []bound{{1, maxRandom}}, true},                // how many, u16
 	opHealth:     {"health", []bound{{0, maxID}}, nil, true},                                // KEK of the canary; empty: none yet
 	opShutdown:   {"shutdown", nil, nil, false},
+	// Bits, u16.
+	opGenerateRSA: {"generate RSA", []bound{{2, 2}}, []bound{{16, 16}}, false},
+	opImportRSA:   {"import RSA", []bound{{1, maxPKCS8}}, []bound{{16, 16}}, false},                    // PKCS #8 DER
+	opPublicRSA:   {"public RSA key", []bound{boundID}, []bound{boundRSA, {1, 8}, {1, 1}}, true},       // modulus, exponent, flags
+	opDecryptOAEP: {"decrypt", []bound{boundID, boundRSA}, []bound{{0, maxModulus - oaepExtra}}, true}, // id, ciphertext
 }
 
 func (o op) known() bool { return o >= opStart && int(o) < len(shapes) }

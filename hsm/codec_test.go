@@ -103,7 +103,7 @@ func TestCodecRefuses(t *testing.T) {
 	if _, err := encodeRequest(opWrap, []byte("id")); !errors.Is(err, errProtocol) {
 		t.Errorf("encoding one field of three: %v, want errProtocol", err)
 	}
-	for _, o := range []op{0, 12, 255} {
+	for _, o := range []op{0, op(len(shapes)), 255} {
 		if _, err := encodeRequest(o); !errors.Is(err, errProtocol) {
 			t.Errorf("encoding %s: %v, want errProtocol", o, err)
 		}

@@ -69,12 +69,17 @@ func newFault(err error, format string, args ...any) *fault {
 
 // Error is the text, the CKR name if there is one, and the sentinel's words.
 func (f *fault) Error() string {
-	s := f.text
+	// A hint, which says what to do, stays last.
+	s, hint, hinted := strings.Cut(f.text, "; hint: ")
 	if f.code != 0 {
 		name, _ := lookupCKR(uint(f.code))
 		s += ": " + name
 	}
-	return s + ": " + f.Unwrap().Error()
+	s += ": " + f.Unwrap().Error()
+	if hinted {
+		s += "; hint: " + hint
+	}
+	return s
 }
 
 // Unwrap is the sentinel.

@@ -1,5 +1,6 @@
-// Package hsm is the PKCS#11 provider: it seals the vault's root key and signs
-// the journal's checkpoints with keys that never leave a token.
+// Package hsm is the PKCS#11 provider: it seals the vault's root key, signs the
+// journal's checkpoints and opens what vendors encrypt to us, with keys that
+// never leave a token.
 //
 // The vendor's module runs in a worker process, this same binary started again
 // as `sigild hsm-worker`, spoken to over a socketpair. The daemon loads no
@@ -20,6 +21,7 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
+	"crypto/rsa"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -45,8 +47,8 @@ type Keys struct {
 	Checkpoint seal.KeyRef // P-256, signs checkpoints
 }
 
-// Provider is one token. It implements [seal.Provider], [seal.Sealer] and
-// [seal.Signer]. Its methods are safe for concurrent use; each returns within
+// Provider is one token. It implements [seal.Provider], [seal.Sealer],
+// [seal.Signer] and [seal.Decrypter]. Its methods are safe for concurrent use; each returns within
 // Config.CallTimeout and by the deadline of its context. A call that gives up
 // early (context) may still be carried out by the token.
 type Provider struct {
@@ -56,12 +58,14 @@ type Provider struct {
 	mu     sync.Mutex
 	canary seal.KeyRef                      // KEK last used with success; guarded by mu
 	public map[seal.KeyRef]*ecdsa.PublicKey // pinned at first sight; guarded by mu
+	rsa    map[seal.KeyRef]*rsa.PublicKey   // likewise
 }
 
 var (
-	_ seal.Provider = (*Provider)(nil)
-	_ seal.Sealer   = (*Provider)(nil)
-	_ seal.Signer   = (*Provider)(nil)
+	_ seal.Provider  = (*Provider)(nil)
+	_ seal.Sealer    = (*Provider)(nil)
+	_ seal.Signer    = (*Provider)(nil)
+	_ seal.Decrypter = (*Provider)(nil)
 )
 
 // Open starts the worker, which logs in. While a wrong PIN is latched it starts
@@ -87,7 +91,7 @@ func open(ctx context.Context, cfg Config, prepare func(*supervisor)) (*Provider
 		prepare(sup)
 	}
 	go sup.run()
-	p := &Provider{sup: sup, public: map[seal.KeyRef]*ecdsa.PublicKey{}}
+	p := &Provider{sup: sup, public: map[seal.KeyRef]*ecdsa.PublicKey{}, rsa: map[seal.KeyRef]*rsa.PublicKey{}}
 	info, err := p.Info(ctx)
 	if err != nil {
 		sup.close()

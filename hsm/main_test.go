@@ -114,13 +114,14 @@ func TestConformance(t *testing.T) {
 		f := fixture(r.Provider)
 		f.KEK, f.OtherKEK, f.Checkpoint = r.keys.KEK, other.KEK, r.keys.Checkpoint
 		f.Missing = "00112233445566778899aabbccddeeff"
+		f.RSA, f.OtherRSA = r.newRSA(t, 2048).Ref, r.importRSA(t).Ref
 		f.Reopen = func(t testing.TB) sealtest.Fixture { return fixture(mustOpen(t, r.cfg)) }
 		return f
 	})
 }
 
 func fixture(p *Provider) sealtest.Fixture {
-	return sealtest.Fixture{Provider: p, Sealer: p, Signer: p}
+	return sealtest.Fixture{Provider: p, Sealer: p, Signer: p, Decrypter: p}
 }
 
 // worked seals and unseals once.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
@@ -65,8 +66,11 @@ func makeKey(module, label, pinFile, name, idHex, kind string) error {
 		return err
 	}
 	ours := kekAttrs
-	if kind == "checkpoint" {
+	switch kind {
+	case "checkpoint":
 		ours = checkpointAttrs
+	case "rsa":
+		ours = append(slices.Clone(rsaAttrs), schemeRaw.allowed())
 	}
 	var tmpl []*pkcs11.Attribute
 	for _, w := range weakened {
@@ -86,6 +90,8 @@ func makeKey(module, label, pinFile, name, idHex, kind string) error {
 		case kind == "checkpoint":
 			gen := []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_EC_KEY_PAIR_GEN, nil)}
 			_, _, err = t.mod.GenerateKeyPair(s, gen, template(publicAttrs, id, "weak"), tmpl)
+		case kind == "rsa":
+			_, err = t.generateRSAPair(s, 2048, id, tmpl)
 		case name == "imported":
 			var with []*pkcs11.Attribute
 			for _, a := range tmpl {

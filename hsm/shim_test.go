@@ -24,8 +24,14 @@ func cc(t testing.TB, out, source string, flags ...string) {
 	}
 }
 
-// buildShim compiles testdata/shim.c once. The headers are those of the bindings.
-var buildShim = sync.OnceValues(func() ([]byte, error) {
+// buildShim and buildOAEP compile a module of testdata once.
+var (
+	buildShim = sync.OnceValues(func() ([]byte, error) { return buildModule("testdata/shim.c") })
+	buildOAEP = sync.OnceValues(func() ([]byte, error) { return buildModule("testdata/oaep.c") })
+)
+
+// buildModule compiles a module. The headers are those of the bindings.
+func buildModule(source string) ([]byte, error) {
 	headers, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/miekg/pkcs11").Output()
 	if err != nil {
 		return nil, err
@@ -36,13 +42,13 @@ var buildShim = sync.OnceValues(func() ([]byte, error) {
 	}
 	defer os.RemoveAll(dir)
 	out := filepath.Join(dir, "shim.so")
-	cmd := exec.Command("cc", "-shared", "-fPIC", "-I", strings.TrimSpace(string(headers)), "-o", out, "testdata/shim.c")
+	cmd := exec.Command("cc", "-shared", "-fPIC", "-I", strings.TrimSpace(string(headers)), "-o", out, source)
 	cmd.Stderr = os.Stderr
 	if err := cmd.Run(); err != nil {
 		return nil, err
 	}
 	return os.ReadFile(out)
-})
+}
 
 // shim is a module that misbehaves on order.
 type shim struct{ module, control, log string }

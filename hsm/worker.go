@@ -154,6 +154,14 @@ func dispatch(t *token, o op, fields [][]byte) ([][]byte, error) {
 		return one(t.random(int(binary.BigEndian.Uint16(fields[0]))))
 	case opHealth:
 		return nil, t.health(fields[0])
+	case opGenerateRSA:
+		return one(t.generateRSA(int(binary.BigEndian.Uint16(fields[0]))))
+	case opImportRSA:
+		return one(t.importRSA(fields[0]))
+	case opPublicRSA:
+		return t.publicRSA(fields[0])
+	case opDecryptOAEP:
+		return one(t.decryptOAEP(fields[0], fields[1]))
 	}
 	return nil, newFault(errRefused, "%s is not for the worker", o)
 }

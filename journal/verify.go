@@ -17,6 +17,9 @@ type Report struct {
 	Entries     uint64
 	First, Last time.Time
 	Checkpoints int
+	// Head is the hash of the last entry. Whoever remembers it with its number notices
+	// a journal that was cut back to an older checkpoint.
+	Head [32]byte
 	// Covered is the last entry under a checkpoint; 0: none.
 	Covered uint64
 	// Unsigned counts the entries after it (the checkpoint's own entry left out),
@@ -87,7 +90,7 @@ func Walk(ctx context.Context, path string, pub *ecdsa.PublicKey, visit func(Ent
 	closeErr := f.Close()
 
 	r.StoreID, r.ApplianceID, r.CheckpointKey = w.storeID, w.genesis.ApplianceID, w.pub
-	r.Entries, r.Checkpoints, r.Covered = w.last.Seq, w.checkpoints, w.covered.Seq
+	r.Entries, r.Head, r.Checkpoints, r.Covered = w.last.Seq, w.last.Hash, w.checkpoints, w.covered.Seq
 	r.FirstUnsigned, r.Unsigned = w.unsigned()
 
 	var ve *VerifyError

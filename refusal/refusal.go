@@ -21,6 +21,7 @@ const (
 	APIKeyInvalid        Reason = "API_KEY_INVALID"
 	StampInvalid         Reason = "STAMP_INVALID"
 	StampExpired         Reason = "STAMP_EXPIRED"
+	DeliveryInvalid      Reason = "DELIVERY_INVALID"
 	QuorumMissing        Reason = "QUORUM_MISSING"
 	DelegationExpired    Reason = "DELEGATION_EXPIRED"
 	DelegationRevoked    Reason = "DELEGATION_REVOKED"
@@ -46,7 +47,7 @@ const (
 func Reasons() []Reason {
 	return []Reason{
 		PolicyDenied, RawDigestDenied, CallerNotAllowed,
-		APIKeyInvalid, StampInvalid, StampExpired, QuorumMissing,
+		APIKeyInvalid, StampInvalid, StampExpired, DeliveryInvalid, QuorumMissing,
 		DelegationExpired, DelegationRevoked, NotActive, Paused, Sealed,
 		PayloadMalformed, PayloadNotUnderstood, PolicyInvalid, RequestInvalid,
 		RequestIDReused, LimitExceeded, RateLimited,

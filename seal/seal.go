@@ -10,6 +10,7 @@ package seal
 import (
 	"context"
 	"crypto/ecdsa"
+	"crypto/rsa"
 	"errors"
 )
 
@@ -51,6 +52,19 @@ type Signer interface {
 	// SignP256 signs a SHA-256 digest and returns r ‖ s, 64 bytes, big-endian
 	// (PKCS#11 v3.1 §6.3.1), already verified against the public key.
 	SignP256(ctx context.Context, ref KeyRef, digest [32]byte) ([]byte, error)
+}
+
+// Decrypter opens what others encrypted to an RSA key of 2048 to 4096 bits that
+// never leaves the device: RSAES-OAEP (RFC 8017 §7.1) with SHA-256, MGF1 with
+// SHA-256 and an empty label. How the device does it was decided when the key was
+// made and never depends on a message.
+type Decrypter interface {
+	PublicRSA(ctx context.Context, ref KeyRef) (*rsa.PublicKey, error)
+	// DecryptOAEPSHA256 lends the plaintext (at most the key's bytes less 66) to use
+	// and wipes it when use returns; use must not keep it. Whatever is wrong with
+	// ciphertext, the answer is the same [ErrTampered] with the same text. The error
+	// of use is returned as it is.
+	DecryptOAEPSHA256(ctx context.Context, ref KeyRef, ciphertext []byte, use func(plaintext []byte) error) error
 }
 
 // The sentinels every provider maps its own codes to. Callers decide with

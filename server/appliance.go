@@ -7,6 +7,7 @@ import (
 	sigilv1 "github.com/sigild/sigild/api/sigil/v1"
 	"github.com/sigild/sigild/credential"
 	"github.com/sigild/sigild/delegation"
+	"github.com/sigild/sigild/delivery"
 	"github.com/sigild/sigild/journal"
 	"github.com/sigild/sigild/refusal"
 	"github.com/sigild/sigild/signing"
@@ -39,6 +40,7 @@ type Guard struct {
 type Parts struct {
 	Delegation *delegation.Service
 	Signing    *signing.Service
+	Delivery   *delivery.Service
 	// Status fills in what the rooms below know: providers, anchor, pool, journal.
 	Status func() *sigilv1.GetStatusResponse
 	// Close ends the rooms and wipes the root key, after an operator sealed the appliance.
@@ -99,6 +101,7 @@ func (a *Appliance) Services() Services {
 		User:         userService{a: a},
 		Wallet:       walletService{a: a},
 		Delegation:   delegationService{a: a},
+		Delivery:     deliveryService{a: a},
 		Signing:      signingService{a: a},
 		Control:      controlService{a: a},
 		Open:         func() bool { return a.state.Load().parts != nil },

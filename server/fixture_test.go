@@ -24,6 +24,7 @@ import (
 	sigilv1 "github.com/sigild/sigild/api/sigil/v1"
 	"github.com/sigild/sigild/client"
 	"github.com/sigild/sigild/credential"
+	"github.com/sigild/sigild/hsm"
 )
 
 const (
@@ -238,7 +239,7 @@ func (h *house) services() Services {
 	return Services{
 		Status: statusHandler{handlers: h.handlers}, Organization: organizationHandler{handlers: h.handlers},
 		User: sigilv1.UnimplementedUserServiceServer{}, Wallet: walletHandler{handlers: h.handlers},
-		Delegation: sigilv1.UnimplementedDelegationServiceServer{}, Signing: signingHandler{handlers: h.handlers}, Control: sigilv1.UnimplementedControlServiceServer{},
+		Delegation: sigilv1.UnimplementedDelegationServiceServer{}, Delivery: sigilv1.UnimplementedDeliveryServiceServer{}, Signing: signingHandler{handlers: h.handlers}, Control: sigilv1.UnimplementedControlServiceServer{},
 		Open: func() bool { return true },
 	}
 }
@@ -368,6 +369,9 @@ func getWallet(t testing.TB) []byte {
 }
 
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "hsm-worker" {
+		os.Exit(hsm.WorkerMain())
+	}
 	if path := os.Getenv("SIGILD_TEST_CALL"); path != "" { // a child under another uid
 		c, err := client.Dial(path)
 		if err == nil {

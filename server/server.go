@@ -97,6 +97,7 @@ type Services struct {
 	User         sigilv1.UserServiceServer
 	Wallet       sigilv1.WalletServiceServer
 	Delegation   sigilv1.DelegationServiceServer
+	Delivery     sigilv1.DeliveryServiceServer
 	Signing      sigilv1.SigningServiceServer
 	Control      sigilv1.ControlServiceServer
 	// Open reports whether the store is open, for grpc.health.v1.
@@ -116,6 +117,7 @@ func (s Services) list() []service {
 		{&sigilv1.UserService_ServiceDesc, s.User},
 		{&sigilv1.WalletService_ServiceDesc, s.Wallet},
 		{&sigilv1.DelegationService_ServiceDesc, s.Delegation},
+		{&sigilv1.DeliveryService_ServiceDesc, s.Delivery},
 		{&sigilv1.SigningService_ServiceDesc, s.Signing},
 		{&sigilv1.ControlService_ServiceDesc, s.Control},
 	}

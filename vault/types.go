@@ -26,6 +26,13 @@ const (
 	TypeStoreKey     Type = 15 // the Ed25519 key that signs root-key generations; the vault's own
 	TypeAPIKey       Type = 16 // the verifier of a wallet API key
 	TypeAnswer       Type = 17 // a stored answer
+
+	TypeWebhook       Type = 18 // an endpoint that another service delivers to: keys, names
+	TypeWebhookSecret Type = 19 // a secret that its deliveries are authenticated with
+	TypeVendorWallet  Type = 20 // what was delivered and revoked for one wallet of a vendor
+	TypeVendorEvent   Type = 21 // an event or message that was taken in
+	TypeVendorShare   Type = 22 // a delivered share, byte for byte
+	TypeVendorAPIKey  Type = 23 // a delivered wallet API key, byte for byte
 )
 
 var typeNames = [...]string{
@@ -34,6 +41,8 @@ var typeNames = [...]string{
 	TypeShareSet: "share set", TypeDelegation: "delegation", TypePolicy: "policy",
 	TypeLimit: "limit", TypeOutbox: "outbox", TypePreParams: "pre-parameters",
 	TypeCeremony: "ceremony", TypeStoreKey: "store key", TypeAPIKey: "api key", TypeAnswer: "answer",
+	TypeWebhook: "webhook", TypeWebhookSecret: "webhook secret", TypeVendorWallet: "vendor wallet",
+	TypeVendorEvent: "vendor event", TypeVendorShare: "vendor share", TypeVendorAPIKey: "vendor api key",
 }
 
 // String is the type's name, for errors and logs.

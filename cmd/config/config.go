@@ -6,6 +6,7 @@ package config
 
 import (
 	"bytes"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -71,6 +72,18 @@ type Role struct {
 // Provider names the sealing device; exactly one.
 type Provider struct {
 	PKCS11 *PKCS11 `yaml:"pkcs11"`
+	TPM    *TPM    `yaml:"tpm"`
+}
+
+// TPM is a TPM 2.0.
+type TPM struct {
+	// Path is the resource manager's device, or "unix:" and an emulator's socket.
+	Path string `yaml:"path"`
+	// SRKName pins the storage root key, 68 hex digits; sigilctl init prints it.
+	SRKName string `yaml:"srk_name"`
+	// SecretFile holds 32 bytes from outside the TPM: a path, or credential:NAME.
+	SecretFile     string        `yaml:"secret_file"`
+	CommandTimeout time.Duration `yaml:"command_timeout"`
 }
 
 // PKCS11 is a token behind a module.
@@ -181,13 +194,12 @@ func oneLine(err error) error {
 }
 
 func (c Config) check() error {
-	if c.Provider.PKCS11 == nil {
-		return errors.New("provider.pkcs11 is missing: name the module and the token that seals")
+	if (c.Provider.PKCS11 == nil) == (c.Provider.TPM == nil) {
+		return errors.New("provider must name one sealing device: pkcs11 with its module and token, or tpm")
 	}
 	for _, path := range []struct{ key, value string }{
 		{"state_dir", c.StateDir}, {"pin_file", c.PinFile},
 		{"sockets.app.path", c.Sockets.App.Path}, {"sockets.admin.path", c.Sockets.Admin.Path},
-		{"provider.pkcs11.module", c.Provider.PKCS11.Module},
 	} {
 		if err := checkPath(path.key, path.value); err != nil {
 			return err
@@ -202,7 +214,7 @@ func (c Config) check() error {
 	if _, err := c.Sockets.Admin.FileMode(); err != nil {
 		return fmt.Errorf("sockets.admin.mode: %w", err)
 	}
-	if err := c.Provider.PKCS11.check(); err != nil {
+	if err := c.Provider.check(); err != nil {
 		return err
 	}
 	if c.PreParameters.Target < 0 || c.PreParameters.Target > 64 {
@@ -239,7 +251,41 @@ const credentialPrefix = "credential:"
 // credentialName is narrower than what systemd takes: it names one file.
 var credentialName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$`)
 
+func (p Provider) check() error {
+	if p.TPM != nil {
+		return p.TPM.check()
+	}
+	return p.PKCS11.check()
+}
+
+func (t TPM) check() error {
+	if t.Path != "" {
+		if err := checkPath("provider.tpm.path", strings.TrimPrefix(t.Path, "unix:")); err != nil {
+			return err
+		}
+	}
+	if name, err := hex.DecodeString(t.SRKName); err != nil || len(name) != 0 && len(name) != 34 {
+		return errors.New("provider.tpm.srk_name must have 68 hex digits, as sigilctl init printed them")
+	}
+	if name, ok := strings.CutPrefix(t.SecretFile, credentialPrefix); ok {
+		if !credentialName.MatchString(name) {
+			return fmt.Errorf("provider.tpm.secret_file: %q can't be the name of a systemd credential", name)
+		}
+	} else if t.SecretFile != "" {
+		if err := checkPath("provider.tpm.secret_file", t.SecretFile); err != nil {
+			return err
+		}
+	}
+	if t.CommandTimeout < 0 || t.CommandTimeout > time.Minute {
+		return errors.New("provider.tpm.command_timeout must be at most 1m")
+	}
+	return nil
+}
+
 func (p PKCS11) check() error {
+	if err := checkPath("provider.pkcs11.module", p.Module); err != nil {
+		return err
+	}
 	if p.TokenLabel == "" && p.TokenSerial == "" {
 		return errors.New("provider.pkcs11 needs token_label or token_serial")
 	}

@@ -1,20 +1,101 @@
 package config
 
 import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/sigild/sigild/hsm"
+	"github.com/sigild/sigild/seal"
 	"github.com/sigild/sigild/systemd"
+	"github.com/sigild/sigild/tpm"
 )
+
+// Device is the sealing device that a configuration names.
+type Device interface {
+	seal.Provider
+	seal.Sealer
+	seal.Signer
+}
+
+// Keys are what a device was provisioned with.
+type Keys struct{ KEK, Checkpoint seal.KeyRef }
+
+// OpenDevice opens the device for the daemon. Errors wrap seal's sentinels.
+func (c Config) OpenDevice(ctx context.Context, log *slog.Logger) (Device, error) {
+	if c.Provider.TPM == nil {
+		return opened(hsm.Open(ctx, c.HSM(log)))
+	}
+	if c.Provider.TPM.SRKName == "" {
+		return nil, fmt.Errorf("opening the TPM: %w: provider.tpm.srk_name is not set; hint: copy it from what sigilctl init printed", seal.ErrPolicy)
+	}
+	t, err := c.tpm(log)
+	if err != nil {
+		return nil, err
+	}
+	return opened(tpm.Open(ctx, t))
+}
+
+// opened keeps a nil pointer from becoming a device.
+func opened[D Device](d D, err error) (Device, error) {
+	if err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// Provision opens the device for sigilctl init and makes its keys. For a TPM
+// whose SRK is not pinned yet it returns the line to add to the configuration.
+func (c Config) Provision(ctx context.Context) (d Device, keys Keys, advice string, err error) {
+	if c.Provider.TPM == nil {
+		p, err := hsm.Open(ctx, c.HSM(nil))
+		if err != nil {
+			return nil, Keys{}, "", err
+		}
+		k, err := p.Provision(ctx)
+		if err != nil {
+			return nil, Keys{}, "", errors.Join(err, p.Close())
+		}
+		return p, Keys{KEK: k.KEK, Checkpoint: k.Checkpoint}, "", nil
+	}
+	t, err := c.tpm(nil)
+	if err != nil {
+		return nil, Keys{}, "", err
+	}
+	p, err := tpm.Open(ctx, t)
+	if err != nil {
+		return nil, Keys{}, "", err
+	}
+	k, err := p.Provision(ctx)
+	if err != nil {
+		return nil, Keys{}, "", errors.Join(err, p.Close())
+	}
+	if len(t.SRKName) == 0 {
+		advice = "add to provider.tpm in the configuration: srk_name: " + hex.EncodeToString(p.SRKName())
+	}
+	return p, Keys{KEK: k.KEK, Checkpoint: k.Checkpoint}, advice, nil
+}
+
+// tpm is the provider section as package tpm takes it.
+func (c Config) tpm(log *slog.Logger) (tpm.Config, error) {
+	t := c.Provider.TPM
+	name, err := hex.DecodeString(t.SRKName)
+	if err != nil {
+		return tpm.Config{}, fmt.Errorf("reading provider.tpm.srk_name: %w", err)
+	}
+	return tpm.Config{Path: t.Path, CommandTimeout: t.CommandTimeout, SRKName: name, SecretFile: credentialPath(t.SecretFile), Log: log}, nil
+}
 
 // HSM is the provider section as package hsm takes it.
 func (c Config) HSM(log *slog.Logger) hsm.Config {
 	p := c.Provider.PKCS11
 	h := hsm.Config{
-		Module: p.Module, TokenLabel: p.TokenLabel, TokenSerial: p.TokenSerial, PINFile: p.pinPath(),
+		Module: p.Module, TokenLabel: p.TokenLabel, TokenSerial: p.TokenSerial, PINFile: credentialPath(p.PINFile),
 		LatchFile: c.LatchFile(), CallTimeout: p.CallTimeout, Log: log,
 	}
 	for name, value := range p.Env {
@@ -24,13 +105,13 @@ func (c Config) HSM(log *slog.Logger) hsm.Config {
 	return h
 }
 
-// pinPath says where the PIN lies. A credential that the service manager did not
-// pass stays the name it is: no file of that name exists, and the error shows it.
-func (p PKCS11) pinPath() string {
-	name, ok := strings.CutPrefix(p.PINFile, credentialPrefix)
+// credentialPath says where a file lies. A credential that the service manager did
+// not pass stays the name it is: no file of that name exists, and the error shows it.
+func credentialPath(file string) string {
+	name, ok := strings.CutPrefix(file, credentialPrefix)
 	dir := systemd.CredentialsDirectory()
 	if !ok || dir == "" {
-		return p.PINFile
+		return file
 	}
 	return filepath.Join(dir, name)
 }

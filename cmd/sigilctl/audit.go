@@ -59,6 +59,7 @@ func auditVerifyCommand() *cobra.Command {
 			}
 			out := cmd.OutOrStdout()
 			fmt.Fprintf(out, "journal of appliance %s verifies: %d entries, %s to %s\n", r.ApplianceID, r.Entries, r.First.UTC().Format("2006-01-02T15:04:05Z"), r.Last.UTC().Format("2006-01-02T15:04:05Z"))
+			fmt.Fprintf(out, "the last is entry %d, hash %x\n", r.Entries, r.Head)
 			fmt.Fprintf(out, "%d checkpoints signed by the device cover it up to entry %d\n", r.Checkpoints, r.Covered)
 			if r.Unsigned > 0 {
 				fmt.Fprintf(out, "%d entries from %d on are not under a checkpoint yet\n", r.Unsigned, r.FirstUnsigned)

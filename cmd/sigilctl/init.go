@@ -15,7 +15,6 @@ import (
 	"github.com/sigild/sigild/cmd/config"
 	"github.com/sigild/sigild/credential"
 	"github.com/sigild/sigild/delegation"
-	"github.com/sigild/sigild/hsm"
 	"github.com/sigild/sigild/journal"
 	"github.com/sigild/sigild/vault"
 )
@@ -42,11 +41,14 @@ its proof of possession is checked. Nothing that exists is touched.`,
 			if err != nil {
 				return err
 			}
-			id, err := initialize(cmd.Context(), cfg, creds, quorum)
+			id, advice, err := initialize(cmd.Context(), cfg, creds, quorum)
 			if err != nil {
 				return fmt.Errorf("initializing: %w", err)
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "appliance  %s\nstore      %s\npin        %s\noperators  %d, quorum %d\n", id, cfg.StateDir, cfg.PinFile, len(creds), quorum)
+			if advice != "" {
+				fmt.Fprintln(cmd.OutOrStdout(), advice)
+			}
 			return nil
 		},
 	}
@@ -87,60 +89,56 @@ func readOperators(files []string) ([]delegation.NewCredential, error) {
 // initialize builds the state beside its final place and gives it its names at
 // the end: pin first, store last. A crash before leaves nothing that the daemon
 // takes for a store.
-func initialize(ctx context.Context, cfg config.Config, operators []delegation.NewCredential, quorum int) (id string, err error) {
+func initialize(ctx context.Context, cfg config.Config, operators []delegation.NewCredential, quorum int) (id, advice string, err error) {
 	if quorum < 1 || quorum > len(operators) {
-		return "", fmt.Errorf("--quorum must be 1 to %d, the number of operators", len(operators))
+		return "", "", fmt.Errorf("--quorum must be 1 to %d, the number of operators", len(operators))
 	}
 	if err := refuseExisting(cfg); err != nil {
-		return "", err
+		return "", "", err
 	}
 	if err := prepareDirs(cfg); err != nil {
-		return "", err
+		return "", "", err
 	}
 	lock, err := lockInit(cfg.StateDir)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	defer lock.Close()
 	if err := refuseExisting(cfg); err != nil { // by an init that was faster
-		return "", err
+		return "", "", err
 	}
 	scratch, err := os.MkdirTemp(cfg.StateDir, ".init-")
 	if err != nil {
-		return "", fmt.Errorf("making a scratch directory: %w", err)
+		return "", "", fmt.Errorf("making a scratch directory: %w", err)
 	}
 	defer func() {
 		if e := os.RemoveAll(scratch); e != nil && err == nil {
 			err = fmt.Errorf("removing the scratch directory: %w", e)
 		}
 	}()
-	provider, err := hsm.Open(ctx, cfg.HSM(nil))
+	provider, keys, advice, err := cfg.Provision(ctx)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	defer provider.Close()
-	keys, err := provider.Provision(ctx)
-	if err != nil {
-		return "", err
-	}
 	pin, id, err := buildStore(ctx, scratch, provider, keys, operators, quorum)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	text, err := pin.MarshalText()
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	if err := writeDurably(cfg.PinFile, text); err != nil {
-		return "", fmt.Errorf("writing the pin: %w", err)
+		return "", "", fmt.Errorf("writing the pin: %w", err)
 	}
 	if err := os.Link(filepath.Join(scratch, vault.FileName), filepath.Join(cfg.StateDir, vault.FileName)); err != nil {
-		return "", fmt.Errorf("putting the store in place: %w", err)
+		return "", "", fmt.Errorf("putting the store in place: %w", err)
 	}
 	if err := syncDir(cfg.StateDir); err != nil {
-		return "", err
+		return "", "", err
 	}
-	return id, nil
+	return id, advice, nil
 }
 
 // refuseExisting makes init unrepeatable.
@@ -194,7 +192,7 @@ func lockInit(dir string) (*os.File, error) {
 	return d, nil
 }
 
-func buildStore(ctx context.Context, dir string, p *hsm.Provider, keys hsm.Keys, operators []delegation.NewCredential, quorum int) (pin vault.Pin, id string, err error) {
+func buildStore(ctx context.Context, dir string, p config.Device, keys config.Keys, operators []delegation.NewCredential, quorum int) (pin vault.Pin, id string, err error) {
 	v, pin, err := vault.Create(ctx, vault.Config{Dir: dir}, vault.KeyHolder{Sealer: p, ID: p.ID(), Ref: keys.KEK})
 	if err != nil {
 		return pin, "", err

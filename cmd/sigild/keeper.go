@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rsa"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -42,7 +43,7 @@ type keeper struct {
 
 // rooms are the open parts.
 type rooms struct {
-	provider   *hsm.Provider
+	provider   config.Device
 	journal    *journal.Journal
 	delegation *delegation.Service
 	signing    *signing.Service
@@ -201,7 +202,7 @@ func (k *keeper) unseal(ctx context.Context) (_ *rooms, err error) {
 			k.vault.Seal()
 		}
 	}()
-	if r.provider, err = hsm.Open(ctx, k.cfg.HSM(k.log)); err != nil {
+	if r.provider, err = k.cfg.OpenDevice(ctx, k.log); err != nil {
 		return nil, err
 	}
 	if err := k.vault.Unseal(ctx, map[string]seal.Sealer{r.provider.ID(): r.provider}); err != nil {
@@ -228,7 +229,7 @@ func (k *keeper) unseal(ctx context.Context) (_ *rooms, err error) {
 		Timeout: k.cfg.Signing.Timeout, MaxConcurrent: k.cfg.Signing.MaxConcurrent, Log: k.log,
 	})
 	if r.delivery, err = delivery.Open(ctx, delivery.Config{
-		Vault: k.vault, Journal: r.journal, Device: r.provider, DeviceID: r.provider.ID(), Log: k.log,
+		Vault: k.vault, Journal: r.journal, Device: decrypter(r.provider), DeviceID: r.provider.ID(), Log: k.log,
 	}); err != nil {
 		return nil, err
 	}
@@ -240,6 +241,31 @@ func (k *keeper) unseal(ctx context.Context) (_ *rooms, err error) {
 	r.done.Go(func() { r.run("checkpoints", k.log, r.journal.Run(background)) })
 	r.done.Go(func() { r.run("pre-parameters", k.log, pool.Run(background)) })
 	return r, nil
+}
+
+// decrypter is the device's ability to open deliveries.
+func decrypter(d config.Device) delivery.Device {
+	if device, ok := d.(delivery.Device); ok {
+		return device
+	}
+	return noRSA{}
+}
+
+// noRSA stands for a device that has no RSA keys for deliveries, as a TPM in this build.
+type noRSA struct{}
+
+func (noRSA) PublicRSA(context.Context, seal.KeyRef) (*rsa.PublicKey, error) {
+	return nil, seal.ErrUnsupported
+}
+
+func (noRSA) DecryptOAEPSHA256(context.Context, seal.KeyRef, []byte, func([]byte) error) error {
+	return seal.ErrUnsupported
+}
+
+func (noRSA) GenerateRSA(context.Context, int) (seal.KeyRef, error) { return "", seal.ErrUnsupported }
+
+func (noRSA) ImportedRSA(context.Context, seal.KeyRef) (bool, error) {
+	return false, seal.ErrUnsupported
 }
 
 // note journals that the daemon started or stopped.

@@ -26,11 +26,16 @@ type Fixture struct {
 	Provider seal.Provider
 	Sealer   seal.Sealer
 	Signer   seal.Signer // nil: the provider signs nothing
+	// Decrypter is nil when the provider opens nothing for others.
+	Decrypter seal.Decrypter
 
 	KEK        seal.KeyRef // seals
 	OtherKEK   seal.KeyRef // seals too, and is another key
 	Checkpoint seal.KeyRef // signs; empty when Signer is nil
 	Missing    seal.KeyRef // well formed, and no such key
+	// RSA and OtherRSA decrypt, are two keys, and may differ in size; empty when
+	// Decrypter is nil.
+	RSA, OtherRSA seal.KeyRef
 
 	// Reopen opens the same device again; the suite has closed the provider
 	// before it calls Reopen, and uses it with the same key references.
@@ -60,6 +65,10 @@ func Run(t *testing.T, open func(t testing.TB) Fixture) {
 	t.Run("concurrent", func(t *testing.T) { concurrent(ctx, t, f) })
 	if f.Signer != nil {
 		t.Run("signer", func(t *testing.T) { signer(ctx, t, f) })
+	}
+	if f.Decrypter != nil {
+		t.Run("decrypter", func(t *testing.T) { decrypter(ctx, t, f) })
+		t.Run("decrypter refuses", func(t *testing.T) { decrypterRefuses(ctx, t, f) })
 	}
 	outer := t // the reopened provider outlives its subtest
 	t.Run("reopen", func(t *testing.T) { reopen(ctx, t, outer, &f) })
@@ -341,6 +350,7 @@ func reopen(ctx context.Context, t *testing.T, outer testing.TB, f *Fixture) {
 	}
 	next := f.Reopen(outer)
 	next.KEK, next.OtherKEK, next.Checkpoint, next.Missing = f.KEK, f.OtherKEK, f.Checkpoint, f.Missing
+	next.RSA, next.OtherRSA = f.RSA, f.OtherRSA
 	outer.Cleanup(func() { next.Provider.Close() })
 	*f = next
 	if got := f.Provider.ID(); got != id {
@@ -356,6 +366,9 @@ func reopen(ctx context.Context, t *testing.T, outer testing.TB, f *Fixture) {
 			t.Error("the public key changed over reopening")
 		}
 		wantSignature(ctx, t, *f, sha256.Sum256([]byte("again")))
+	}
+	if f.Decrypter != nil {
+		wantDecrypt(ctx, t, *f, encrypt(ctx, t, *f, f.RSA, pattern(32)), pattern(32))
 	}
 }
 

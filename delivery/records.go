@@ -1,0 +1,139 @@
+package delivery
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/sigild/sigild/seal"
+)
+
+// This file holds what is written into the vault: one JSON object a record, with
+// a version first, decoded strictly. None of these types holds a secret: webhook
+// secrets, shares and API keys are records of their own, their bytes and no more.
+
+const recordVersion = 1
+
+// webhook is the record of type vault.TypeWebhook; its id is ID.
+type webhook struct {
+	V            int       `json:"v"`
+	ID           string    `json:"id"`
+	Organization string    `json:"organization"`
+	Environment  string    `json:"environment"`
+	CreatedAt    time.Time `json:"created_at"`
+	// Secrets are the ids of live records of type vault.TypeWebhookSecret.
+	Secrets []string `json:"secrets"`
+	// Keys are live; the newest is first and is tried first.
+	Keys []decryptionKey `json:"keys"`
+}
+
+type decryptionKey struct {
+	// Provider is the device that holds the key.
+	Provider string      `json:"provider"`
+	Ref      seal.KeyRef `json:"ref"`
+	// Public is SubjectPublicKeyInfo in DER.
+	Public []byte `json:"public"`
+	// Imported: it was once outside the device.
+	Imported bool `json:"imported"`
+}
+
+// vendorWallet is the record of type vault.TypeVendorWallet: everything that was
+// delivered and revoked for one wallet of a vendor. Its id is key().
+type vendorWallet struct {
+	V       int    `json:"v"`
+	Webhook string `json:"webhook"`
+	Wallet  string `json:"wallet"`
+	// Revoked has the time of the youngest revocation of each share set, for ever;
+	// "" stands for all of them.
+	Revoked map[string]time.Time `json:"revoked,omitempty"`
+	// Sets has what was delivered last for each share set; "" is one without a name.
+	Sets map[string]material `json:"sets,omitempty"`
+}
+
+func (w *vendorWallet) key() string { return walletKey(w.Webhook, w.Wallet) }
+
+// walletKey names the wallet of a webhook. A webhook has one organization and one
+// environment; neither part can hold a slash.
+func walletKey(webhook, wallet string) string { return webhook + "/" + wallet }
+
+// clone may be changed; w may not.
+func (w *vendorWallet) clone() *vendorWallet {
+	c := *w
+	c.Revoked, c.Sets = maps.Clone(w.Revoked), maps.Clone(w.Sets)
+	if c.Revoked == nil {
+		c.Revoked = map[string]time.Time{}
+	}
+	if c.Sets == nil {
+		c.Sets = map[string]material{}
+	}
+	return &c
+}
+
+// Status of what was delivered.
+type Status string
+
+// The two of this build. Nothing is bound to a wallet here yet.
+const (
+	Pending Status = "pending" // share and API key are sealed and wait
+	Revoked Status = "revoked" // they are destroyed
+)
+
+// material is what one created event brought. Share and API key are the records
+// of types vault.TypeVendorShare and vault.TypeVendorAPIKey under its ID.
+type material struct {
+	ID      string    `json:"id"`
+	Status  Status    `json:"status"`
+	Chain   string    `json:"chain"`
+	Address string    `json:"address,omitempty"`
+	User    string    `json:"user,omitempty"`
+	Event   string    `json:"event"`
+	At      time.Time `json:"at"` // the event's own timestamp
+	TakenAt time.Time `json:"taken_at"`
+}
+
+// vendorEvent is a record of type vault.TypeVendorEvent. It remembers an event for
+// ever, and under the id of its message that there was one.
+type vendorEvent struct {
+	V       int       `json:"v"`
+	TakenAt time.Time `json:"taken_at"`
+	// Outcomes are those that were journaled; see Service.take.
+	Outcomes []Outcome `json:"outcomes"`
+}
+
+func (e *vendorEvent) had(o Outcome) bool { return e != nil && slices.Contains(e.Outcomes, o) }
+
+func encodeRecord(v any) ([]byte, error) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return nil, fmt.Errorf("encoding record: %w", err)
+	}
+	return b, nil
+}
+
+// decodeRecord refuses unknown members, other versions and trailing bytes.
+func decodeRecord[T any](b []byte) (*T, error) {
+	var head struct {
+		V int `json:"v"`
+	}
+	if err := json.Unmarshal(b, &head); err != nil {
+		return nil, fmt.Errorf("decoding record: %w", err)
+	}
+	if head.V != recordVersion {
+		return nil, fmt.Errorf("decoding record: version %d is not %d", head.V, recordVersion)
+	}
+	out := new(T)
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(out); err != nil {
+		return nil, fmt.Errorf("decoding record: %w", err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("decoding record: bytes after the object")
+	}
+	return out, nil
+}
