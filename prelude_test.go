@@ -54,7 +54,9 @@ func TestPrelude(t *testing.T) {
 		apt     string // all that apt-get was asked, "" for nothing
 	}{
 		{"nothing lacks", "run", map[string]string{"go": goodGo, "gcc": present, "softhsm2-util": present}, true, "", ""},
-		{"newest node", "test", map[string]string{"go": goodGo, "gcc": present, "softhsm2-util": present, "node": "echo v20.18.0", "npm": present}, true, "", ""},
+		{"newest node", "test", map[string]string{"go": goodGo, "gcc": present, "softhsm2-util": present, "node": "echo v20.18.0", "npm": present, "python3": present, "protoc": present}, true, "", ""},
+		{"no Python parts", "test", map[string]string{"go": goodGo, "gcc": present, "softhsm2-util": present, "node": "echo v20.18.0", "npm": present, "python3": "exit 1", "apt-get": apt, "id": root}, true, "lacks:\n  grpc, protobuf",
+			"update -q\ninstall -q -y --no-install-recommends python3-grpcio python3-protobuf python3-cryptography protobuf-compiler libprotobuf-dev\n"},
 		{"a fresh machine", "run", map[string]string{"go": goodGo, "apt-get": apt, "id": root}, true, "this machine lacks:\n  gcc",
 			"update -q\ninstall -q -y --no-install-recommends gcc libc6-dev softhsm2\n"},
 		{"as a user", "run", map[string]string{"go": goodGo, "gcc": present, "apt-get": apt, "id": mortal, "sudo": sudo}, true, "now running: sudo apt-get install --no-install-recommends softhsm2",
@@ -63,7 +65,7 @@ func TestPrelude(t *testing.T) {
 		{"not a Debian", "run", map[string]string{"go": goodGo, "id": root}, false, "install by hand what Debian calls gcc libc6-dev softhsm2", ""},
 		{"no Go", "run", map[string]string{}, false, "go is missing", ""},
 		{"an old Go", "run", map[string]string{"go": "echo go1.19.8"}, false, "go1.19.8 is too old", ""},
-		{"an old node", "test", map[string]string{"go": goodGo, "gcc": present, "softhsm2-util": present, "node": "echo v18.20.4", "npm": `echo "npm $*" >>LOG`}, true, "node v18.20.4 is too old",
+		{"an old node", "test", map[string]string{"go": goodGo, "gcc": present, "softhsm2-util": present, "node": "echo v18.20.4", "npm": `echo "npm $*" >>LOG`, "python3": present, "protoc": present}, true, "node v18.20.4 is too old",
 			"npm install --prefix bin/node --no-save --no-audit --no-fund node-linux-" + map[string]string{"amd64": "x64", "arm64": "arm64"}[runtime.GOARCH] + "@22.23.3\n"},
 		{"apt-get fails", "run", map[string]string{"go": goodGo, "gcc": present, "apt-get": "echo E: no network >&2; exit 100", "id": root}, false, "E: no network", ""},
 		{"a target it doesn't know", "all", map[string]string{}, false, "usage", ""},
@@ -75,8 +77,8 @@ func TestPrelude(t *testing.T) {
 				t.Fatal(err)
 			}
 			cmd := exec.Command(script, tc.target)
-			cmd.Dir = t.TempDir() // without a bin/ of its own
-			cmd.Env = []string{"PATH=" + path}
+			cmd.Dir = t.TempDir()                                // without a bin/ of its own
+			cmd.Env = []string{"PATH=" + path, "PYTHON=python3"} // not /usr/bin/python3, which may be there
 			out, err := cmd.CombinedOutput()
 			if (err == nil) != tc.ok || !strings.Contains(string(out), tc.says) {
 				t.Errorf("error %v, want ok %v and %q in:\n%s", err, tc.ok, tc.says, out)

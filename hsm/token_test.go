@@ -137,7 +137,7 @@ func TestModuleRefused(t *testing.T) {
 		want         error
 		words        string
 	}{
-		{"missing", filepath.Join(dir, "missing.so"), seal.ErrUnavailable, "does not exist; hint"},
+		{"missing", filepath.Join(dir, "missing.so"), seal.ErrUnavailable, "does not exist: sealing device unavailable; hint"},
 		{"a directory", dir, seal.ErrPolicy, "not a regular file"},
 		{"text", file("text.so", []byte("#!/bin/sh\n"), 0o755), seal.ErrUnavailable, "not an ELF shared object"},
 		{"32 bits", file("small.so", small, 0o755), seal.ErrUnavailable, "wrong ELF class"},

@@ -41,6 +41,10 @@ func TestGoldenJournal(t *testing.T) {
 	}
 	want := Report{
 		StoreID: r.StoreID, ApplianceID: "appliance-1", Entries: 9, First: testStart, Last: testStart, Checkpoints: 1,
+		Head: [32]byte{
+			19, 241, 117, 152, 10, 111, 60, 243, 244, 74, 50, 64, 56, 173, 211, 18,
+			38, 107, 74, 74, 181, 187, 65, 227, 134, 45, 146, 193, 66, 237, 192, 215,
+		},
 		Covered: 6, FirstUnsigned: 8, Unsigned: 2, CheckpointKey: r.CheckpointKey, KeyFromGenesis: true,
 	}
 	if r != want {

@@ -4,7 +4,9 @@
 #
 #   run    what building and `make demo` need: a C compiler for the PKCS#11
 #          binding, a SoftHSM token
-#   test   that, and node with npm: other people's libraries check our signatures
+#   test   that, node with npm (other people's libraries check our signatures),
+#          and what the example in Python and both examples' messages need; a
+#          Python other than Debian's own is named by PYTHON
 #
 # Refuses to guess: without apt-get it prints what to install and fails. Go
 # itself is never installed here, and nothing that is present is upgraded.
@@ -46,6 +48,10 @@ command -v softhsm2-util >/dev/null ||
 if [ "$1" = test ]; then
 	command -v node >/dev/null || lacks "node (runs the libraries that check our signatures)" nodejs
 	command -v npm >/dev/null || lacks "npm (fetches them, from the lock file)" npm
+	"${PYTHON:-/usr/bin/python3}" -c 'import grpc, google.protobuf, cryptography' >/dev/null 2>&1 ||
+		lacks "grpc, protobuf and cryptography for Python (examples/python)" python3-grpcio python3-protobuf python3-cryptography
+	protoc -o /dev/null google/protobuf/timestamp.proto >/dev/null 2>&1 ||
+		lacks "protoc and its own messages (both examples)" protobuf-compiler libprotobuf-dev
 fi
 
 if [ -n "$packages" ]; then

@@ -59,7 +59,7 @@ type Limits struct {
 	Deadline time.Duration
 	// MaxDeadline bounds a call's own deadline; 30 s.
 	MaxDeadline time.Duration
-	// CallsPerSecond of one uid on both sockets, after a burst of CallBurst; 1000 and 2000.
+	// CallsPerSecond of one uid on both sockets, after a burst of CallBurst; 5000 and 10000.
 	CallsPerSecond float64
 	CallBurst      int
 	// Stop is how long a graceful stop waits for calls under way; 20 s.
@@ -76,8 +76,8 @@ func (l Limits) withDefaults() Limits {
 	set(&l.Idle, 10*time.Minute)
 	set(&l.Deadline, 10*time.Second)
 	set(&l.MaxDeadline, 30*time.Second)
-	set(&l.CallsPerSecond, 1000)
-	set(&l.CallBurst, 2000)
+	set(&l.CallsPerSecond, 5000)
+	set(&l.CallBurst, 10000)
 	set(&l.Stop, 20*time.Second)
 	return l
 }

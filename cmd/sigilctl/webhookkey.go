@@ -67,6 +67,9 @@ func withToken(cmd *cobra.Command, use func(context.Context, *hsm.Provider) erro
 	if err != nil {
 		return err
 	}
+	if cfg.Provider.PKCS11 == nil {
+		return fmt.Errorf("opening the sealing device: %w: decryption keys need provider.pkcs11", seal.ErrUnsupported)
+	}
 	p, err := hsm.Open(cmd.Context(), cfg.HSM(nil))
 	if err != nil {
 		return err
