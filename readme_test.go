@@ -52,6 +52,19 @@ func TestREADMESession(t *testing.T) {
 	}
 }
 
+// The caller in README.md is compiled: line for line it is in an example of client.
+func TestREADMECaller(t *testing.T) {
+	caller := fenced(t, string(read(t, "README.md")), "go")
+	if n := strings.Count(caller, "\n"); n > 10 {
+		t.Errorf("the caller has %d lines, at most 10 were promised", n)
+	}
+	const inside = "client/example_test.go"
+	body := "\t" + strings.ReplaceAll(strings.TrimSuffix(caller, "\n"), "\n", "\n\t") + "\n"
+	if !strings.Contains(string(read(t, inside)), " {\n"+body+"}\n") {
+		t.Errorf("%s has no function with this body:\n%s", inside, body)
+	}
+}
+
 // fenced returns the one block of text that begins with ```lang.
 func fenced(t *testing.T, text, lang string) string {
 	t.Helper()

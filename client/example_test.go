@@ -11,29 +11,33 @@ import (
 	"github.com/sigild/sigild/credential"
 )
 
-// An application signs with its wallet API key.
-func ExampleClient_Signing() {
+// sign is the caller that README.md shows.
+func sign(ctx context.Context, key []byte, wallet string, unsigned []byte) ([]byte, error) {
 	c, err := client.Dial("/run/sigild/sigild.sock")
 	if err != nil {
-		log.Fatal(err)
+		return nil, err
 	}
 	defer c.Close()
+	answer, err := c.WithAPIKey(key).Signing().Sign(ctx, &sigilv1.SignRequest{
+		RequestId: "payout-4711", WalletId: wallet,
+		Payload: &sigilv1.SignRequest_EvmTransaction{EvmTransaction: unsigned},
+	})
+	return answer.GetSignedTransaction(), err
+}
+
+// An application signs with its wallet API key.
+func ExampleClient_WithAPIKey() {
 	key, err := os.ReadFile("/run/credentials/bot.service/wallet-api-key")
 	if err != nil {
 		log.Fatal(err)
 	}
-	answer, err := c.WithAPIKey(key).Signing().Sign(context.Background(), &sigilv1.SignRequest{
-		RequestId: "payout-4711",
-		WalletId:  "wal_aaaaaaaaaaaaaaaaaaaaaaaaaa",
-		Payload:   &sigilv1.SignRequest_EvmTransaction{EvmTransaction: []byte{0x02}},
-	})
+	unsigned := []byte{0x02} // and the rest of an EIP-1559 transaction
+	signed, err := sign(context.Background(), key, "wal_aaaaaaaaaaaaaaaaaaaaaaaaaa", unsigned)
 	switch client.Reason(err) {
-	case "":
-		fmt.Printf("%x\n", answer.GetSignedTransaction())
 	case "LIMIT_EXCEEDED":
 		fmt.Println("again in", client.RetryAfter(err))
 	default:
-		log.Fatal(err)
+		fmt.Printf("%x %v\n", signed, err)
 	}
 }
 

@@ -3,12 +3,9 @@ package delegation
 import (
 	"context"
 	"encoding/hex"
-	"encoding/json"
-	"fmt"
 
 	"github.com/sigild/sigild/credential"
 	"github.com/sigild/sigild/journal"
-	"github.com/sigild/sigild/refusal"
 	"github.com/sigild/sigild/vault"
 )
 
@@ -27,53 +24,35 @@ type Actor struct {
 	Credentials []credential.PublicKey
 }
 
-// act runs one administrative act:
-//
-//   - authorize is checked first, also when the answer is already stored;
-//   - the same request id with the same bytes returns the stored answer, with
-//     other bytes it is refused;
-//   - do, the journal entry and the answer are one transaction, alone in it.
-//
-// T must encode as JSON and hold no secret: it is kept in the journal.
-func act[T any](ctx context.Context, s *Service, a Actor, org, requestID string, authorize func() error, do func(tx *vault.Tx, e *journal.Entry) (T, error)) (T, error) {
-	var answer T
-	if err := CheckRequestID(requestID); err != nil {
-		return answer, err
+// Entry is the journal entry of an act of this actor, to be filled in.
+func (a Actor) Entry(org, requestID string) journal.Entry {
+	e := journal.Entry{
+		Kind: journal.KindAct, Method: a.Method, Organization: org,
+		RequestID: requestID, RequestHash: hex.EncodeToString(a.RequestHash[:]), Caller: &a.Caller,
 	}
-	hash := hex.EncodeToString(a.RequestHash[:])
-	err := s.vault.UpdateAlone(ctx, func(tx *vault.Tx) error {
-		if err := authorize(); err != nil {
-			return err
-		}
-		if prior, ok := s.journal.At(tx).Request(org, requestID); ok {
-			if prior.RequestHash != hash || prior.Method != a.Method {
-				return refusal.New(refusal.RequestIDReused, "this request_id was used for something else")
-			}
-			if err := json.Unmarshal(prior.Answer, &answer); err != nil {
-				return fmt.Errorf("reading the stored answer: %w", err)
-			}
-			return nil
-		}
-		e := journal.Entry{
-			Kind: journal.KindAct, Method: a.Method, Organization: org,
-			RequestID: requestID, RequestHash: hash, Caller: &a.Caller,
-		}
-		for _, c := range a.Credentials {
-			e.Credentials = append(e.Credentials, c.ID())
-		}
-		var err error
-		if answer, err = do(tx, &e); err != nil {
-			return err
-		}
-		if e.Answer, err = json.Marshal(answer); err != nil {
-			return fmt.Errorf("encoding the answer: %w", err)
-		}
-		_, err = s.journal.Append(tx, e)
-		return err
-	})
-	if err != nil {
-		var none T
-		return none, err
+	for _, c := range a.Credentials {
+		e.Credentials = append(e.Credentials, c.ID())
 	}
-	return answer, nil
+	return e
 }
+
+// act is [journal.Act] for an actor.
+func act[T any](ctx context.Context, s *Service, a Actor, org, requestID string, authorize func() error, do func(tx *vault.Tx, e *journal.Entry) (T, error)) (T, error) {
+	return journal.Act(ctx, s.journal, a.Entry(org, requestID), authorize, do)
+}
+
+// Acting is an actor together with what this appliance lets it do, for the rooms
+// beside delegation that have acts of their own.
+type Acting struct {
+	Actor
+	s *Service
+}
+
+// Acting binds an actor of a call to the service's records.
+func (s *Service) Acting(a Actor) Acting { return Acting{a, s} }
+
+// Root demands the organization's root quorum.
+func (a Acting) Root(org string) error { return a.s.root(a.Actor, org) }
+
+// Member demands the stamp of any root member or end user of the organization.
+func (a Acting) Member(org string) error { return a.s.member(a.Actor, org) }

@@ -67,6 +67,9 @@ func loadBook(ctx context.Context, v *vault.Vault) (*book, error) {
 	if err := load(ctx, v, vault.TypeDelegation, func(id string, d *delegationRecord) { b.delegations[id] = d }); err != nil {
 		return nil, err
 	}
+	if err := b.check(); err != nil {
+		return nil, err
+	}
 	for id, d := range b.delegations {
 		st, err := b.standing(d)
 		if err != nil {
@@ -77,6 +80,39 @@ func loadBook(ctx context.Context, v *vault.Vault) (*book, error) {
 		}
 	}
 	return b, nil
+}
+
+// check refuses a record under another's id, and one that names what isn't there.
+func (b *book) check() error {
+	var bad error
+	look := func(id, own string, ok bool) {
+		if bad == nil && (id != own || !ok) {
+			bad = fmt.Errorf("record %s: it says it is %q, or names another that is missing", id, own)
+		}
+	}
+	for id, o := range b.organizations {
+		look(id, o.ID, true)
+	}
+	for id, u := range b.users {
+		look(id, u.ID, b.organizations[u.Organization] != nil)
+	}
+	for id, k := range b.keys {
+		look(id, k.ID, b.users[k.Owner] != nil)
+	}
+	for id, w := range b.wallets {
+		look(id, w.ID, b.keys[w.Key] != nil && b.users[w.Owner] != nil)
+	}
+	for id, d := range b.delegations {
+		look(id, d.ID, b.wallets[d.Wallet] != nil && b.users[d.Owner] != nil && b.users[d.DelegatedUser] != nil &&
+			(d.APIKey == "" || b.apiKeys[d.APIKey] != nil))
+	}
+	for id, k := range b.apiKeys {
+		look(id, k.ID, b.delegations[k.Delegation] != nil)
+	}
+	for id, c := range b.ceremonies {
+		look(id, c.ID, b.delegations[c.Target] != nil || b.wallets[c.Target] != nil)
+	}
+	return bad
 }
 
 // load decodes all records of one type.

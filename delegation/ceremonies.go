@@ -51,16 +51,18 @@ type ceremonyWork func(ctx context.Context, keep func([]*mpc.Share)) (func(tx *v
 // put on disk together with the ceremony's end; when it fails, undo puts the
 // failure on disk instead. Call it after the commit of the act.
 func (s *Service) startCeremony(c *ceremonyRecord, work ceremonyWork, undo func(tx *vault.Tx) error) {
-	s.running.Add(1)
+	if !s.begin() {
+		return // stays "running" on disk; the next start marks it failed
+	}
+	s.progress.set(c.ID, "waiting for another ceremony", 0, 0)
 	go func() {
 		defer s.running.Done()
 		defer s.progress.drop(c.ID)
-		s.progress.set(c.ID, "waiting for another ceremony", 0, 0)
 		select {
 		case s.ceremonySlot <- struct{}{}:
 			defer func() { <-s.ceremonySlot }()
 		case <-s.stop.Done():
-			return // stays "running" on disk; the next start marks it failed
+			return // likewise
 		}
 		ctx, cancel := context.WithTimeout(s.stop, s.cfg.CeremonyTimeout)
 		defer cancel()
@@ -79,23 +81,35 @@ func (s *Service) startCeremony(c *ceremonyRecord, work ceremonyWork, undo func(
 			s.log.Info("ceremony done", "ceremony", c.ID, "kind", c.Kind, "target", c.Target, "took", s.now().Sub(start))
 			return
 		}
-		s.log.Error("ceremony failed", "ceremony", c.ID, "kind", c.Kind, "target", c.Target, "error", err)
 		if s.stop.Err() != nil {
+			s.log.Warn("ceremony interrupted", "ceremony", c.ID, "kind", c.Kind, "target", c.Target)
 			return
 		}
+		s.log.Error("ceremony failed", "ceremony", c.ID, "kind", c.Kind, "target", c.Target, "error", err)
 		failed := func(tx *vault.Tx, e *journal.Entry) error { return undo(tx) }
-		if err := s.endCeremony(s.stop, c, statusFailed, reasonForPeople(ctx, err), failed); err != nil {
+		if err := s.endCeremony(s.stop, c, statusFailed, reasonForPeople(ctx), failed); err != nil {
 			s.log.Error("recording a failed ceremony", "ceremony", c.ID, "error", err)
 		}
 	}()
 }
 
-// reasonForPeople says what a member may know of a failure.
-func reasonForPeople(ctx context.Context, err error) string {
+// begin counts one ceremony, unless Close was called.
+func (s *Service) begin() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	s.running.Add(1)
+	return true
+}
+
+// reasonForPeople says what a member may know of a failure. The error's own text
+// is for the log: it may name parties' internals.
+func reasonForPeople(ctx context.Context) string {
 	if ctx.Err() != nil {
 		return "the ceremony did not end in time"
 	}
-	_ = err // its text is in the log; it may name parties' internals
 	return "the ceremony failed; the appliance's log has the cause"
 }
 

@@ -56,6 +56,9 @@ type Service struct {
 	ceremonySlot chan struct{}
 	// running counts ceremony goroutines; Close waits for them.
 	running sync.WaitGroup
+	// mu guards closed: no ceremony begins any more.
+	mu     sync.Mutex
+	closed bool
 	// stop ends ceremonies at Close.
 	stop       context.Context
 	stopCancel context.CancelFunc
@@ -98,6 +101,9 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 // Close ends running ceremonies and waits for them. What they had made is
 // dropped; the next start marks them failed.
 func (s *Service) Close() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
 	s.stopCancel()
 	s.running.Wait()
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"strings"
 
+	"github.com/sigild/sigild/journal"
 	"github.com/sigild/sigild/refusal"
 )
 
@@ -27,17 +28,5 @@ func checkName(field, name string) error {
 	return nil
 }
 
-// CheckRequestID holds a caller's request id to 1 to 64 characters of [A-Za-z0-9_-].
-func CheckRequestID(id string) error {
-	if len(id) == 0 || len(id) > 64 {
-		return refusal.New(refusal.RequestInvalid, "request_id must have 1 to 64 characters").With("field", "request_id")
-	}
-	for _, c := range []byte(id) {
-		switch {
-		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '_', c == '-':
-		default:
-			return refusal.New(refusal.RequestInvalid, "request_id may hold letters, digits, _ and - only").With("field", "request_id")
-		}
-	}
-	return nil
-}
+// CheckRequestID is [journal.CheckRequestID].
+func CheckRequestID(id string) error { return journal.CheckRequestID(id) }

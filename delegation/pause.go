@@ -57,7 +57,7 @@ func (s *Service) Pause(ctx context.Context, a Actor, n NewPause) (Pause, error)
 	}
 	made, err := act(ctx, s, a, n.Scope.Organization, n.RequestID, authorize, func(tx *vault.Tx, e *journal.Entry) (Pause, error) {
 		p := &Pause{Level: level, Since: s.now().UTC(), Reason: n.Reason}
-		if have := s.paused(n.Scope); have != nil && rank(have.Level) >= rank(level) {
+		if have := s.Paused(n.Scope); have != nil && rank(have.Level) >= rank(level) {
 			p = have
 		}
 		e.Wallet, e.Reason = n.Scope.Wallet, n.Reason
@@ -138,8 +138,8 @@ func (s *Service) mayResume(a Actor, scope Scope) error {
 	return s.root(a, scope.Organization)
 }
 
-// paused is the pause of exactly this scope, nil for none.
-func (s *Service) paused(scope Scope) *Pause {
+// Paused is the pause of exactly this scope, which must exist; nil for none.
+func (s *Service) Paused(scope Scope) *Pause {
 	s.book.mu.RLock()
 	defer s.book.mu.RUnlock()
 	switch {

@@ -72,6 +72,9 @@ func (s *PreParamStore) Take(ctx context.Context) ([]byte, error) {
 	})
 	if err != nil {
 		clear(out)
+		s.mu.Lock() // still there, or never to be had: others go first
+		s.ids = append(s.ids, id)
+		s.mu.Unlock()
 		return nil, fmt.Errorf("taking pre-parameters: %w", err)
 	}
 	return out, nil

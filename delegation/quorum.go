@@ -36,13 +36,22 @@ func (s *Service) operators(a Actor) error {
 	return nil
 }
 
+// inside refuses an actor whose stamps name another organization, as if the one
+// that is asked for did not exist.
+func (s *Service) inside(a Actor, org string) (*organization, error) {
+	if a.Organization != org {
+		org = "" // no organization has this id
+	}
+	return s.book.organization(org)
+}
+
 // root demands the organization's root quorum.
 func (s *Service) root(a Actor, org string) error {
-	o, err := s.book.organization(org)
+	o, err := s.inside(a, org)
 	if err != nil {
 		return err
 	}
-	if n := matching(o.Root, a); a.Organization != org || n < o.Quorum {
+	if n := matching(o.Root, a); n < o.Quorum {
 		return quorumMissing("root members", n, o.Quorum)
 	}
 	return nil
@@ -50,21 +59,36 @@ func (s *Service) root(a Actor, org string) error {
 
 // owner demands one credential of the end user who owns the subject.
 func (s *Service) owner(a Actor, org, userID string) error {
+	if _, err := s.inside(a, org); err != nil {
+		return err
+	}
 	u, err := s.book.user(org, userID)
 	if err != nil {
 		return err
 	}
-	if a.Organization != org || u.Kind != EndUser || matching(u.Credentials, a) == 0 {
+	if u.Kind != EndUser || matching(u.Credentials, a) == 0 {
 		return quorumMissing("owner", 0, 1)
 	}
 	return nil
 }
 
+// ownWallet finds a wallet for its owner.
+func (s *Service) ownWallet(a Actor, org, id string) (*wallet, error) {
+	if _, err := s.inside(a, org); err != nil {
+		return nil, err
+	}
+	w, _, err := s.book.wallet(org, id)
+	if err != nil {
+		return nil, err
+	}
+	return w, s.owner(a, org, w.Owner)
+}
+
 // member demands any root member's or end user's stamp: enough to look.
 func (s *Service) member(a Actor, org string) error {
-	o, err := s.book.organization(org)
-	if err != nil || a.Organization != org {
-		return refusal.New(refusal.NotFound, "no such organization")
+	o, err := s.inside(a, org)
+	if err != nil {
+		return err
 	}
 	if matching(o.Root, a) > 0 {
 		return nil
@@ -72,7 +96,7 @@ func (s *Service) member(a Actor, org string) error {
 	s.book.mu.RLock()
 	defer s.book.mu.RUnlock()
 	for _, u := range s.book.users {
-		if u.Organization == org && matching(u.Credentials, a) > 0 {
+		if u.Organization == org && u.Kind == EndUser && matching(u.Credentials, a) > 0 {
 			return nil
 		}
 	}

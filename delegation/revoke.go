@@ -28,6 +28,9 @@ type DelegationRevoked struct {
 // secure_delete overwrites it, older copies of the file keep it (docs/attacksurface.md).
 func (s *Service) RevokeDelegation(ctx context.Context, a Actor, requestID, org, id string) (Delegation, error) {
 	authorize := func() error {
+		if _, err := s.inside(a, org); err != nil {
+			return err
+		}
 		d, err := s.book.delegation(org, id)
 		if err != nil {
 			return err
@@ -58,7 +61,7 @@ func (s *Service) RevokeDelegation(ctx context.Context, a Actor, requestID, org,
 			}
 		}
 		if d.APIKey != "" {
-			if err := tx.Delete(vault.TypeAPIKey, d.APIKey); err != nil {
+			if err := tx.Delete(vault.TypeAPIKey, d.APIKey); err != nil && !errors.Is(err, vault.ErrNotFound) {
 				return DelegationRevoked{}, fmt.Errorf("destroying the API key verifier: %w", err)
 			}
 		}

@@ -22,11 +22,8 @@ type ShareOut struct {
 // FetchShare returns the owner's encrypted share. It may be asked for again until
 // it is confirmed; it needs the owner's stamp.
 func (s *Service) FetchShare(ctx context.Context, a Actor, org, walletID string) (ShareOut, error) {
-	w, _, err := s.book.wallet(org, walletID)
+	w, err := s.ownWallet(a, org, walletID)
 	if err != nil {
-		return ShareOut{}, err
-	}
-	if err := s.owner(a, org, w.Owner); err != nil {
 		return ShareOut{}, err
 	}
 	out := new(outbox)
@@ -61,11 +58,8 @@ func (s *Service) ConfirmShare(ctx context.Context, a Actor, n NewReceipt) (Wall
 		return Wallet{}, refusal.New(refusal.RequestInvalid, "ciphertext_sha256 must have 32 bytes").With("field", "ciphertext_sha256")
 	}
 	authorize := func() error {
-		w, _, err := s.book.wallet(n.Organization, n.Wallet)
-		if err != nil {
-			return err
-		}
-		return s.owner(a, n.Organization, w.Owner)
+		_, err := s.ownWallet(a, n.Organization, n.Wallet)
+		return err
 	}
 	_, err := act(ctx, s, a, n.Organization, n.RequestID, authorize, func(tx *vault.Tx, e *journal.Entry) (ShareConfirmed, error) {
 		w, _, err := s.book.wallet(n.Organization, n.Wallet)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sigild/sigild/refusal"
+	"github.com/sigild/sigild/seal"
 	"github.com/sigild/sigild/vault"
 )
 
@@ -109,5 +110,16 @@ func TestWalletWithTooManyShareSets(t *testing.T) {
 	h.want(e, revoked("ev-3", "w1", "another", 2), Stored)
 	if got := h.book.wallet(e.id, "w1").Sets["mine"].Status; got != Revoked {
 		t.Errorf("the set is %s, want it ended by a revocation that found no room", got)
+	}
+}
+
+// A store that moved to another device can't open what was encrypted to the old one.
+func TestKeyInAnotherDevice(t *testing.T) {
+	h := newHouse(t)
+	e := h.register(testOrg, testEnv, testSecret)
+	created := body(t, e.created(t, "ev-1", "w1", "", 1))
+	h.Service.cfg.DeviceID = "pkcs11:elsewhere"
+	if got, err := h.send(e, created); !errors.Is(err, seal.ErrUnavailable) || refusal.Is(err, refusal.DeliveryInvalid) {
+		t.Errorf("got %q, %v, want ErrUnavailable", got, err)
 	}
 }

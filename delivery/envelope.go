@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/sigild/sigild/seal"
@@ -104,6 +105,7 @@ func (s *Service) lend(ctx context.Context, hook *webhook, e envelope, use func(
 	var trouble error
 	for _, k := range hook.Keys {
 		if k.Provider != s.cfg.DeviceID {
+			trouble = fmt.Errorf("%w: decryption key %s is in %s", seal.ErrUnavailable, k.Ref, k.Provider)
 			continue
 		}
 		err := s.cfg.Device.DecryptOAEPSHA256(ctx, k.Ref, e.ek, func(content []byte) (err error) {

@@ -18,6 +18,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -464,10 +465,10 @@ func (h *house) signLater(g *grant, id string, payload []byte) <-chan answer {
 	return c
 }
 
-// gate stops the first signature that passes it, until open is called.
+// gate stops the first signature that comes, until open is called; others pass.
 type gate struct {
+	taken           atomic.Bool
 	reached, opened chan struct{}
-	once            sync.Once
 	open            func()
 }
 
@@ -479,10 +480,10 @@ func newGate(t testing.TB) *gate {
 }
 
 func (g *gate) pass() {
-	g.once.Do(func() {
+	if g.taken.CompareAndSwap(false, true) {
 		close(g.reached)
 		<-g.opened
-	})
+	}
 }
 
 // logBuffer is what the rooms logged.

@@ -14,6 +14,7 @@ var issues = []issue{
 		".", "api", "chains", "client", "cmd", "credential", "delegation", "demo", "hsm", "internal", "journal",
 		"mpc", "oracles", "policy", "refusal", "seal", "server", "signing", "vault",
 	}},
+	{name: "A2", minutes: 4, rooms: []string{"tpm", "internal/testtpm", "systemd", "packaging", "delivery", "examples"}},
 }
 
 type issue struct {
