@@ -41,6 +41,7 @@ build: prelude-run
 
 # The sealing device of the demo: hsm (SoftHSM) or tpm (swtpm).
 SEAL ?= hsm
+export SEAL
 
 .PHONY: demo
 demo: build

@@ -45,7 +45,11 @@ printf '#include <stdlib.h>\n' | "${CC:-gcc}" -E - >/dev/null 2>&1 ||
 	lacks "gcc and the C headers (the PKCS#11 binding is C)" gcc libc6-dev
 command -v softhsm2-util >/dev/null ||
 	lacks "softhsm2 (a PKCS#11 token in software, for the demo and the tests)" softhsm2
+if [ "$1" = test ] || [ "${SEAL-hsm}" = tpm ]; then
+	command -v swtpm >/dev/null || lacks "swtpm (a TPM 2.0 in software)" swtpm
+fi
 if [ "$1" = test ]; then
+	command -v pkcs11-tool >/dev/null || lacks "pkcs11-tool (makes keys that must be refused)" opensc
 	command -v node >/dev/null || lacks "node (runs the libraries that check our signatures)" nodejs
 	command -v npm >/dev/null || lacks "npm (fetches them, from the lock file)" npm
 	"${PYTHON:-/usr/bin/python3}" -c 'import grpc, google.protobuf, cryptography' >/dev/null 2>&1 ||
