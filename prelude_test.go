@@ -48,8 +48,9 @@ func TestPrelude(t *testing.T) {
 	)
 	// ready is a machine that lacks nothing of `make test`, but for what differs.
 	ready := func(differs map[string]string) map[string]string {
-		m := map[string]string{"go": goodGo, "gcc": present, "softhsm2-util": present, "swtpm": present, "pkcs11-tool": present,
-			"node": "echo v20.18.0", "npm": present, "python3": present, "protoc": present, "apt-get": apt, "id": root}
+		m := map[string]string{"go": goodGo, "gcc": present, "softhsm2-util": present, "swtpm": present, "swtpm_ioctl": present, "tpm2_getcap": present, "pkcs11-tool": present,
+			"node": "echo v20.18.0", "npm": present, "python3": present, "protoc": present, "apt-get": apt, "id": root,
+			"systemd-nspawn": present, "mmdebstrap": present, "lintian": present, "rpm": present, "man": present, "ssh-keygen": present}
 		maps.Copy(m, differs)
 		maps.DeleteFunc(m, func(_, body string) bool { return body == "" })
 		return m
@@ -64,8 +65,10 @@ func TestPrelude(t *testing.T) {
 	}{
 		{"nothing lacks", "run", map[string]string{"go": goodGo, "gcc": present, "softhsm2-util": present}, true, "", ""},
 		{"newest node", "test", ready(nil), true, "", ""},
-		{"no TPM", "test", ready(map[string]string{"swtpm": "", "pkcs11-tool": ""}), true, "lacks:\n  swtpm",
-			"update -q\ninstall -q -y --no-install-recommends swtpm opensc\n"},
+		{"no container", "test", ready(map[string]string{"systemd-nspawn": "", "mmdebstrap": "", "lintian": "", "rpm": "", "man": "", "ssh-keygen": ""}), true, "lacks:\n  systemd-nspawn",
+			"update -q\ninstall -q -y --no-install-recommends systemd-container mmdebstrap lintian rpm man-db openssh-client\n"},
+		{"no TPM", "test", ready(map[string]string{"swtpm": "", "swtpm_ioctl": "", "tpm2_getcap": "", "pkcs11-tool": ""}), true, "lacks:\n  swtpm",
+			"update -q\ninstall -q -y --no-install-recommends swtpm swtpm-tools tpm2-tools opensc\n"},
 		{"no Python parts", "test", ready(map[string]string{"python3": "exit 1", "protoc": ""}), true, "lacks:\n  grpc, protobuf",
 			"update -q\ninstall -q -y --no-install-recommends python3-grpcio python3-protobuf python3-cryptography protobuf-compiler libprotobuf-dev\n"},
 		{"a fresh machine", "run", map[string]string{"go": goodGo, "apt-get": apt, "id": root}, true, "this machine lacks:\n  gcc",

@@ -5,6 +5,7 @@
 #   run    what building and `make demo` need: a C compiler for the PKCS#11
 #          binding, a SoftHSM token
 #   test   that, node with npm (other people's libraries check our signatures),
+#          what packages are looked at with (systemd in a container, lintian, rpm),
 #          and what the example in Python and both examples' messages need; a
 #          Python other than Debian's own is named by PYTHON
 #
@@ -49,9 +50,17 @@ if [ "$1" = test ] || [ "${SEAL-hsm}" = tpm ]; then
 	command -v swtpm >/dev/null || lacks "swtpm (a TPM 2.0 in software)" swtpm
 fi
 if [ "$1" = test ]; then
+	command -v swtpm_ioctl >/dev/null || lacks "swtpm_ioctl (resets that TPM)" swtpm-tools
+	command -v tpm2_getcap >/dev/null || lacks "tpm2-tools (check what we make in a TPM)" tpm2-tools
 	command -v pkcs11-tool >/dev/null || lacks "pkcs11-tool (makes keys that must be refused)" opensc
 	command -v node >/dev/null || lacks "node (runs the libraries that check our signatures)" nodejs
 	command -v npm >/dev/null || lacks "npm (fetches them, from the lock file)" npm
+	command -v systemd-nspawn >/dev/null || lacks "systemd-nspawn (runs a Debian with a real systemd for the tests)" systemd-container
+	command -v mmdebstrap >/dev/null || lacks "mmdebstrap (makes that Debian, once)" mmdebstrap
+	command -v lintian >/dev/null || lacks "lintian (reads the .deb as Debian would)" lintian
+	command -v rpm >/dev/null || lacks "rpm (lists the .rpm)" rpm
+	command -v man >/dev/null || lacks "man (shows the manual pages)" man-db
+	command -v ssh-keygen >/dev/null || lacks "ssh-keygen (signs and verifies the bundle)" openssh-client
 	"${PYTHON:-/usr/bin/python3}" -c 'import grpc, google.protobuf, cryptography' >/dev/null 2>&1 ||
 		lacks "grpc, protobuf and cryptography for Python (examples/python)" python3-grpcio python3-protobuf python3-cryptography
 	protoc -o /dev/null google/protobuf/timestamp.proto >/dev/null 2>&1 ||

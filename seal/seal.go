@@ -74,8 +74,9 @@ var (
 	ErrTampered = errors.New("sealed blob does not authenticate")
 	// ErrUnavailable: the device or its module doesn't answer. Retrying later may help.
 	ErrUnavailable = errors.New("sealing device unavailable")
-	// ErrAuth: the device refused the PIN. Never retried; latched.
-	ErrAuth = errors.New("sealing device refused the PIN")
+	// ErrAuth: the device refused the PIN, or a TPM the outside secret. A PIN is never
+	// retried and latched; a wrong secret costs nothing.
+	ErrAuth = errors.New("sealing device refused the PIN or secret")
 	// ErrLatched: an earlier wrong PIN is latched; nothing is tried until it is cleared.
 	ErrLatched = errors.New("a wrong PIN is latched")
 	// ErrLocked: the device itself locked the PIN.

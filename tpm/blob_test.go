@@ -51,6 +51,28 @@ func TestChangedBlobs(t *testing.T) {
 	r.opened(t, blob, "x")
 }
 
+// An object that the TPM did seal, but that holds no key of ours.
+func TestObjectOfAnotherSizeIsRefused(t *testing.T) {
+	r := newRig(t)
+	var o object
+	err := r.do(t.Context(), func(turn *turn) error {
+		return r.auth.lend(roleSeal, func(auth []byte) (err error) {
+			o, err = turn.create(auth, make([]byte, sealedLen-1))
+			return err
+		})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	blob, err := closeBox(o, make([]byte, sealedLen-1), r.srk, []byte("x"), []byte("aad"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.refused(t, blob); !errors.Is(err, seal.ErrTampered) || !strings.Contains(err.Error(), "31 bytes") {
+		t.Errorf("unsealing: %v, want ErrTampered and the size", err)
+	}
+}
+
 // A blob of version 1, taken apart by hand: the format is kept for ever.
 func TestBlobFormat(t *testing.T) {
 	const public = "0008000b00000452000000100020" // keyedHash, SHA-256, attributes, no policy, no scheme

@@ -1,17 +1,17 @@
 package tpm
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"io"
 	"net"
-	"os"
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-tpm/tpm2"
-	"golang.org/x/sys/unix"
 
 	"github.com/sigild/sigild/internal/testtpm"
 )
@@ -73,7 +73,9 @@ func busRig(t testing.TB, change ...func(*Config)) (*rig, *bus) {
 // serve passes frames on until either side hangs up.
 func (b *bus) serve(c io.ReadWriteCloser) {
 	defer c.Close()
-	tpm, err := net.Dial("unix", b.tpm.Socket)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	tpm, err := dialSocket(ctx, b.tpm.Socket)
 	if err != nil {
 		return
 	}
@@ -188,50 +190,4 @@ func changing(cc tpm2.TPMCC, f func([]byte) []byte) func(tpm2.TPMCC, []byte) []b
 // refusal is an answer that is nothing but a code.
 func refusal(rc tpm2.TPMRC) []byte {
 	return binary.BigEndian.AppendUint32([]byte{0x80, 0x01, 0, 0, 0, headerLen}, uint32(rc))
-}
-
-// newDevice serves tpm on a character device: a pseudo terminal, raw, whose read
-// gives 0 bytes while there is nothing, as the kernel's TPM device does.
-func newDevice(t testing.TB, tpm *testtpm.TPM) *bus {
-	t.Helper()
-	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	fd := int(master.Fd()) // blocking from here on
-	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
-		t.Fatal(err)
-	}
-	peer, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
-	if errno != 0 {
-		t.Fatal(errno)
-	}
-	slave := os.NewFile(peer, "pts")
-	if err := unix.IoctlSetTermios(int(peer), unix.TCSETS, &unix.Termios{Cflag: unix.CS8 | unix.CREAD | unix.B38400}); err != nil {
-		t.Fatal(err) // all flags off: raw; VMIN and VTIME 0
-	}
-	name, err := os.Readlink("/proc/self/fd/" + itoa(int(peer)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := &bus{tpm: tpm, path: name}
-	var served sync.WaitGroup
-	served.Go(func() { b.serve(pieces{master}) })
-	t.Cleanup(func() {
-		slave.Close() // the last one: the master's read then fails
-		served.Wait()
-	})
-	return b
-}
-
-// pieces writes a few bytes at a time, so that answers come in pieces.
-type pieces struct{ *os.File }
-
-func (p pieces) Write(b []byte) (n int, err error) {
-	for n < len(b) && err == nil {
-		var m int
-		m, err = p.File.Write(b[n:min(n+7, len(b))])
-		n += m
-	}
-	return n, err
 }

@@ -1,6 +1,7 @@
 package tpm
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strings"
@@ -119,6 +120,36 @@ func TestCodesOfCommands(t *testing.T) {
 	}
 }
 
+// An object that does not load is the blob's fault only while the SRK is the
+// pinned one.
+func TestIntegrityErrorUnderAnotherSRK(t *testing.T) {
+	r, b := busRig(t)
+	blob := r.sealed(t, "x")
+	b.set(only(tpm2.TPMCCLoad, func([]byte) []byte { return refusal(0x1df) }),
+		changing(tpm2.TPMCCReadPublic, func(a []byte) []byte { a[headerLen+8] ^= 1; return a }))
+	if err := r.refused(t, blob); !errors.Is(err, seal.ErrNotFound) || errors.Is(err, seal.ErrTampered) || !strings.Contains(err.Error(), "another TPM") {
+		t.Errorf("unsealing: %v, want ErrNotFound", err)
+	}
+	b.set(nil, nil)
+	r.opened(t, blob, "x")
+}
+
+// A list of handles that never ends, or is of another kind, is not believed.
+func TestHandleListsAreChecked(t *testing.T) {
+	r, b := busRig(t)
+	for name, h := range map[string]uint32{"another kind": 0x80000000, "beyond all": 0xffffffff} {
+		list := binary.BigEndian.AppendUint32([]byte{1, 0, 0, 0, 1, 0, 0, 0, 1}, h) // more data, handles, 1
+		b.set(only(tpm2.TPMCCGetCapability, func([]byte) []byte { return refit(append(refusal(0), list...)) }), nil)
+		r.link.drop()
+		r.root = storageKey{}
+		if _, err := r.SignP256(t.Context(), r.keys.Checkpoint, [32]byte{1}); !errors.Is(err, seal.ErrUnavailable) {
+			t.Errorf("%s: %v, want ErrUnavailable", name, err)
+		}
+		b.set(nil, nil)
+	}
+	r.worked(t)
+}
+
 // TPM_RC_FAILURE to everything: the TPM has given up.
 func TestTPMInFailureMode(t *testing.T) {
 	r, b := busRig(t)
@@ -171,8 +202,8 @@ func TestFailuresLeakNothing(t *testing.T) {
 			b.set(only(commands[i/50%len(commands)], func([]byte) []byte { return refusal(rc) }), nil)
 			_ = r.Unseal(t.Context(), r.keys.KEK, blob, []byte("aad"), func([]byte) error { return nil })
 			b.set(nil, nil)
-		case 5: // an answer that is lost or can't be read
-			b.set(nil, changing(commands[i/50%len(commands)], func(a []byte) []byte { return a[:len(a)-1:len(a)-1] }))
+		case 5: // an answer that can't be read
+			b.set(nil, changing(commands[i/50%len(commands)], func(a []byte) []byte { return refit(append(a, 0)) }))
 			_ = r.Health(t.Context())
 			b.set(nil, nil)
 		case 3: // refused before the TPM is asked

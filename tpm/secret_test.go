@@ -160,7 +160,7 @@ func TestBusShowsNoSecret(t *testing.T) {
 			}
 		}
 	}
-	if len(seen) < 4096 || !bytes.Contains(seen, o.private) {
+	if len(seen) < 4096 || !bytes.Contains(seen, o.public) {
 		t.Fatalf("only %d bytes were captured, or not what passed: the test saw nothing", len(seen))
 	}
 

@@ -77,7 +77,7 @@ func (t *turn) primaryRoot() (storageKey, error) {
 		InPublic:      tpm2.New2B(tpm2.ECCSRKTemplate),
 	}.Execute(t)
 	if aboutAuth(err) {
-		return storageKey{}, fmt.Errorf("%w: TPM2_CreatePrimary: %v; hint: the owner hierarchy has a password; make the SRK persistent at %#x with it (tpm2_createprimary -C o -G ecc, tpm2_evictcontrol) and pin its Name",
+		return storageKey{}, fmt.Errorf("%w: TPM2_CreatePrimary: %v; hint: the owner hierarchy has a password; make the TCG's ECC SRK persistent at %#x with it (tpm2_createprimary, tpm2_evictcontrol) and pin its Name",
 			seal.ErrPolicy, err, uint32(persistentSRK))
 	}
 	if err != nil {

@@ -238,7 +238,7 @@ func (l *link) connect(ctx context.Context) error {
 // open is the dial of a real link.
 func (l *link) open(ctx context.Context) (conn, error) {
 	if path, ok := strings.CutPrefix(l.path, emulatorPrefix); ok {
-		c, err := new(net.Dialer).DialContext(ctx, "unix", path)
+		c, err := dialSocket(ctx, path)
 		if err != nil {
 			return nil, fmt.Errorf("connecting to the TPM emulator: %w", err)
 		}
@@ -269,6 +269,24 @@ func (l *link) open(ctx context.Context) (conn, error) {
 		return nil, fmt.Errorf("opening the TPM %s: %w", l.path, err)
 	}
 	return device{f, raw}, nil
+}
+
+// dialSocket connects to an emulator. swtpm lets one client wait behind the one it
+// serves, and Linux answers EAGAIN to the next.
+func dialSocket(ctx context.Context, path string) (net.Conn, error) {
+	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+		c, err := new(net.Dialer).DialContext(ctx, "unix", path)
+		if !errors.Is(err, unix.EAGAIN) {
+			return c, err
+		}
+		wait := time.NewTimer(pause)
+		select {
+		case <-wait.C:
+		case <-ctx.Done():
+			wait.Stop()
+			return nil, fmt.Errorf("%w; hint: an emulator serves one client at a time", err)
+		}
+	}
 }
 
 // drop gives up the connection, and with it all that was loaded: the kernel

@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -22,8 +21,6 @@ import (
 	"github.com/sigild/sigild/internal/testtpm"
 	"github.com/sigild/sigild/seal"
 )
-
-func itoa(n int) string { return strconv.Itoa(n) }
 
 func withTimeout(d time.Duration) func(*Config) {
 	return func(c *Config) { c.CommandTimeout = d }
@@ -268,40 +265,6 @@ func refit(frame []byte) []byte {
 	return frame
 }
 
-// The way to /dev/tpmrm0, over a device with its manners.
-func TestDevice(t *testing.T) {
-	tpm := testtpm.New(t)
-	b := newDevice(t, tpm)
-	r := &rig{cfg: Config{Path: b.path, SecretFile: secretFile(t)}}
-	r.Provider = mustOpen(t, r.cfg)
-	var err error
-	if r.keys, err = r.Provision(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	blob := r.sealed(t, "x")
-	r.worked(t)
-
-	underSignals(t, func() { r.opened(t, blob, "x") })
-	if r.link.gen != 1 {
-		t.Errorf("the connection was lost %d times", r.link.gen-1)
-	}
-
-	// An answer that does not come in time is dropped with its connection. (The
-	// kernel would flush what was loaded; here the SRK of before stays behind.)
-	b.set(nil, changing(tpm2.TPMCCGetRandom, func([]byte) []byte { return nil }))
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	if err := r.Health(ctx); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, seal.ErrUnavailable) {
-		t.Errorf("Health of a device that hangs: %v, want DeadlineExceeded", err)
-	}
-	b.set(nil, nil)
-	r.opened(t, blob, "x")
-	r.worked(t)
-	if r.link.gen != 2 {
-		t.Errorf("there were %d connections, want 2", r.link.gen)
-	}
-}
-
 // underSignals runs use often while signals come in.
 func underSignals(t *testing.T, use func()) {
 	hup := make(chan os.Signal, 1)
@@ -375,10 +338,26 @@ func TestEmulatorInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg := Config{Path: tpm.Path, CommandTimeout: 100 * time.Millisecond}
-	if _, err := Open(t.Context(), cfg); !errors.Is(err, seal.ErrUnavailable) || !strings.Contains(err.Error(), "one client") {
-		t.Errorf("opening an emulator that is in use: %v, want ErrUnavailable and why", err)
+	refused := func() {
+		t.Helper()
+		if _, err := Open(t.Context(), cfg); !errors.Is(err, seal.ErrUnavailable) || !strings.Contains(err.Error(), "one client") {
+			t.Errorf("opening an emulator that is in use: %v, want ErrUnavailable and why", err)
+		}
 	}
+	refused()
+	var waiting []net.Conn // until no more may wait
+	for {
+		w, err := net.Dial("unix", tpm.Socket)
+		if err != nil {
+			break
+		}
+		waiting = append(waiting, w)
+	}
+	refused()
 	c.Close()
+	for _, w := range waiting {
+		w.Close()
+	}
 	cfg.CommandTimeout = 0
 	mustOpen(t, cfg)
 }

@@ -155,6 +155,9 @@ func (t *turn) sweep() error {
 	return nil
 }
 
+// maxHandles is more than a TPM has; it ends a list that would never end.
+const maxHandles = 4096
+
 // handles lists the handles of a type, in ascending order.
 func (t *turn) handles(kind tpm2.TPMHT) ([]tpm2.TPMHandle, error) {
 	var all []tpm2.TPMHandle
@@ -168,7 +171,11 @@ func (t *turn) handles(kind tpm2.TPMHT) ([]tpm2.TPMHandle, error) {
 			return nil, fmt.Errorf("TPM2_GetCapability: %w", err)
 		}
 		for _, h := range list.Handle {
-			if uint32(h) < next || uint32(h)>>24 != uint32(kind) && kind != tpm2.TPMHTHMACSession {
+			is := tpm2.TPMHT(uint32(h) >> 24)
+			if is == tpm2.TPMHTPolicySession {
+				is = tpm2.TPMHTHMACSession // they are listed together
+			}
+			if uint32(h) < next || is != kind || len(all) == maxHandles {
 				return nil, fmt.Errorf("TPM2_GetCapability: it listed handle %#x", uint32(h))
 			}
 			all = append(all, h)

@@ -91,7 +91,11 @@ func (k *keeper) try(ctx context.Context) (open bool) {
 	}
 	r, err := k.unseal(ctx)
 	if err != nil {
-		k.sealed(reason(err), err)
+		why := reason(err)
+		if k.cfg.Provider.TPM != nil && errors.Is(err, seal.ErrAuth) {
+			why = "the TPM does not open with the outside secret; correct provider.tpm.secret_file; trying again"
+		}
+		k.sealed(why, err)
 		return false
 	}
 	if why := r.delegation.SealedFor(); why != "" {

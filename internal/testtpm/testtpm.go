@@ -124,7 +124,12 @@ func (t *TPM) Start() error {
 
 func (t *TPM) startLocked() error {
 	if t.process != nil {
-		return errors.New("starting swtpm: it runs already")
+		select {
+		case <-t.process.ended: // by itself
+			t.process = nil
+		default:
+			return errors.New("starting swtpm: it runs already")
+		}
 	}
 	path, err := find("swtpm")
 	if err != nil {
