@@ -83,7 +83,7 @@ func Dial(path string, extra ...grpc.DialOption) (*Client, error) {
 		// A daemon that restarts is back in a second; gRPC's own backoff grows to two minutes.
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
-			MinConnectTimeout: time.Second,
+			MinConnectTimeout: 5 * time.Second, // a restart under systemd keeps connections waiting
 		}),
 	}, extra...)...)
 	if err != nil {

@@ -1,0 +1,81 @@
+package packaging
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// installed unpacks the package as it would be installed.
+func installed(t *testing.T) string {
+	t.Helper()
+	root := t.TempDir()
+	command(t, "dpkg-deb", "--extract", built(t).Deb, root)
+	return root
+}
+
+// Every unit, alone and with each of the examples, is what systemd understands.
+func TestUnitsAreUnderstood(t *testing.T) {
+	root := installed(t)
+	units := filepath.Join(root, "usr/lib/systemd/system")
+	// Units that ours name come from this machine's systemd.
+	for _, name := range []string{"local-fs.target", "sockets.target", "multi-user.target", "basic.target", "sysinit.target", "shutdown.target", "-.mount", "-.slice", "system.slice", "systemd-journald.socket"} {
+		body, err := os.ReadFile("/usr/lib/systemd/system/" + name)
+		if err != nil {
+			continue // generated
+		}
+		if err := os.WriteFile(filepath.Join(units, name), body, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	examples, err := filepath.Glob(filepath.Join(root, docPath, "examples/*.conf"))
+	if err != nil || len(examples) != 6 {
+		t.Fatalf("%d examples (%v)", len(examples), err)
+	}
+	for _, example := range append([]string{""}, examples...) {
+		dropin := filepath.Join(units, "sigild.service.d")
+		if err := os.RemoveAll(dropin); err != nil {
+			t.Fatal(err)
+		}
+		if example != "" {
+			if err := os.Mkdir(dropin, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(dropin, "example.conf"), read(t, example), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		cmd := []string{"verify", "--root=" + root, "--man=no", "sigild.service", "sigild.socket", "sigild-admin.socket"}
+		out, err := combined(t, "systemd-analyze", cmd...)
+		newer := filepath.Base(example) == "debian13.conf" // what an older systemd doesn't know it says and ignores
+		for line := range strings.Lines(out) {
+			if strings.Contains(line, "sigild") && !(newer && strings.Contains(line, "ignoring")) {
+				t.Errorf("with %q: %s", filepath.Base(example), line)
+			}
+		}
+		if err != nil {
+			t.Errorf("with %q: %v\n%s", filepath.Base(example), err, out)
+		}
+	}
+}
+
+// 0 is the best of systemd-analyze's figures; nothing that Debian 12 packages has
+// less than 1. What is left is AF_UNIX, the host's root folder, its users, and a
+// list of devices that is not empty because the clock is on it.
+func TestExposure(t *testing.T) {
+	root := installed(t)
+	unit := filepath.Join(root, "usr/lib/systemd/system/sigild.service")
+	out := command(t, "systemd-analyze", "security", "--offline=yes", "--no-pager", "--threshold=4", unit)
+	if !strings.Contains(out, "Overall exposure level for sigild.service: 0.4") {
+		t.Errorf("exposure: %s", out)
+	}
+	// A unit without its sandbox is seen.
+	weak := strings.ReplaceAll(string(read(t, unit)), "PrivateNetwork=yes", "PrivateNetwork=no")
+	if err := os.WriteFile(unit, []byte(weak), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := combined(t, "systemd-analyze", "security", "--offline=yes", "--no-pager", "--threshold=5", unit); err == nil {
+		t.Errorf("a unit with the network passes: %s", out)
+	}
+}
