@@ -85,6 +85,19 @@ func acts() []actCase {
 			m := revocation{id, fmt.Sprint("dlg_", n)}
 			return h.RevokeDelegation(context.Background(), a(m), id, org, m.Delegation)
 		},
+	}, {
+		name: "Pause", org: site.acme, by: dana,
+		short: map[string][]holder{"another user": {site.erin.holder}, "operators": site.operators, "another organization's root": site.globexRoot, "none": nil},
+		call: func(h *house, a func(any) Actor, org, id string, n int) (any, error) {
+			m := NewPause{RequestID: id, Scope: Scope{Organization: org, Wallet: solWallet}, Reason: fmt.Sprint("drill ", n)}
+			return h.Pause(context.Background(), a(m), m)
+		},
+	}, {
+		name: "Resume", org: site.acme, by: both, short: rootShort,
+		call: func(h *house, a func(any) Actor, org, id string, n int) (any, error) {
+			m := NewPause{RequestID: id, Scope: Scope{Organization: org}, Reason: fmt.Sprint("drill ", n)}
+			return nil, h.Resume(context.Background(), a(m), id, m.Scope)
+		},
 	}}
 }
 

@@ -86,8 +86,12 @@ func loadBook(ctx context.Context, v *vault.Vault) (*book, error) {
 func (b *book) check() error {
 	var bad error
 	look := func(id, own string, ok bool) {
-		if bad == nil && (id != own || !ok) {
-			bad = fmt.Errorf("record %s: it says it is %q, or names another that is missing", id, own)
+		switch {
+		case bad != nil:
+		case id != own:
+			bad = fmt.Errorf("record %s: it says it is %q", id, own)
+		case !ok:
+			bad = fmt.Errorf("record %s: it names a record that is missing", id)
 		}
 	}
 	for id, o := range b.organizations {

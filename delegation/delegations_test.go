@@ -242,6 +242,19 @@ func TestRevocationWhileItsCeremonyRuns(t *testing.T) {
 	}
 }
 
+// Signatures stop from the first moment of a revocation, before it is on disk: the
+// journal looks at the clock in its transaction, and so do we.
+func TestRevocationIsSeenBeforeItIsCommitted(t *testing.T) {
+	h := newHouse(t, withWallet, withDelegations)
+	var during error
+	h.clock.look(func() { _, during = h.Current("dlg_1") })
+	h.revoke(t, "dlg_1", site.dana.holder)
+	h.clock.look(nil)
+	if no := wantRefusal(t, "while it is committed", during, refusal.DelegationRevoked); !strings.Contains(no.Message, "is being revoked") {
+		t.Errorf("%q was only seen after the commit", no.Message)
+	}
+}
+
 func TestExpiryIsShown(t *testing.T) {
 	h := newHouse(t, withWallet)
 	end := h.clock.now().Add(time.Hour).In(time.FixedZone("somewhere", 3600))

@@ -89,16 +89,28 @@ func look(org string, by ...holder) Actor { return stamped(org, "look", by...) }
 // revocation is the message of RevokeDelegation.
 type revocation struct{ RequestID, Delegation string }
 
-// clock is the time of a house.
+// clock is the time of a house; who looks at it runs hook first.
 type clock struct {
-	mu sync.Mutex
-	t  time.Time
+	mu   sync.Mutex
+	t    time.Time
+	hook func()
 }
 
 func (c *clock) now() time.Time {
 	c.mu.Lock()
+	t, hook := c.t, c.hook
+	c.mu.Unlock()
+	if hook != nil {
+		hook()
+	}
+	return t
+}
+
+// look sets what whoever looks at the clock runs; nil for nothing.
+func (c *clock) look(hook func()) {
+	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.t
+	c.hook = hook
 }
 
 func (c *clock) add(d time.Duration) {

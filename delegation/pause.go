@@ -99,11 +99,11 @@ func (s *Service) mayPause(a Actor, scope Scope) (Level, error) {
 		}
 		return LevelOperator, nil
 	}
-	o, err := s.book.organization(scope.Organization)
+	o, err := s.inside(a, scope.Organization)
 	if err != nil {
 		return "", err
 	}
-	if a.Organization == o.ID && matching(o.Root, a) > 0 {
+	if matching(o.Root, a) > 0 {
 		if scope.Wallet != "" {
 			_, _, err = s.book.wallet(o.ID, scope.Wallet)
 		}
@@ -123,7 +123,7 @@ func (s *Service) mayResume(a Actor, scope Scope) error {
 	if scope.Organization == "" {
 		return s.operators(a)
 	}
-	if _, err := s.book.organization(scope.Organization); err != nil {
+	if _, err := s.inside(a, scope.Organization); err != nil {
 		return err
 	}
 	if scope.Wallet != "" {

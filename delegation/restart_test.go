@@ -38,11 +38,6 @@ func (h *house) picture() string {
 
 func TestStateReloadsEqual(t *testing.T) {
 	h := newFullHouse(t)
-	for i, c := range acts() {
-		if _, err := c.do(h, c.org, c.by(), fmt.Sprint("id", i), 1); err != nil {
-			t.Fatalf("%s: %v", c.name, err)
-		}
-	}
 	end := h.clock.now().Add(time.Hour + time.Nanosecond).In(time.FixedZone("somewhere", 3600))
 	n := newDelegation("d", solWallet)
 	n.ExpiresAt = &end
@@ -54,6 +49,12 @@ func TestStateReloadsEqual(t *testing.T) {
 	}
 	h.wantCeremony(made.CeremonyID, statusDone)
 	key := h.apiKey(made.DelegationID)
+	for i, c := range acts() {
+		if _, err := c.do(h, c.org, c.by(), fmt.Sprint("id", i), 1); err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+	}
+	h.running.Wait()
 	before := h.picture()
 	entries := len(h.entries())
 	h.restart()

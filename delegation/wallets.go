@@ -125,7 +125,12 @@ func (s *Service) startKeygen(c *ceremonyRecord, k *key, w *wallet, recipient st
 			return nil, err
 		}
 		return func(tx *vault.Tx, e *journal.Entry) error {
-			made, active := *k, *w
+			// As they are now: the wallet may have been paused meanwhile.
+			pendingWallet, pendingKey, err := s.book.wallet(w.Organization, w.ID)
+			if err != nil {
+				return err
+			}
+			made, active := *pendingKey, *pendingWallet
 			made.Status, made.Root = statusActive, set
 			for _, sh := range shares {
 				if sh.Party() == mpc.User {

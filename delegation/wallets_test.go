@@ -292,3 +292,25 @@ func TestAddressOf(t *testing.T) {
 		}
 	}
 }
+
+// A wallet is paused while its ceremony runs: it stays paused when it is done.
+func TestPauseOfAPendingWalletStays(t *testing.T) {
+	h := newHouse(t)
+	h.ceremonySlot <- struct{}{} // as if another ceremony ran
+	made, err := h.createWallet(newWallet("w"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := NewPause{RequestID: "p", Scope: Scope{site.acme, made.WalletID}, Reason: "drill"}
+	if _, err := h.Pause(context.Background(), stamped(site.acme, n, site.dana.holder), n); err != nil {
+		t.Fatal(err)
+	}
+	<-h.ceremonySlot
+	h.wantCeremony(made.CeremonyID, statusDone)
+	for range 2 {
+		if p := h.Paused(n.Scope); p == nil || p.Level != LevelOwner {
+			t.Errorf("pause %+v, want the owner's", p)
+		}
+		h.restart()
+	}
+}

@@ -3,28 +3,21 @@ package signing_test
 import (
 	"bytes"
 	"context"
-	"crypto/ed25519"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"math/big"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/ethereum/go-ethereum/common"
-	"github.com/ethereum/go-ethereum/core/types"
-	"github.com/ethereum/go-ethereum/rlp"
 	"github.com/holiman/uint256"
 
 	"github.com/sigild/sigild/chains"
@@ -319,67 +312,6 @@ func (h *house) mustSign(g *grant, id string, payload []byte) *signing.Result {
 	return r
 }
 
-// pay is a v0 message with one transfer of g's wallet to the payee; n makes it unique.
-func (g *grant) pay(lamports uint64, n byte) []byte { return g.payTo(solPayee, lamports, n) }
-
-func (g *grant) payTo(to [32]byte, lamports uint64, n byte) []byte {
-	m := []byte{0x80, 1, 0, 1, 3}
-	m = append(append(m, g.set.PublicKey...), to[:]...)
-	m = append(m, make([]byte, 32)...)                             // the System program
-	m = append(append(m, 0xb1, n), bytes.Repeat([]byte{9}, 30)...) // the blockhash
-	m = append(m, 1, 2, 2, 0, 1, 12, 2, 0, 0, 0)
-	return append(binary.LittleEndian.AppendUint64(m, lamports), 0)
-}
-
-// transfer is an unsigned EIP-1559 transfer on chain 1 to the payee.
-func transfer(t testing.TB, nonce uint64, amount int64) []byte {
-	t.Helper()
-	body, err := rlp.EncodeToBytes([]any{uint64(1), nonce, big.NewInt(1), big.NewInt(2), uint64(21_000), evmPayee, big.NewInt(amount), []byte{}, types.AccessList{}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return append([]byte{types.DynamicFeeTxType}, body...)
-}
-
-// verify checks a result with other people's code.
-func (g *grant) verify(t testing.TB, r *signing.Result, payload []byte) {
-	t.Helper()
-	if g.kind == chains.KindSolanaMessage {
-		if len(r.Signed) < 65 || !bytes.Equal(r.Signed[65:], payload) || !bytes.Equal(r.Signed[1:65], r.Signature) {
-			t.Fatalf("signed transaction %x is not the signature and the message", r.Signed)
-		}
-		if !ed25519.Verify(g.set.PublicKey, payload, r.Signature) {
-			t.Error("crypto/ed25519 refuses the signature")
-		}
-		return
-	}
-	var tx types.Transaction
-	if err := tx.UnmarshalBinary(r.Signed); err != nil {
-		t.Fatalf("go-ethereum refuses the transaction: %v", err)
-	}
-	signer := types.LatestSignerForChainID(tx.ChainId())
-	from, err := types.Sender(signer, &tx)
-	if err != nil {
-		t.Fatalf("go-ethereum can't recover the sender: %v", err)
-	}
-	want, err := evm.Address(g.set.PublicKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	unsigned := append([]byte{tx.Type()}, unsignedBody(t, &tx)...)
-	if from != want || !bytes.Equal(unsigned, payload) || tx.Hash().Hex() != r.TransactionID {
-		t.Errorf("go-ethereum reads sender %s, id %s, unsigned %x; want %s, %s, %x", from, tx.Hash(), unsigned, common.Address(want), r.TransactionID, payload)
-	}
-}
-
-func unsignedBody(t testing.TB, tx *types.Transaction) []byte {
-	b, err := rlp.EncodeToBytes([]any{tx.ChainId(), tx.Nonce(), tx.GasTipCap(), tx.GasFeeCap(), tx.Gas(), tx.To(), tx.Value(), tx.Data(), tx.AccessList()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
 // wantRefusal insists on a reason and returns the refusal.
 func wantRefusal(t testing.TB, err error, want refusal.Reason) *refusal.Error {
 	t.Helper()
@@ -437,53 +369,6 @@ func (h *house) spent(g *grant, asset string) uint64 {
 // limit bounds lamports in a window.
 func limit(lamports uint64, window time.Duration) []policy.Limit {
 	return []policy.Limit{{Name: "pocket money", Asset: sol, Max: *uint256.NewInt(lamports), Window: window}}
-}
-
-// until spins until done; what it waits for is on its way.
-func until(t testing.TB, what string, done func() bool) {
-	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !done(); runtime.Gosched() {
-		if time.Now().After(end) {
-			t.Fatalf("waited half a minute until %s", what)
-		}
-	}
-}
-
-// answer is what a call in another goroutine came to.
-type answer struct {
-	result *signing.Result
-	err    error
-}
-
-// signLater signs in another goroutine.
-func (h *house) signLater(g *grant, id string, payload []byte) <-chan answer {
-	c := make(chan answer, 1)
-	go func() {
-		r, err := h.sign(g, id, payload)
-		c <- answer{r, err}
-	}()
-	return c
-}
-
-// gate stops the first signature that comes, until open is called; others pass.
-type gate struct {
-	taken           atomic.Bool
-	reached, opened chan struct{}
-	open            func()
-}
-
-func newGate(t testing.TB) *gate {
-	g := &gate{reached: make(chan struct{}), opened: make(chan struct{})}
-	g.open = sync.OnceFunc(func() { close(g.opened) })
-	t.Cleanup(g.open)
-	return g
-}
-
-func (g *gate) pass() {
-	if g.taken.CompareAndSwap(false, true) {
-		close(g.reached)
-		<-g.opened
-	}
 }
 
 // logBuffer is what the rooms logged.

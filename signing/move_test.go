@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sigild/sigild/delegation"
 	"github.com/sigild/sigild/journal"
 	"github.com/sigild/sigild/policy"
 	"github.com/sigild/sigild/refusal"
@@ -282,4 +283,42 @@ func TestRevocationThatFailsIsTakenBack(t *testing.T) {
 		t.Errorf("without stamps: %v", err)
 	}
 	h.mustSign(g[0], "id", g[0].pay(1, 1))
+}
+
+// A pause, too, is acknowledged when the last signature that it stops has ended.
+func TestPauseIsAcknowledgedAfterWhatIsUnderWay(t *testing.T) {
+	for name, scope := range map[string]delegation.Scope{
+		"wallet": {Organization: site.organization, Wallet: "wal_test-ed25519-delegate"}, "organization": {Organization: site.organization}, "appliance": {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h, g := newHouse(t, terms{})
+			gate := newGate(t)
+			h.signing.BeforeRelease(gate.pass)
+			running := h.signLater(g[0], "id", g[0].pay(1, 1))
+			<-gate.reached
+			who := site.root
+			if scope.Organization == "" {
+				who = site.operator
+			}
+			ended := make(chan int, 1) // entries that end the signature, when it was acknowledged
+			go func() {
+				if _, err := h.pause(scope, "p", who); err != nil {
+					t.Error(err)
+				}
+				ended <- len(h.entries(journal.KindFailed))
+			}()
+			until(t, "the pause is on disk", func() bool { return h.delegation.Paused(scope) != nil })
+			select {
+			case <-ended:
+				t.Error("it was acknowledged while a signature was under way")
+				ended <- 1
+			default:
+			}
+			gate.open()
+			wantRefusal(t, (<-running).err, refusal.Paused)
+			if n := <-ended; n != 1 {
+				t.Errorf("at its acknowledgement the journal had %d ends of the signature, want 1", n)
+			}
+		})
+	}
 }

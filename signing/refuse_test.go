@@ -101,7 +101,9 @@ func TestRevokedIsRefused(t *testing.T) {
 // revoke revokes under the owner's stamp.
 func (h *house) revoke(g *grant) {
 	h.t.Helper()
-	_, err := h.delegation.RevokeDelegation(context.Background(), actor(site.organization, "Revoke", site.dana), "revoke-"+g.id, site.organization, g.id)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	_, err := h.delegation.RevokeDelegation(ctx, actor(site.organization, "Revoke", site.dana), "revoke-"+g.id, site.organization, g.id)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -221,6 +223,7 @@ func TestLimitRefusesWithRetryAfter(t *testing.T) {
 	h.mustSign(g[0], "fits", g[0].pay(100, 4))
 	h.clock.add(no.After)
 	h.mustSign(g[0], "three", g[0].pay(500, 3)) // refused once, but not used up
+	h.revoke(g[0])                              // waits for nothing that was refused
 }
 
 func TestRequestIDIsForOneRequest(t *testing.T) {
@@ -337,8 +340,13 @@ func TestSealedVaultSignsNothing(t *testing.T) {
 func TestSealStopsWhatIsUnderWay(t *testing.T) {
 	h, g := newHouse(t, terms{})
 	h.signing.BeforeRelease(h.vault.Seal)
-	if _, err := h.sign(g[0], "id", g[0].pay(1, 1)); !errors.Is(err, vault.ErrSealed) {
-		t.Errorf("error %v, want ErrSealed", err)
+	_, err := h.sign(g[0], "id", g[0].pay(1, 1))
+	var no *refusal.Error
+	if !errors.Is(err, vault.ErrSealed) || errors.As(err, &no) {
+		t.Errorf("error %v, want ErrSealed and nothing else", err)
+	}
+	if !strings.Contains(h.log.String(), "last_share_sent=false") {
+		t.Error("the last share left")
 	}
 	if after := h.again(); len(after.entries(journal.KindSigned)) != 0 {
 		t.Error("it was signed")
