@@ -221,6 +221,18 @@ func addressOf(chain string, publicKey []byte) (string, error) {
 	return solana.Address([32]byte(publicKey)), nil
 }
 
+// Custody counts the keys, and those of which this host holds a quorum.
+func (s *Service) Custody() (all, host int) {
+	s.book.mu.RLock()
+	defer s.book.mu.RUnlock()
+	for _, k := range s.book.keys {
+		if k.custody() == "host" {
+			host++
+		}
+	}
+	return len(s.book.keys), host
+}
+
 // Wallet shows a wallet to any member of its organization.
 func (s *Service) Wallet(a Actor, org, id string) (Wallet, error) {
 	if err := s.member(a, org); err != nil {

@@ -30,7 +30,11 @@ func (s controlService) Pause(ctx context.Context, r *sigilv1.PauseRequest) (*si
 	if err != nil {
 		return nil, err
 	}
-	return &sigilv1.PauseResponse{Pause: &sigilv1.Pause{Level: string(made.Level), Since: timestamppb.New(made.Since), Reason: made.Reason}}, nil
+	return &sigilv1.PauseResponse{Pause: pauseMessage(made)}, nil
+}
+
+func pauseMessage(p delegation.Pause) *sigilv1.Pause {
+	return &sigilv1.Pause{Level: string(p.Level), Since: timestamppb.New(p.Since), Reason: p.Reason}
 }
 
 func (s controlService) Resume(ctx context.Context, r *sigilv1.ResumeRequest) (*sigilv1.ResumeResponse, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	sigilv1 "github.com/sigild/sigild/api/sigil/v1"
+	"github.com/sigild/sigild/delegation"
 )
 
 // Handler of status.proto: it answers sealed or not.
@@ -25,5 +26,10 @@ func (s statusService) GetStatus(context.Context, *sigilv1.GetStatusRequest) (*s
 	out := st.parts.Status()
 	id := st.parts.Delegation.ApplianceID()
 	out.Version, out.ApplianceId = s.a.version, &id
+	if p := st.parts.Delegation.Paused(delegation.Scope{}); p != nil {
+		out.Paused = pauseMessage(*p)
+	}
+	all, host := st.parts.Delegation.Custody()
+	out.Keys, out.KeysInHostCustody = uint32(all), uint32(host)
 	return out, nil
 }

@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -146,6 +147,9 @@ func Load(path string) (Config, error) {
 		return Config{}, fmt.Errorf("opening config: %w", err)
 	}
 	defer f.Close()
+	if err := checkOwner(f); err != nil {
+		return Config{}, fmt.Errorf("reading config %s: %w", path, err)
+	}
 	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {
 		return Config{}, fmt.Errorf("reading config: %w", err)
@@ -155,6 +159,28 @@ func Load(path string) (Config, error) {
 		return Config{}, fmt.Errorf("reading config %s: %w", path, err)
 	}
 	return c, nil
+}
+
+// checkOwner refuses a file that somebody else could have written: it says who may
+// call what, and which token holds the keys.
+func checkOwner(f *os.File) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	owner := uint32(0)
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		owner = st.Uid
+	}
+	switch {
+	case !info.Mode().IsRegular():
+		return errors.New("not a regular file")
+	case info.Mode().Perm()&0o022 != 0:
+		return fmt.Errorf("mode %04o lets others write it; hint: chmod go-w", info.Mode().Perm())
+	case owner != 0 && int(owner) != os.Geteuid():
+		return fmt.Errorf("it belongs to uid %d; hint: it must belong to root, or to uid %d that reads it", owner, os.Geteuid())
+	}
+	return nil
 }
 
 // Parse decodes and checks one document.

@@ -91,6 +91,10 @@ func printStatus(cmd *cobra.Command, st *sigilv1.GetStatusResponse) {
 		return
 	}
 	fmt.Fprintf(w, "appliance\t%s\nkeyslots\t%s\nrollback anchor\t%s\n", st.GetApplianceId(), strings.Join(st.GetProviders(), ", "), st.GetAnchor())
+	if p := st.GetPaused(); p != nil {
+		fmt.Fprintf(w, "paused\tby its %s since %s: %s\n", p.GetLevel(), p.GetSince().AsTime().Format("2006-01-02T15:04:05Z"), p.GetReason())
+	}
+	fmt.Fprintf(w, "keys\t%d, of which this host alone could sign with %d (custody: host)\n", st.GetKeys(), st.GetKeysInHostCustody())
 	fmt.Fprintf(w, "pre-parameters\t%d of %d ready\n", st.GetPreParametersReady(), st.GetPreParametersTarget())
 	fmt.Fprintf(w, "journal\t%d entries, signed by the device up to %d\n", st.GetJournalSequence(), st.GetCheckpointSequence())
 }

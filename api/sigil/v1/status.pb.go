@@ -83,8 +83,14 @@ type GetStatusResponse struct {
 	JournalSequence uint64 `protobuf:"varint,9,opt,name=journal_sequence,json=journalSequence,proto3" json:"journal_sequence,omitempty"`
 	// Last journal entry under a checkpoint signed by hardware.
 	CheckpointSequence uint64 `protobuf:"varint,10,opt,name=checkpoint_sequence,json=checkpointSequence,proto3" json:"checkpoint_sequence,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// The pause of the whole appliance; absent while there is none.
+	Paused *Pause `protobuf:"bytes,11,opt,name=paused,proto3,oneof" json:"paused,omitempty"`
+	// Keys of all organizations, made or being made.
+	Keys uint32 `protobuf:"varint,12,opt,name=keys,proto3" json:"keys,omitempty"`
+	// Those of which this host alone holds a quorum of the root set.
+	KeysInHostCustody uint32 `protobuf:"varint,13,opt,name=keys_in_host_custody,json=keysInHostCustody,proto3" json:"keys_in_host_custody,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *GetStatusResponse) Reset() {
@@ -187,12 +193,33 @@ func (x *GetStatusResponse) GetCheckpointSequence() uint64 {
 	return 0
 }
 
+func (x *GetStatusResponse) GetPaused() *Pause {
+	if x != nil {
+		return x.Paused
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetKeys() uint32 {
+	if x != nil {
+		return x.Keys
+	}
+	return 0
+}
+
+func (x *GetStatusResponse) GetKeysInHostCustody() uint32 {
+	if x != nil {
+		return x.KeysInHostCustody
+	}
+	return 0
+}
+
 var File_sigil_v1_status_proto protoreflect.FileDescriptor
 
 const file_sigil_v1_status_proto_rawDesc = "" +
 	"\n" +
-	"\x15sigil/v1/status.proto\x12\bsigil.v1\"\x12\n" +
-	"\x10GetStatusRequest\"\xb2\x03\n" +
+	"\x15sigil/v1/status.proto\x12\bsigil.v1\x1a\x16sigil/v1/control.proto\"\x12\n" +
+	"\x10GetStatusRequest\"\xb0\x04\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12&\n" +
 	"\fappliance_id\x18\x02 \x01(\tH\x00R\vapplianceId\x88\x01\x01\x12\x16\n" +
@@ -204,9 +231,13 @@ const file_sigil_v1_status_proto_rawDesc = "" +
 	"\x15pre_parameters_target\x18\b \x01(\rR\x13preParametersTarget\x12)\n" +
 	"\x10journal_sequence\x18\t \x01(\x04R\x0fjournalSequence\x12/\n" +
 	"\x13checkpoint_sequence\x18\n" +
-	" \x01(\x04R\x12checkpointSequenceB\x0f\n" +
+	" \x01(\x04R\x12checkpointSequence\x12,\n" +
+	"\x06paused\x18\v \x01(\v2\x0f.sigil.v1.PauseH\x02R\x06paused\x88\x01\x01\x12\x12\n" +
+	"\x04keys\x18\f \x01(\rR\x04keys\x12/\n" +
+	"\x14keys_in_host_custody\x18\r \x01(\rR\x11keysInHostCustodyB\x0f\n" +
 	"\r_appliance_idB\x10\n" +
-	"\x0e_sealed_reason2U\n" +
+	"\x0e_sealed_reasonB\t\n" +
+	"\a_paused2U\n" +
 	"\rStatusService\x12D\n" +
 	"\tGetStatus\x12\x1a.sigil.v1.GetStatusRequest\x1a\x1b.sigil.v1.GetStatusResponseB/Z-github.com/sigild/sigild/api/sigil/v1;sigilv1b\x06proto3"
 
@@ -226,15 +257,17 @@ var file_sigil_v1_status_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
 var file_sigil_v1_status_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),  // 0: sigil.v1.GetStatusRequest
 	(*GetStatusResponse)(nil), // 1: sigil.v1.GetStatusResponse
+	(*Pause)(nil),             // 2: sigil.v1.Pause
 }
 var file_sigil_v1_status_proto_depIdxs = []int32{
-	0, // 0: sigil.v1.StatusService.GetStatus:input_type -> sigil.v1.GetStatusRequest
-	1, // 1: sigil.v1.StatusService.GetStatus:output_type -> sigil.v1.GetStatusResponse
-	1, // [1:2] is the sub-list for method output_type
-	0, // [0:1] is the sub-list for method input_type
-	0, // [0:0] is the sub-list for extension type_name
-	0, // [0:0] is the sub-list for extension extendee
-	0, // [0:0] is the sub-list for field type_name
+	2, // 0: sigil.v1.GetStatusResponse.paused:type_name -> sigil.v1.Pause
+	0, // 1: sigil.v1.StatusService.GetStatus:input_type -> sigil.v1.GetStatusRequest
+	1, // 2: sigil.v1.StatusService.GetStatus:output_type -> sigil.v1.GetStatusResponse
+	2, // [2:3] is the sub-list for method output_type
+	1, // [1:2] is the sub-list for method input_type
+	1, // [1:1] is the sub-list for extension type_name
+	1, // [1:1] is the sub-list for extension extendee
+	0, // [0:1] is the sub-list for field type_name
 }
 
 func init() { file_sigil_v1_status_proto_init() }
@@ -242,6 +275,7 @@ func file_sigil_v1_status_proto_init() {
 	if File_sigil_v1_status_proto != nil {
 		return
 	}
+	file_sigil_v1_control_proto_init()
 	file_sigil_v1_status_proto_msgTypes[1].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
