@@ -14,7 +14,8 @@ import (
 )
 
 // Appliance is what lies behind the handlers. The sockets are served whether the
-// store is sealed or not; while it is, every method but GetStatus answers SEALED.
+// store is sealed or not; while it is, every method but GetStatus, the health check
+// and Unseal answers SEALED.
 type Appliance struct {
 	// version is the build's.
 	version string
