@@ -54,5 +54,14 @@ func (s *Service) Acting(a Actor) Acting { return Acting{a, s} }
 // Root demands the organization's root quorum.
 func (a Acting) Root(org string) error { return a.s.root(a.Actor, org) }
 
-// Member demands the stamp of any root member or end user of the organization.
-func (a Acting) Member(org string) error { return a.s.member(a.Actor, org) }
+// Member demands the stamp of a root member of the organization: what is no end
+// user's is theirs alone to see.
+func (a Acting) Member(org string) error {
+	if err := a.s.member(a.Actor, org); err != nil {
+		return err
+	}
+	if !a.s.concerns(a.Actor, org, "") {
+		return quorumMissing("root members", 0, 1)
+	}
+	return nil
+}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sigild/sigild/journal"
 	"github.com/sigild/sigild/mpc"
+	"github.com/sigild/sigild/refusal"
 	"github.com/sigild/sigild/vault"
 )
 
@@ -27,7 +28,20 @@ type Ceremony struct {
 	StartedAt time.Time
 }
 
-// Ceremony shows how far a ceremony is, to any member of its organization.
+// owner is whose wallet or delegation the ceremony is for.
+func (b *book) owner(c *ceremonyRecord) string {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	if d := b.delegations[c.Target]; d != nil {
+		return d.Owner
+	}
+	if w := b.wallets[c.Target]; w != nil {
+		return w.Owner
+	}
+	return ""
+}
+
+// Ceremony shows how far a ceremony is, to its owner and to root members.
 func (s *Service) Ceremony(a Actor, org, id string) (Ceremony, error) {
 	if err := s.member(a, org); err != nil {
 		return Ceremony{}, err
@@ -35,6 +49,9 @@ func (s *Service) Ceremony(a Actor, org, id string) (Ceremony, error) {
 	rec, err := s.book.ceremony(org, id)
 	if err != nil {
 		return Ceremony{}, err
+	}
+	if !s.concerns(a, org, s.book.owner(rec)) {
+		return Ceremony{}, refusal.New(refusal.NotFound, "no such ceremony")
 	}
 	c := Ceremony{ID: rec.ID, Kind: rec.Kind, Status: rec.Status, Error: rec.Error, StartedAt: rec.StartedAt}
 	if p, ok := s.progress.read(id); ok && rec.Status == statusRunning {

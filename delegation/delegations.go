@@ -257,7 +257,7 @@ func (s *Service) activate(tx *vault.Tx, e *journal.Entry, delegationID string, 
 	return nil
 }
 
-// Delegation shows a delegation to any member of its organization.
+// Delegation shows a delegation to its owner and to root members.
 func (s *Service) Delegation(a Actor, org, id string) (Delegation, error) {
 	if err := s.member(a, org); err != nil {
 		return Delegation{}, err
@@ -265,6 +265,9 @@ func (s *Service) Delegation(a Actor, org, id string) (Delegation, error) {
 	d, err := s.book.delegation(org, id)
 	if err != nil {
 		return Delegation{}, err
+	}
+	if !s.concerns(a, org, d.Owner) {
+		return Delegation{}, refusal.New(refusal.NotFound, "no such delegation")
 	}
 	return s.showDelegation(d), nil
 }

@@ -110,7 +110,7 @@ func TestIssuedSetSigns(t *testing.T) {
 		!bytes.Equal(set.PublicKey, root.PublicKey) || len(st.Rules.Limits()) != 1 || st.Rules.Limits()[0].Delegation != made.DelegationID {
 		t.Errorf("standing %+v", st)
 	}
-	d, err := h.Delegation(look(site.acme, site.erin.holder), site.acme, made.DelegationID)
+	d, err := h.Delegation(look(site.acme, site.root[0]), site.acme, made.DelegationID)
 	if err != nil || d.PolicySet != st.Rules.Hash() || !slices.Equal(d.Parties, []string{"delegate", "server"}) || len(d.Policies) != 1 || len(d.Limits) != 1 {
 		t.Errorf("delegation %+v, %v", d, err)
 	}

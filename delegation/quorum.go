@@ -84,7 +84,8 @@ func (s *Service) ownWallet(a Actor, org, id string) (*wallet, error) {
 	return w, s.owner(a, org, w.Owner)
 }
 
-// member demands any root member's or end user's stamp: enough to look.
+// member demands any root member's or end user's stamp: enough to ask. What they
+// may see is concerns' matter.
 func (s *Service) member(a Actor, org string) error {
 	o, err := s.inside(a, org)
 	if err != nil {
@@ -101,6 +102,16 @@ func (s *Service) member(a Actor, org string) error {
 		}
 	}
 	return quorumMissing("member", 0, 1)
+}
+
+// concerns reports whether a member may look at what belongs to owner: a root
+// member at everything, an end user at their own. To others it does not exist.
+func (s *Service) concerns(a Actor, org, owner string) bool {
+	o, err := s.inside(a, org)
+	if err != nil {
+		return false
+	}
+	return matching(o.Root, a) > 0 || owner != "" && s.owner(a, org, owner) == nil
 }
 
 // KnownCredential tells the server whether a stamp's public key is registered at

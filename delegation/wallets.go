@@ -233,7 +233,7 @@ func (s *Service) Custody() (all, host int) {
 	return len(s.book.keys), host
 }
 
-// Wallet shows a wallet to any member of its organization.
+// Wallet shows a wallet to its owner and to root members.
 func (s *Service) Wallet(a Actor, org, id string) (Wallet, error) {
 	if err := s.member(a, org); err != nil {
 		return Wallet{}, err
@@ -241,6 +241,9 @@ func (s *Service) Wallet(a Actor, org, id string) (Wallet, error) {
 	w, k, err := s.book.wallet(org, id)
 	if err != nil {
 		return Wallet{}, err
+	}
+	if !s.concerns(a, org, w.Owner) {
+		return Wallet{}, refusal.New(refusal.NotFound, "no such wallet")
 	}
 	return showWallet(w, k), nil
 }

@@ -70,7 +70,7 @@ func TestWalletFromCeremonyToReceipt(t *testing.T) {
 	if e := h.last(); e.Method != "ceremony/keygen" || e.Outcome != statusDone || e.Wallet != made.WalletID || e.ShareSet != made.KeyID+"/root/1" || e.Facts["address"] == "" {
 		t.Errorf("last entry %+v, want the ceremony's end", e)
 	}
-	w, err := h.Wallet(look(site.acme, site.erin.holder), site.acme, made.WalletID)
+	w, err := h.Wallet(look(site.acme, site.root[0]), site.acme, made.WalletID)
 	if err != nil || w.Status != statusPending || w.Origin != "in_process" || w.Custody != "host" || w.Epoch != 1 || w.Scheme != chains.EdDSAEd25519 ||
 		w.Owner != site.dana.id || w.Key != made.KeyID || !slices.Equal(w.SharesHere, []string{"recovery", "server"}) {
 		t.Errorf("wallet %+v, %v", w, err)

@@ -104,7 +104,7 @@ func (s *scene) ingest(ctx context.Context, v vendor, body []byte, signature str
 
 // delivered says where the one delivery stands.
 func (s *scene) delivered(ctx context.Context) (string, error) {
-	list, err := s.asUser().Deliveries().ListDeliveries(ctx, &sigilv1.ListDeliveriesRequest{OrganizationId: s.organization})
+	list, err := s.asRoot().Deliveries().ListDeliveries(ctx, &sigilv1.ListDeliveriesRequest{OrganizationId: s.organization})
 	if err != nil {
 		return "", err
 	}
