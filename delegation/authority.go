@@ -38,10 +38,7 @@ func (b *book) standing(d *delegationRecord) (*signing.Standing, error) {
 		Wallet: signing.WalletInfo{
 			ID: w.ID, Name: w.Name, Key: k.ID, Chain: w.Chain, Address: w.Address, Scheme: k.Scheme, PublicKey: k.Root.PublicKey,
 		},
-		Set: d.Set, Rules: rules,
-	}
-	for _, p := range d.Set.Parties {
-		st.ShareIDs = append(st.ShareIDs, ShareID(d.Set.ID, p))
+		Set: d.Set, ShareIDs: shareIDs(d.Set.ID, d.Set.Parties), Rules: rules,
 	}
 	if d.ExpiresAt != nil {
 		st.ExpiresAt = *d.ExpiresAt

@@ -171,7 +171,7 @@ func (s *Service) startIssue(c *ceremonyRecord, delegationID string, k *key) {
 		}
 		var set mpc.ShareSet
 		var shares []*mpc.Share
-		err = s.lendShares(ctx, k.Root.ID, quorum, func(encoded [][]byte) (err error) {
+		err = s.vault.WithAll(ctx, vault.TypeShare, shareIDs(k.Root.ID, quorum), func(encoded [][]byte) (err error) {
 			set, shares, err = mpc.Issue(ctx, mpc.IssueRequest{
 				From: k.Root, Quorum: encoded, SetID: delegationID + "/1", Parties: []mpc.Party{mpc.Delegate, mpc.Server}, Threshold: 2,
 				PreParams: s.cfg.PreParameters,
@@ -196,20 +196,6 @@ func (k *key) quorumHere() ([]mpc.Party, error) {
 		return nil, fmt.Errorf("issuing from key %s: this host holds %d shares of the root set, %d are needed", k.ID, len(k.Here), k.Root.Threshold)
 	}
 	return k.Here[:k.Root.Threshold], nil
-}
-
-// lendShares lends the shares of parties, in order, until use returns.
-func (s *Service) lendShares(ctx context.Context, set string, parties []mpc.Party, use func(encoded [][]byte) error) error {
-	var lend func(got [][]byte) error
-	lend = func(got [][]byte) error {
-		if len(got) == len(parties) {
-			return use(got)
-		}
-		return s.vault.With(ctx, vault.TypeShare, ShareID(set, parties[len(got)]), func(encoded []byte) error {
-			return lend(append(got, encoded))
-		})
-	}
-	return lend(make([][]byte, 0, len(parties)))
 }
 
 // activate is the last transaction of an issue: shares, API key and status at once.

@@ -120,7 +120,7 @@ func TestIssuedSetSigns(t *testing.T) {
 
 	message := []byte("\x80a message")
 	sign := func(s mpc.ShareSet, parties []mpc.Party) error {
-		return h.lendShares(ctx, s.ID, parties, func(shares [][]byte) error {
+		return h.cfg.Vault.WithAll(ctx, vault.TypeShare, shareIDs(s.ID, parties), func(shares [][]byte) error {
 			for _, b := range shares {
 				h.secrets = append(h.secrets, middle(b))
 			}

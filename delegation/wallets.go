@@ -172,6 +172,15 @@ func putShare(tx *vault.Tx, set string, sh *mpc.Share) error {
 // ShareID is the vault id of one party's share of a set.
 func ShareID(set string, p mpc.Party) string { return set + "/" + string(p) }
 
+// shareIDs are the vault ids of several parties' shares, in their order.
+func shareIDs(set string, parties []mpc.Party) []string {
+	ids := make([]string, len(parties))
+	for i, p := range parties {
+		ids[i] = ShareID(set, p)
+	}
+	return ids
+}
+
 // encryptShare makes an age file of one party's share.
 func encryptShare(shares []*mpc.Share, p mpc.Party, recipient string) ([]byte, error) {
 	i := slices.IndexFunc(shares, func(sh *mpc.Share) bool { return sh.Party() == p })

@@ -5,6 +5,7 @@ import (
 
 	"github.com/sigild/sigild/chains"
 	"github.com/sigild/sigild/policy"
+	"github.com/sigild/sigild/vault"
 )
 
 // What the tests in package signing_test may touch: they are outside because the
@@ -72,5 +73,5 @@ func (s *Service) DecodeAndJudge(r Request, st *Standing) (*chains.Decoded, poli
 
 // LendShares is step 8.
 func (s *Service) LendShares(ctx context.Context, st *Standing, use func([][]byte) error) error {
-	return s.lendShares(ctx, st, use)
+	return s.vault.WithAll(ctx, vault.TypeShare, st.ShareIDs, use)
 }

@@ -25,7 +25,7 @@ func (s *Service) release(ctx context.Context, a *approved) (*Result, error) {
 
 	// Step 8: the vault lends the shares; they are wiped when the call ends.
 	var sig mpc.Signature
-	err := s.lendShares(ctx, a.standing, func(shares [][]byte) (err error) {
+	err := s.vault.WithAll(ctx, vault.TypeShare, a.standing.ShareIDs, func(shares [][]byte) (err error) {
 		// Step 9: run the parties; look once more before the last share leaves. The
 		// signature comes back verified against the pinned public key.
 		sig, err = mpc.Sign(ctx, mpc.SignRequest{
@@ -122,18 +122,4 @@ func (s *Service) append(ctx context.Context, e journal.Entry) error {
 		_, err := s.journal.Append(tx, e)
 		return err
 	})
-}
-
-// lendShares opens the delegation's shares one inside the other.
-func (s *Service) lendShares(ctx context.Context, st *Standing, use func(shares [][]byte) error) error {
-	var lend func(got [][]byte) error
-	lend = func(got [][]byte) error {
-		if len(got) == len(st.ShareIDs) {
-			return use(got)
-		}
-		return s.vault.With(ctx, vault.TypeShare, st.ShareIDs[len(got)], func(encoded []byte) error {
-			return lend(append(got, encoded))
-		})
-	}
-	return lend(make([][]byte, 0, len(st.ShareIDs)))
 }

@@ -153,12 +153,7 @@ func (s *Service) Sign(ctx context.Context, r Request) (*Result, error) {
 		if err := s.mayServe(st, s.now()); err != nil {
 			return nil, s.refuse(ctx, r, st, err)
 		}
-		done, err := s.takeTurn(ctx, st.Organization, r.ID)
-		if err != nil {
-			return nil, err
-		}
 		result, err := s.sign(ctx, r, st)
-		done()
 		if !errors.Is(err, errMoved) {
 			return result, err
 		}
@@ -166,8 +161,14 @@ func (s *Service) Sign(ctx context.Context, r Request) (*Result, error) {
 	return nil, refusal.New(refusal.RateLimited, "the delegation is being changed; ask again")
 }
 
-// sign runs steps 5 to 10 for the one holder of the request's turn.
+// sign waits for the request's turn, holds it whatever happens, and runs steps 5 to 10.
 func (s *Service) sign(ctx context.Context, r Request, st *Standing) (*Result, error) {
+	done, err := s.takeTurn(ctx, st.Organization, r.ID)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+
 	// Step 5: decode strictly.
 	d, err := decode(r, st.Wallet)
 	if err != nil {

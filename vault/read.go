@@ -133,6 +133,19 @@ func (v *Vault) With(ctx context.Context, t Type, id string, use func(plaintext 
 	return openRecord(u, l, env, id, func(_ string, plaintext []byte) error { return use(plaintext) })
 }
 
+// WithAll lends several records of one type at once, in the order of ids, each as
+// [Vault.With] does. use is not called unless all of them open.
+func (v *Vault) WithAll(ctx context.Context, t Type, ids []string, use func(plaintexts [][]byte) error) error {
+	var lend func(got [][]byte) error
+	lend = func(got [][]byte) error {
+		if len(got) == len(ids) {
+			return use(got)
+		}
+		return v.With(ctx, t, ids[len(got)], func(plaintext []byte) error { return lend(append(got, plaintext)) })
+	}
+	return lend(make([][]byte, 0, len(ids)))
+}
+
 // Each lends every record of a type in turn, in no meaningful order, and stops
 // at the first error. Records that are written meanwhile may be seen or not;
 // it's meant for start-up.
