@@ -67,6 +67,12 @@ fuzz: prelude-test $(NODE_MODULES)
 campaign-race: prelude-test $(NODE_MODULES)
 	$(GO) test -race -count=1 -p 1 -timeout 60m ./...
 
+# The whole matrix of faults of both sealing devices. In make test the tests named
+# TestCampaign… run a sample of it; with CAMPAIGN=1 they run all of it.
+.PHONY: campaign-providers
+campaign-providers: prelude-test
+	CAMPAIGN=1 $(GO) test -count=1 -p 1 -timeout 60m -v -run Campaign ./hsm ./tpm
+
 # go test runs packages one after another when it measures.
 .PHONY: bench
 bench: prelude-run
