@@ -108,7 +108,7 @@ func serveBare(b *testing.B, reply proto.Message) string {
 		b.Fatal(err)
 	}
 	// peerCreds takes the connections of this listener only: it has read SO_PEERCRED.
-	listener := newLimitListener(l, "bare", Limits{}.withDefaults(), nil)
+	listener := newLimitListener(l, "bare", Config{Limits: Limits{}.withDefaults()})
 	g := grpc.NewServer(grpc.Creds(peerCreds{}), grpc.ForceServerCodecV2(rawCodec{}))
 	g.RegisterService(&grpc.ServiceDesc{ServiceName: sigilv1.StatusService_ServiceDesc.ServiceName, HandlerType: (*any)(nil), Methods: []grpc.MethodDesc{{
 		MethodName: "GetStatus",

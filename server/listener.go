@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -145,26 +146,55 @@ func lookupGroup(name string) (int, error) {
 // limitListener knows every connection's caller before gRPC reads a byte, and
 // closes at once what is above the limits. Each socket counts for itself, so
 // that applications can't keep operators out.
+//
+// It also lets a server stop without dropping a caller. A stopping gRPC server
+// closes what Accept just gave it, before the first byte. So drain takes nobody
+// more, and waits for those taken to be greeted; who connects meanwhile waits in
+// the kernel's backlog, which outlives us where the socket is systemd's.
 type limitListener struct {
 	*net.UnixListener
 	limits Limits
 	log    *slog.Logger
 	name   string
 
-	// mu guards total and perUID.
+	// mu guards total, perUID, ungreeted and left.
 	mu     sync.Mutex
 	total  int
 	perUID map[uint32]int
+	// ungreeted counts connections taken, neither written to nor closed yet.
+	ungreeted int
+	// left: nobody is in Accept, and nobody will be.
+	left bool
+
+	// draining is set before the past deadline that wakes Accept.
+	draining atomic.Bool
+	// drained is closed once left and ungreeted is 0.
+	drained chan struct{}
+	// closed is closed with the socket.
+	closed     chan struct{}
+	markClosed func()
+
+	testOnlyTaken func()
 }
 
-func newLimitListener(l *net.UnixListener, name string, limits Limits, log *slog.Logger) *limitListener {
-	return &limitListener{UnixListener: l, limits: limits, log: log, name: name, perUID: map[uint32]int{}}
+// newLimitListener takes a cfg whose limits and log are set.
+func newLimitListener(l *net.UnixListener, name string, cfg Config) *limitListener {
+	ll := &limitListener{UnixListener: l, limits: cfg.Limits, log: cfg.Log, name: name, perUID: map[uint32]int{},
+		drained: make(chan struct{}), closed: make(chan struct{}), testOnlyTaken: cfg.testOnlyTaken}
+	ll.markClosed = sync.OnceFunc(func() { close(ll.closed) })
+	return ll
 }
 
-// Accept returns the next connection within the limits.
+// Accept returns the next connection within the limits. While drain is on it
+// returns nothing, then the error of a closed socket.
 func (l *limitListener) Accept() (net.Conn, error) {
 	for {
 		conn, err := l.AcceptUnix()
+		if l.draining.Load() && errors.Is(err, os.ErrDeadlineExceeded) {
+			l.leaveAccept()
+			<-l.closed
+			return nil, net.ErrClosed
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -179,8 +209,51 @@ func (l *limitListener) Accept() (net.Conn, error) {
 			conn.Close()
 			continue
 		}
-		return &callerConn{UnixConn: conn, caller: caller, release: sync.OnceFunc(func() { l.leave(caller.UID) })}, nil
+		if l.testOnlyTaken != nil {
+			l.testOnlyTaken()
+		}
+		return &callerConn{UnixConn: conn, caller: caller, greeted: sync.OnceFunc(l.greeted),
+			release: sync.OnceFunc(func() { l.leave(caller.UID) })}, nil
 	}
+}
+
+// drain takes no more connections and returns once all that were taken have been
+// greeted or closed, or when ctx ends. The socket stays open.
+func (l *limitListener) drain(ctx context.Context) {
+	l.draining.Store(true)
+	if err := l.SetDeadline(time.Unix(1, 0)); err != nil {
+		return // closed: nobody is taken any more
+	}
+	select {
+	case <-l.drained:
+	case <-ctx.Done():
+		l.log.Warn("stopping with connections that were not greeted", "socket", l.name)
+	}
+}
+
+// leaveAccept says that nobody is in Accept any more. Called once or more often.
+func (l *limitListener) leaveAccept() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.left && l.ungreeted == 0 {
+		close(l.drained)
+	}
+	l.left = true
+}
+
+// greeted counts a connection out that was written to or closed.
+func (l *limitListener) greeted() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ungreeted--; l.left && l.ungreeted == 0 {
+		close(l.drained)
+	}
+}
+
+// Close closes the socket, once or more often.
+func (l *limitListener) Close() error {
+	defer l.markClosed()
+	return l.UnixListener.Close()
 }
 
 func (l *limitListener) admit(uid uint32) (full string) {
@@ -194,6 +267,7 @@ func (l *limitListener) admit(uid uint32) (full string) {
 	}
 	l.total++
 	l.perUID[uid]++
+	l.ungreeted++
 	return ""
 }
 
@@ -210,11 +284,21 @@ func (l *limitListener) leave(uid uint32) {
 type callerConn struct {
 	*net.UnixConn
 	caller  Caller
+	greeted func()
 	release func()
+}
+
+// Write writes to the caller. The first write is the server's SETTINGS: from then
+// on a stopping server says GOAWAY instead of hanging up (RFC 9113 §3.4, §6.8).
+func (c *callerConn) Write(p []byte) (int, error) {
+	n, err := c.UnixConn.Write(p)
+	c.greeted()
+	return n, err
 }
 
 // Close closes the connection, once or more often.
 func (c *callerConn) Close() error {
 	defer c.release()
+	defer c.greeted()
 	return c.UnixConn.Close()
 }

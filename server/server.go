@@ -37,6 +37,9 @@ type Config struct {
 	Log *slog.Logger
 	// Now is the clock stamps are judged by; nil means time.Now.
 	Now func() time.Time
+
+	// testOnlyTaken is called for each connection taken, before gRPC gets it; nil otherwise.
+	testOnlyTaken func()
 }
 
 // Limits bound what callers can take.
@@ -149,10 +152,10 @@ func New(cfg Config, directory Directory, services Services) (*Server, error) {
 	if err := cfg.Roles.check(); err != nil {
 		return nil, fmt.Errorf("opening sockets: %w", err)
 	}
-	s := &Server{cfg: cfg, directory: directory, log: cfg.Log, now: cfg.Now}
-	if s.log == nil {
-		s.log = slog.New(slog.DiscardHandler)
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	s := &Server{cfg: cfg, directory: directory, log: cfg.Log, now: cfg.Now}
 	if s.now == nil {
 		s.now = time.Now
 	}
@@ -203,7 +206,7 @@ func (s *Server) open(at socket, endpoint Endpoint, services Services) (*door, e
 	if err != nil {
 		return nil, err
 	}
-	return &door{at: at, grpc: g, listen: newLimitListener(l0, at.String(), l, s.log), remove: sync.OnceFunc(remove)}, nil
+	return &door{at: at, grpc: g, listen: newLimitListener(l0, at.String(), s.cfg), remove: sync.OnceFunc(remove)}, nil
 }
 
 // served reports whether any method of a service has a row for this socket.
@@ -233,8 +236,9 @@ func (s *Server) unknown(at socket, stream grpc.ServerStream) error {
 }
 
 // Serve answers calls until ctx is cancelled or a socket fails. Then both
-// sockets stop taking calls, and those under way get [Limits].Stop to end before
-// their contexts are cancelled. When it returns no handler runs any more and our
+// sockets take nobody more (connects to an inherited socket wait for the next
+// process), and calls under way get [Limits].Stop to end before their contexts
+// are cancelled. When it returns no handler runs any more and our
 // socket files are gone; a handler that ignores its context is waited for.
 func (s *Server) Serve(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
@@ -244,6 +248,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	for i, d := range s.doors {
 		wg.Go(func() {
 			defer cancel() // one socket is no service
+			defer d.listen.leaveAccept()
 			if err := d.grpc.Serve(d.listen); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 				errs[i] = fmt.Errorf("serving %s: %w", d.at, err)
 			}
@@ -261,7 +266,10 @@ func (s *Server) stop() {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		s.eachDoor((*grpc.Server).GracefulStop)
+		ctx, cancel := context.WithTimeout(context.Background(), s.cfg.Limits.Handshake)
+		defer cancel()
+		s.eachDoor(func(d *door) { d.listen.drain(ctx) })
+		s.eachDoor(func(d *door) { d.grpc.GracefulStop() })
 	}()
 	timer := time.NewTimer(s.cfg.Limits.Stop)
 	defer timer.Stop()
@@ -269,16 +277,16 @@ func (s *Server) stop() {
 	case <-done:
 	case <-timer.C:
 		s.log.Warn("calls under way are cut", "after", s.cfg.Limits.Stop)
-		s.eachDoor((*grpc.Server).Stop) // cancels what runs; GracefulStop then returns too
+		s.eachDoor(func(d *door) { d.grpc.Stop() }) // cancels what runs; GracefulStop then returns too
 		<-done
 	}
 }
 
-// eachDoor runs f for both servers at a time and waits for both.
-func (s *Server) eachDoor(f func(*grpc.Server)) {
+// eachDoor runs f for both doors at a time and waits for both.
+func (s *Server) eachDoor(f func(*door)) {
 	var wg sync.WaitGroup
 	for _, d := range s.doors {
-		wg.Go(func() { f(d.grpc) })
+		wg.Go(func() { f(d) })
 	}
 	wg.Wait()
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -122,6 +123,53 @@ func TestGracefulStopLetsCallsEnd(t *testing.T) {
 	for _, path := range []string{h.app, h.admin} {
 		if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%s is left: %v", path, err)
+		}
+	}
+}
+
+// A connection that Accept took just before the stop is greeted, and its call
+// answered: by us, or by the next process on the same socket.
+func TestStopDropsNoConnectionItTook(t *testing.T) {
+	dir := socketDir(t)
+	inherit := func(l *net.UnixListener) Endpoint { // as systemd hands the socket down
+		f, err := l.File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		fl, err := net.FileListener(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return Endpoint{Listener: fl.(*net.UnixListener)}
+	}
+	path := filepath.Join(dir, "inherited.sock")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+
+	taken, goOn := make(chan struct{}, 2), make(chan struct{})
+	h := newHouse(t, func(c *Config) { c.App = inherit(l); c.testOnlyTaken = func() { taken <- struct{}{}; <-goOn } })
+	first, second := dial(t, path), dial(t, path)
+	answers := make(chan error, 2)
+	go func() { answers <- status1(first) }()
+	<-taken
+	stopped := make(chan error, 1)
+	go func() { stopped <- h.stop() }()
+	for !h.server.doors[0].listen.draining.Load() {
+		runtime.Gosched() // until the server is stopping
+	}
+	go func() { answers <- status1(second) }() // waits in the backlog
+	close(goOn)
+	if err := <-stopped; err != nil {
+		t.Errorf("stopping: %v", err)
+	}
+	newHouse(t, func(c *Config) { c.App = inherit(l) })
+	for range 2 {
+		if err := <-answers; err != nil {
+			t.Errorf("a call around the stop: %v", err)
 		}
 	}
 }
