@@ -9,6 +9,8 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -130,28 +132,9 @@ func TestGracefulStopLetsCallsEnd(t *testing.T) {
 // A connection that Accept took just before the stop is greeted, and its call
 // answered: by us, or by the next process on the same socket.
 func TestStopDropsNoConnectionItTook(t *testing.T) {
-	dir := socketDir(t)
-	inherit := func(l *net.UnixListener) Endpoint { // as systemd hands the socket down
-		f, err := l.File()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		fl, err := net.FileListener(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return Endpoint{Listener: fl.(*net.UnixListener)}
-	}
-	path := filepath.Join(dir, "inherited.sock")
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-
+	path, inherit := inherited(t)
 	taken, goOn := make(chan struct{}, 2), make(chan struct{})
-	h := newHouse(t, func(c *Config) { c.App = inherit(l); c.testOnlyTaken = func() { taken <- struct{}{}; <-goOn } })
+	h := newHouse(t, func(c *Config) { c.App = inherit(); c.testOnlyTaken = func() { taken <- struct{}{}; <-goOn } })
 	first, second := dial(t, path), dial(t, path)
 	answers := make(chan error, 2)
 	go func() { answers <- status1(first) }()
@@ -166,11 +149,73 @@ func TestStopDropsNoConnectionItTook(t *testing.T) {
 	if err := <-stopped; err != nil {
 		t.Errorf("stopping: %v", err)
 	}
-	newHouse(t, func(c *Config) { c.App = inherit(l) })
+	newHouse(t, func(c *Config) { c.App = inherit() })
 	for range 2 {
 		if err := <-answers; err != nil {
 			t.Errorf("a call around the stop: %v", err)
 		}
+	}
+}
+
+func TestRestartsFailNoCall(t *testing.T) {
+	path, inherit := inherited(t)
+	h := newHouse(t, func(c *Config) { c.App = inherit() })
+	done := make(chan struct{})
+	var calls atomic.Int64
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				c, err := client.Dial(path) // a connection of its own for each call
+				if err == nil {
+					err = status1(c)
+					c.Close()
+				}
+				if calls.Add(1); err != nil {
+					t.Errorf("a call over a restart: %v", err)
+				}
+			}
+		})
+	}
+	for range 50 {
+		for now := calls.Load(); calls.Load() < now+8; {
+			runtime.Gosched() // until this server has answered a few
+		}
+		if err := h.stop(); err != nil {
+			t.Errorf("stopping: %v", err)
+		}
+		h = newHouse(t, func(c *Config) { c.App = inherit() })
+	}
+	close(done)
+	wg.Wait()
+	t.Logf("%d calls over 50 restarts", calls.Load())
+}
+
+// inherited is a socket that outlives the servers on it; each call of inherit
+// hands it down once more, as systemd does.
+func inherited(t *testing.T) (path string, inherit func() Endpoint) {
+	path = filepath.Join(socketDir(t), "inherited.sock")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return path, func() Endpoint {
+		f, err := l.File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		heir, err := net.FileListener(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return Endpoint{Listener: heir.(*net.UnixListener)}
 	}
 }
 
