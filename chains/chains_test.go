@@ -38,7 +38,7 @@ func TestViewEqualSeesEveryDifference(t *testing.T) {
 			chains.Uint64Value(7), chains.StringValue("s"), chains.BoolValue(true),
 			chains.AddressValue([20]byte{1}), chains.PubkeyValue([32]byte{2}),
 			chains.ListValue(chains.HexValue("0x01"), chains.UnresolvedPubkey()),
-			chains.Value{Kind: chains.KindMap, Map: map[string]chains.Value{"k": chains.Uint64Value(1)}},
+			chains.MapValue([]string{"k"}, []chains.Value{chains.Uint64Value(1)}),
 		)
 		if change != nil {
 			change(&inner)
@@ -58,8 +58,8 @@ func TestViewEqualSeesEveryDifference(t *testing.T) {
 		"absent":  func(v *chains.Value) { v.List[4] = chains.Value{} },
 		"hex":     func(v *chains.Value) { v.List[5].List[0].Str = "0x02" },
 		"shorter": func(v *chains.Value) { v.List[5].List = v.List[5].List[:1] },
-		"map":     func(v *chains.Value) { v.List[6].Map["k"] = chains.Uint64Value(2) },
-		"map key": func(v *chains.Value) { v.List[6].Map = map[string]chains.Value{"l": chains.Uint64Value(1)} },
+		"map":     func(v *chains.Value) { v.List[6].Map.Values[0] = chains.Uint64Value(2) },
+		"map key": func(v *chains.Value) { v.List[6].Map.Names[0] = "l" },
 		"kind":    func(v *chains.Value) { v.List[1].Kind = chains.KindHex },
 	}
 	for name, change := range changes {

@@ -28,7 +28,7 @@ const (
 	KindHex              // Value.Str, "0x" and lower-case hex, or "" for none
 	KindList             // Value.List, elements of Type.Elem
 	KindStruct           // Value.List, one value per Type.Fields
-	KindMap              // Value.Map, values of any kind
+	KindMap              // Value.Map, members of any kind
 )
 
 // Type describes values statically, for the policy checker and for documentation.
@@ -54,7 +54,36 @@ type Value struct {
 	Str  string
 	Raw  []byte
 	List []Value
-	Map  map[string]Value
+	Map  *Members
+}
+
+// Members are what a map holds, in an order of its own. A list of names costs a
+// tenth of a Go map, and may be shared by all values of one struct.
+type Members struct {
+	// Names are unique; Values has one value for each.
+	Names  []string
+	Values []Value
+}
+
+// Get returns the member called name, nil when there is none. It is nil-safe.
+func (m *Members) Get(name string) *Value {
+	if m == nil {
+		return nil
+	}
+	for i := range m.Names {
+		if m.Names[i] == name {
+			return &m.Values[i]
+		}
+	}
+	return nil
+}
+
+// Len is the number of members.
+func (m *Members) Len() int {
+	if m == nil {
+		return 0
+	}
+	return len(m.Names)
 }
 
 // BoolValue, IntValue and the others build nodes.
@@ -103,6 +132,11 @@ const AddressTableLookup = "ADDRESS_TABLE_LOOKUP"
 // every 32-byte key and equals only that literal.
 func UnresolvedPubkey() Value { return Value{Kind: KindPubkey, Str: AddressTableLookup} }
 
+// MapValue builds a map node; it keeps both, which must be of one length.
+func MapValue(names []string, values []Value) Value {
+	return Value{Kind: KindMap, Map: &Members{Names: names, Values: values}}
+}
+
 // Index returns the number of the field called name in a struct type, or -1.
 func (t *Type) Index(name string) int {
 	for i := range t.Fields {
@@ -116,7 +150,7 @@ func (t *Type) Index(name string) int {
 // Equal reports whether two nodes and everything below them are the same.
 func (v Value) Equal(w Value) bool {
 	if v.Kind != w.Kind || v.Neg != w.Neg || v.Int != w.Int || v.Str != w.Str ||
-		!bytes.Equal(v.Raw, w.Raw) || len(v.List) != len(w.List) || len(v.Map) != len(w.Map) {
+		!bytes.Equal(v.Raw, w.Raw) || len(v.List) != len(w.List) || v.Map.Len() != w.Map.Len() {
 		return false
 	}
 	for i := range v.List {
@@ -124,9 +158,8 @@ func (v Value) Equal(w Value) bool {
 			return false
 		}
 	}
-	for k := range v.Map {
-		x, ok := w.Map[k]
-		if !ok || !v.Map[k].Equal(x) {
+	for i := range v.Map.Len() {
+		if x := w.Map.Get(v.Map.Names[i]); x == nil || !v.Map.Values[i].Equal(*x) {
 			return false
 		}
 	}
@@ -135,7 +168,15 @@ func (v Value) Equal(w Value) bool {
 
 // Equal reports whether two views have the same roots with the same contents.
 func (v View) Equal(w View) bool {
-	return Value{Kind: KindMap, Map: v}.Equal(Value{Kind: KindMap, Map: w})
+	if len(v) != len(w) {
+		return false
+	}
+	for root, value := range v {
+		if other, ok := w[root]; !ok || !value.Equal(other) {
+			return false
+		}
+	}
+	return true
 }
 
 // Conform says where v is not laid out as t: every node absent or of its

@@ -97,13 +97,11 @@ func compileIndex(n *node) valueFunc {
 			if k.Kind != chains.KindString {
 				return nil, n.kids[1].err(evalType, "the key of a map is a string")
 			}
-			x, ok := v.Map[k.Str]
-			if !ok || x.Kind == chains.KindAbsent {
+			x := v.Map.Get(k.Str)
+			if x == nil || x.Kind == chains.KindAbsent {
 				return nil, n.err(evalMissing, "there is no %q", k.Str)
 			}
-			out := f.temp()
-			*out = x
-			return out, nil
+			return x, nil
 		}
 		i, err := f.position(n.kids[1], k)
 		if err != nil {

@@ -15,8 +15,17 @@ func anySchema() *Schema {
 	)})
 }
 
+func mapOf(members map[string]chains.Value) chains.Value {
+	var names []string
+	var values []chains.Value
+	for name, v := range members {
+		names, values = append(names, name), append(values, v)
+	}
+	return chains.MapValue(names, values)
+}
+
 func TestValuesOfAnyKindAreCheckedWhenEvaluated(t *testing.T) {
-	args := chains.Value{Kind: chains.KindMap, Map: map[string]chains.Value{
+	args := mapOf(map[string]chains.Value{
 		"to":     address(t, usdc),
 		"key":    pubkey(t, bobKey),
 		"amount": number(t, "115792089237316195423570985008687907853269984665640564039457584007913129639935"),
@@ -26,9 +35,9 @@ func TestValuesOfAnyKindAreCheckedWhenEvaluated(t *testing.T) {
 		"data":   chains.HexValue("0xabcd"),
 		"list":   chains.ListValue(address(t, usdc), address(t, recipient)),
 		"mixed":  chains.ListValue(chains.Uint64Value(1), chains.StringValue("x")),
-		"inner":  {Kind: chains.KindMap, Map: map[string]chains.Value{"n": chains.Uint64Value(7), "gone": {}}},
+		"inner":  mapOf(map[string]chains.Value{"n": chains.Uint64Value(7), "gone": {}}),
 		"holes":  chains.ListValue(chains.Value{}),
-	}}
+	})
 	req := Request{Decoded: &chains.Decoded{View: chains.View{"test.call": chains.StructValue(args)}}}
 	const a = "test.call.args"
 	rows := []struct {

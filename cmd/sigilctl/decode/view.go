@@ -90,12 +90,15 @@ func appendValue(b []byte, v chains.Value, t *chains.Type, position bool) []byte
 		return append(appendFields(append(b, '{'), v, t), '}')
 	case chains.KindMap:
 		b = append(b, '{')
-		for i, k := range slices.Sorted(maps.Keys(v.Map)) {
-			if i > 0 {
+		for i := range v.Map.Len() {
+			if v.Map.Values[i].Kind == chains.KindAbsent {
+				continue
+			}
+			if b[len(b)-1] != '{' {
 				b = append(b, ',')
 			}
-			b = append(appendText(b, k), ':')
-			b = appendValue(b, v.Map[k], nil, false)
+			b = append(appendText(b, v.Map.Names[i]), ':')
+			b = appendValue(b, v.Map.Values[i], nil, false)
 		}
 		return append(b, '}')
 	}
