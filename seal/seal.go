@@ -14,8 +14,9 @@ import (
 	"errors"
 )
 
-// KeyRef names a key inside a provider for ever: for PKCS#11 the lower-case hex
-// of its CKA_ID, for a TPM the hex of its Name. Never a slot or handle number.
+// KeyRef names a key or a counter inside a provider for ever: for PKCS#11 the
+// lower-case hex of its CKA_ID, for a TPM the hex of its Name. Never a slot or
+// handle number.
 type KeyRef string
 
 // MaxSealed is the largest plaintext, in bytes, that every provider seals. It
@@ -67,6 +68,19 @@ type Decrypter interface {
 	DecryptOAEPSHA256(ctx context.Context, ref KeyRef, ciphertext []byte, use func(plaintext []byte) error) error
 }
 
+// Counter is a number in the device that only ever grows by one and that nothing
+// puts back, neither a restored disk nor whoever owns the device: what is bound
+// to its value can't be rolled back unnoticed. Several counters of one device are
+// independent, but a counter made anew may begin above 1.
+type Counter interface {
+	// ReadCounter returns the value of the counter.
+	ReadCounter(ctx context.Context, ref KeyRef) (uint64, error)
+	// Increment makes the counter from+1 and returns that; it is durable in the device
+	// on return. [ErrCounterMoved]: the value was not from, and nothing changed. After
+	// any other error the caller reads: the value is from or from+1.
+	Increment(ctx context.Context, ref KeyRef, from uint64) (uint64, error)
+}
+
 // The sentinels every provider maps its own codes to. Callers decide with
 // errors.Is; the text of the wrapped error says what to do.
 var (
@@ -87,6 +101,8 @@ var (
 	ErrAmbiguous = errors.New("more than one token or key matches")
 	// ErrPolicy: a key exists but lacks the attributes we insist on, or a TPM policy failed.
 	ErrPolicy = errors.New("key or device state violates the sealing policy")
+	// ErrCounterMoved: a counter has another value than its caller counts on.
+	ErrCounterMoved = errors.New("the counter has another value")
 	// ErrUnsupported: this device or build can't do it.
 	ErrUnsupported = errors.New("not supported by this provider or build")
 )

@@ -7,12 +7,9 @@ import (
 	"bytes"
 	"context"
 	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"math/big"
 	"strings"
 	"sync"
 	"testing"
@@ -28,6 +25,8 @@ type Fixture struct {
 	Signer   seal.Signer // nil: the provider signs nothing
 	// Decrypter is nil when the provider opens nothing for others.
 	Decrypter seal.Decrypter
+	// Counter is nil when the provider counts nothing.
+	Counter seal.Counter
 
 	KEK        seal.KeyRef // seals
 	OtherKEK   seal.KeyRef // seals too, and is another key
@@ -36,6 +35,8 @@ type Fixture struct {
 	// RSA and OtherRSA decrypt, are two keys, and may differ in size; empty when
 	// Decrypter is nil.
 	RSA, OtherRSA seal.KeyRef
+	// Anchor and OtherAnchor count, and are two counters; empty when Counter is nil.
+	Anchor, OtherAnchor seal.KeyRef
 
 	// Reopen opens the same device again; the suite has closed the provider
 	// before it calls Reopen, and uses it with the same key references.
@@ -65,10 +66,16 @@ func Run(t *testing.T, open func(t testing.TB) Fixture) {
 	t.Run("concurrent", func(t *testing.T) { concurrent(ctx, t, f) })
 	if f.Signer != nil {
 		t.Run("signer", func(t *testing.T) { signer(ctx, t, f) })
+		t.Run("signer refuses", func(t *testing.T) { signerRefuses(ctx, t, f) })
 	}
 	if f.Decrypter != nil {
 		t.Run("decrypter", func(t *testing.T) { decrypter(ctx, t, f) })
 		t.Run("decrypter refuses", func(t *testing.T) { decrypterRefuses(ctx, t, f) })
+	}
+	if f.Counter != nil {
+		t.Run("counter", func(t *testing.T) { counter(ctx, t, f) })
+		t.Run("counter refuses", func(t *testing.T) { counterRefuses(ctx, t, f) })
+		t.Run("counter is one for all", func(t *testing.T) { counterRace(ctx, t, f) })
 	}
 	outer := t // the reopened provider outlives its subtest
 	t.Run("reopen", func(t *testing.T) { reopen(ctx, t, outer, &f) })
@@ -284,57 +291,6 @@ func concurrent(ctx context.Context, t *testing.T, f Fixture) {
 	wg.Wait()
 }
 
-func wantSignature(ctx context.Context, t testing.TB, f Fixture, digest [32]byte) {
-	t.Helper()
-	pub, err := f.Signer.PublicP256(ctx, f.Checkpoint)
-	if err != nil {
-		t.Errorf("reading the public key: %v", err)
-		return
-	}
-	sig, err := f.Signer.SignP256(ctx, f.Checkpoint, digest)
-	if err != nil {
-		t.Errorf("signing: %v", err)
-		return
-	}
-	if len(sig) != 64 {
-		t.Errorf("signature has %d bytes, want 64", len(sig))
-		return
-	}
-	if !ecdsa.Verify(pub, digest[:], new(big.Int).SetBytes(sig[:32]), new(big.Int).SetBytes(sig[32:])) {
-		t.Error("the signature does not verify")
-	}
-}
-
-func signer(ctx context.Context, t *testing.T, f Fixture) {
-	pub, err := f.Signer.PublicP256(ctx, f.Checkpoint)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if pub.Curve != elliptic.P256() {
-		t.Errorf("the key is on %s, want P-256", pub.Params().Name)
-	}
-	for _, digest := range [][32]byte{{}, sha256.Sum256(nil), [32]byte(bytes.Repeat([]byte{0xff}, 32))} {
-		wantSignature(ctx, t, f, digest)
-	}
-	var digest [32]byte
-	rand.Read(digest[:])
-	for _, ref := range []seal.KeyRef{f.Missing, "", "xyz"} {
-		if _, err := f.Signer.SignP256(ctx, ref, digest); !errors.Is(err, seal.ErrNotFound) {
-			t.Errorf("signing with %q: %v, want ErrNotFound", ref, err)
-		}
-		if _, err := f.Signer.PublicP256(ctx, ref); !errors.Is(err, seal.ErrNotFound) {
-			t.Errorf("reading public key %q: %v, want ErrNotFound", ref, err)
-		}
-	}
-	// A key does its own work and no other.
-	if _, err := f.Signer.SignP256(ctx, f.KEK, digest); err == nil {
-		t.Error("the sealing key signed")
-	}
-	if _, err := f.Sealer.Seal(ctx, f.Checkpoint, pattern(32), nil); err == nil {
-		t.Error("the signing key sealed")
-	}
-}
-
 func reopen(ctx context.Context, t *testing.T, outer testing.TB, f *Fixture) {
 	blob := mustSeal(ctx, t, *f, pattern(32), []byte("over a restart"))
 	id := f.Provider.ID()
@@ -345,12 +301,16 @@ func reopen(ctx context.Context, t *testing.T, outer testing.TB, f *Fixture) {
 			t.Fatal(err)
 		}
 	}
+	var count uint64
+	if f.Counter != nil {
+		count = mustIncrement(ctx, t, *f, f.Anchor)
+	}
 	if err := f.Provider.Close(); err != nil {
 		t.Fatalf("closing: %v", err)
 	}
 	next := f.Reopen(outer)
 	next.KEK, next.OtherKEK, next.Checkpoint, next.Missing = f.KEK, f.OtherKEK, f.Checkpoint, f.Missing
-	next.RSA, next.OtherRSA = f.RSA, f.OtherRSA
+	next.RSA, next.OtherRSA, next.Anchor, next.OtherAnchor = f.RSA, f.OtherRSA, f.Anchor, f.OtherAnchor
 	outer.Cleanup(func() { next.Provider.Close() })
 	*f = next
 	if got := f.Provider.ID(); got != id {
@@ -370,6 +330,12 @@ func reopen(ctx context.Context, t *testing.T, outer testing.TB, f *Fixture) {
 	if f.Decrypter != nil {
 		wantDecrypt(ctx, t, *f, encrypt(ctx, t, *f, f.RSA, pattern(32)), pattern(32))
 	}
+	if f.Counter != nil {
+		if got := mustRead(ctx, t, *f, f.Anchor); got != count {
+			t.Errorf("the counter is %d after reopening, was %d", got, count)
+		}
+		mustIncrement(ctx, t, *f, f.Anchor)
+	}
 }
 
 func closed(ctx context.Context, t *testing.T, f Fixture) {
@@ -382,5 +348,18 @@ func closed(ctx context.Context, t *testing.T, f Fixture) {
 	wantRefused(ctx, t, f, f.KEK, blob, nil, seal.ErrUnavailable)
 	if err := f.Provider.Health(ctx); !errors.Is(err, seal.ErrUnavailable) {
 		t.Errorf("Health of a closed provider: %v, want ErrUnavailable", err)
+	}
+	if f.Signer != nil {
+		if _, err := f.Signer.SignP256(ctx, f.Checkpoint, [32]byte{1}); !errors.Is(err, seal.ErrUnavailable) {
+			t.Errorf("signing with a closed provider: %v, want ErrUnavailable", err)
+		}
+	}
+	if f.Counter != nil {
+		if _, err := f.Counter.ReadCounter(ctx, f.Anchor); !errors.Is(err, seal.ErrUnavailable) {
+			t.Errorf("reading a counter of a closed provider: %v, want ErrUnavailable", err)
+		}
+		if _, err := f.Counter.Increment(ctx, f.Anchor, 1); !errors.Is(err, seal.ErrUnavailable) {
+			t.Errorf("incrementing a counter of a closed provider: %v, want ErrUnavailable", err)
+		}
 	}
 }
