@@ -26,6 +26,7 @@ const (
 	maxSecret   = 256
 	maxKeys     = 4 // live at a time
 	defaultBits = 3072
+	leastBits   = 2048
 )
 
 // NewWebhook registers where an environment's deliveries come from. An environment
@@ -93,6 +94,19 @@ func (s *Service) RegisterWebhook(ctx context.Context, a Actor, n NewWebhook) (W
 	return out, err
 }
 
+// makeKey makes a key of the size asked for; 0 asks for ours, or for the least
+// where the device, as a TPM, makes no larger.
+func (s *Service) makeKey(ctx context.Context, bits int) (seal.KeyRef, error) {
+	if bits != 0 {
+		return s.cfg.Device.GenerateRSA(ctx, bits)
+	}
+	ref, err := s.cfg.Device.GenerateRSA(ctx, defaultBits)
+	if errors.Is(err, seal.ErrUnsupported) {
+		return s.cfg.Device.GenerateRSA(ctx, leastBits)
+	}
+	return ref, err
+}
+
 // keyFor returns the key that the registration adds, nil for none.
 func (s *Service) keyFor(ctx context.Context, n NewWebhook, old *webhook) (*decryptionKey, error) {
 	ref, bits := n.KeyRef, n.Bits
@@ -102,11 +116,8 @@ func (s *Service) keyFor(ctx context.Context, n NewWebhook, old *webhook) (*decr
 	case ref == "" && bits == 0 && old != nil:
 		return nil, nil
 	case ref == "":
-		if bits == 0 {
-			bits = defaultBits
-		}
 		var err error
-		if ref, err = s.cfg.Device.GenerateRSA(ctx, bits); err != nil {
+		if ref, err = s.makeKey(ctx, bits); err != nil {
 			return nil, err
 		}
 	}

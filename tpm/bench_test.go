@@ -60,3 +60,22 @@ func BenchmarkColdUnseal(b *testing.B) {
 		return p.Unseal(b.Context(), r.keys.KEK, blob, []byte("aad"), func([]byte) error { return nil })
 	})
 }
+
+func BenchmarkIncrement(b *testing.B) {
+	r := newRig(b)
+	ref := r.counter(b)
+	n := r.value(b, ref)
+	measure(b, func() (err error) {
+		n, err = r.Increment(b.Context(), ref, n)
+		return err
+	})
+}
+
+func BenchmarkDecryptRSA(b *testing.B) {
+	r := newRig(b)
+	ref := r.rsa(b)
+	ct := r.encrypted(b, ref, make([]byte, 32))
+	measure(b, func() error {
+		return r.DecryptOAEPSHA256(b.Context(), ref, ct, func([]byte) error { return nil })
+	})
+}

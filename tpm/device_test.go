@@ -113,7 +113,7 @@ func TestDeviceThatIsStillBusyIsNotOpenedAgain(t *testing.T) {
 		return replay{&answers}, nil
 	}
 	for _, text := range []string{"no answer within 20ms", "still waits for an earlier command"} {
-		if _, err := l.exchange(t.Context(), refusal(0)); !errors.Is(err, seal.ErrUnavailable) || !strings.Contains(err.Error(), text) {
+		if _, err := l.exchange(t.Context(), refusal(0), l.timeout); !errors.Is(err, seal.ErrUnavailable) || !strings.Contains(err.Error(), text) {
 			t.Errorf("%v, want ErrUnavailable and %q", err, text)
 		}
 	}
@@ -121,7 +121,7 @@ func TestDeviceThatIsStillBusyIsNotOpenedAgain(t *testing.T) {
 		t.Errorf("the device was opened %d times while it was busy", dials)
 	}
 	close(first.done)
-	if _, err := l.exchange(t.Context(), refusal(0)); err != nil || dials != 2 {
+	if _, err := l.exchange(t.Context(), refusal(0), l.timeout); err != nil || dials != 2 {
 		t.Errorf("afterwards: %v, opened %d times, want success on a second connection", err, dials)
 	}
 }

@@ -120,7 +120,7 @@ func explain(err error) error {
 // sentinels are the errors that a caller decides with.
 var sentinels = []error{
 	seal.ErrTampered, seal.ErrUnavailable, seal.ErrAuth, seal.ErrLocked, seal.ErrNotFound,
-	seal.ErrAmbiguous, seal.ErrPolicy, seal.ErrUnsupported,
+	seal.ErrAmbiguous, seal.ErrPolicy, seal.ErrCounterMoved, seal.ErrUnsupported,
 }
 
 // ours says whether err already has its sentinel.

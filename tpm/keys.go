@@ -3,11 +3,8 @@ package tpm
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"errors"
 	"fmt"
-	"math/big"
 	"slices"
 
 	"github.com/google/go-tpm/tpm2"
@@ -24,48 +21,50 @@ const (
 	lastPersistent  tpm2.TPMHandle = 0x8102ffff
 )
 
-// checkpointTemplate is the checkpoint key: P-256, ECDSA with SHA-256 and nothing
-// else, made in this TPM and only there, opened by its auth value.
-var checkpointTemplate = tpm2.TPMTPublic{
-	Type:    tpm2.TPMAlgECC,
-	NameAlg: tpm2.TPMAlgSHA256,
-	ObjectAttributes: tpm2.TPMAObject{
-		FixedTPM: true, FixedParent: true, SensitiveDataOrigin: true, UserWithAuth: true, NoDA: true, SignEncrypt: true,
-	},
-	Parameters: tpm2.NewTPMUPublicParms(tpm2.TPMAlgECC, &tpm2.TPMSECCParms{
-		Symmetric: tpm2.TPMTSymDefObject{Algorithm: tpm2.TPMAlgNull},
-		Scheme: tpm2.TPMTECCScheme{
-			Scheme:  tpm2.TPMAlgECDSA,
-			Details: tpm2.NewTPMUAsymScheme(tpm2.TPMAlgECDSA, &tpm2.TPMSSigSchemeECDSA{HashAlg: tpm2.TPMAlgSHA256}),
-		},
-		CurveID: tpm2.TPMECCNistP256,
-		KDF:     tpm2.TPMTKDFScheme{Scheme: tpm2.TPMAlgNull},
-	}),
-	Unique: tpm2.NewTPMUPublicID(tpm2.TPMAlgECC, &tpm2.TPMSECCPoint{}),
-}
-
-// checkpointKey is a persistent signing key of ours.
-type checkpointKey struct {
+// key is a persistent key of ours.
+type key struct {
 	handle tpm2.TPMHandle
 	name   tpm2.TPM2BName
-	public *ecdsa.PublicKey
+	public tpm2.TPMTPublic
 }
+
+func (k key) auth(s tpm2.Session) tpm2.AuthHandle {
+	return tpm2.AuthHandle{Handle: k.handle, Name: k.name, Auth: s}
+}
+
+// known is what was found in the TPM in one generation of the link.
+type known struct {
+	gen      uint64
+	keys     map[seal.KeyRef]key
+	counters map[seal.KeyRef]nvIndex
+}
+
+// found is what is known in this turn's generation.
+func (t *turn) found() *known {
+	if k := &t.p.known; k.gen != t.gen || k.keys == nil {
+		*k = known{gen: t.gen, keys: map[seal.KeyRef]key{}, counters: map[seal.KeyRef]nvIndex{}}
+	}
+	return &t.p.known
+}
+
+// forget makes the next look-up ask the TPM.
+func (t *turn) forget() { t.p.known = known{} }
 
 // Provision makes a checkpoint key, puts it at a persistent handle of the owner
 // hierarchy, and tries it and the SRK. The SRK itself is not made persistent: it
 // needs no room. The key is in the TPM on return; after an error it is not, unless
 // the TPM no longer answers.
 func (p *Provider) Provision(ctx context.Context) (Keys, error) {
-	o, err := p.makeCheckpointKey(ctx)
+	o, err := p.makeKey(ctx, checkpointTemplate, roleSign)
 	if err != nil {
 		return Keys{}, fmt.Errorf("making keys in TPM %s: %w", p.id, err)
 	}
 	keys := Keys{KEK: makeRef(p.srk), Checkpoint: makeRef(o.name().Buffer)}
-	if err := p.persist(ctx, o); err != nil {
+	if err := p.persist(ctx, o, checkpointTemplate); err != nil {
 		return Keys{}, fmt.Errorf("making keys in TPM %s: %w", p.id, err)
 	}
 	if err := p.try(ctx, keys); err != nil {
-		if e := p.remove(context.WithoutCancel(ctx), keys.Checkpoint); e != nil {
+		if e := p.remove(context.WithoutCancel(ctx), keys.Checkpoint, checkpointTemplate); e != nil {
 			err = fmt.Errorf("%w; removing the new checkpoint key %s: %v", err, keys.Checkpoint, e)
 		}
 		return Keys{}, fmt.Errorf("trying the new keys: %w", err)
@@ -91,12 +90,16 @@ func (p *Provider) try(ctx context.Context, keys Keys) error {
 	})
 }
 
-// makeCheckpointKey makes the key under the SRK; the TPM keeps nothing of it.
-func (p *Provider) makeCheckpointKey(ctx context.Context) (o object, err error) {
+// makeKey makes a key under the SRK, with the auth value of r; the TPM keeps
+// nothing of it.
+func (p *Provider) makeKey(ctx context.Context, template tpm2.TPMTPublic, r role) (o object, err error) {
 	err = p.do(ctx, func(t *turn) error {
-		return p.auth.lend(roleSign, func(auth []byte) error {
+		if template.Type == tpm2.TPMAlgRSA {
+			t.timeout = makeRSATimeout
+		}
+		return p.auth.lend(r, func(auth []byte) error {
 			return t.session(nil, encryptBoth, func(root storageKey, s tpm2.Session) error {
-				o, err = t.createUnder(root, s, checkpointTemplate, tpm2.TPMSSensitiveCreate{
+				o, err = t.createUnder(root, s, template, tpm2.TPMSSensitiveCreate{
 					UserAuth: tpm2.TPM2BAuth{Buffer: auth},
 					Data:     tpm2.NewTPMUSensitiveCreate(&tpm2.TPM2BSensitiveData{}),
 				})
@@ -108,10 +111,10 @@ func (p *Provider) makeCheckpointKey(ctx context.Context) (o object, err error) 
 }
 
 // persist puts the key at the first free handle, unless it is at one already.
-func (p *Provider) persist(ctx context.Context, o object) error {
+func (p *Provider) persist(ctx context.Context, o object, template tpm2.TPMTPublic) error {
 	return p.do(ctx, func(t *turn) error {
-		t.p.keys = nil
-		_, err := t.checkpoint(makeRef(o.name().Buffer))
+		t.forget()
+		_, err := t.find(makeRef(o.name().Buffer), template)
 		if !errors.Is(err, seal.ErrNotFound) {
 			return err
 		}
@@ -119,178 +122,87 @@ func (p *Provider) persist(ctx context.Context, o object) error {
 		if err != nil {
 			return err
 		}
-		free := firstPersistent
-		for slices.Contains(taken, free) {
-			free++
-		}
-		if free > lastPersistent {
+		free, ok := firstFree(taken, firstPersistent, lastPersistent)
+		if !ok {
 			return fmt.Errorf("TPM2_EvictControl: %w", tpm2.TPMRCNVSpace)
 		}
 		h, err := t.load(o)
 		if err != nil {
 			return err
 		}
-		t.p.keys = nil
+		t.forget()
 		return t.evict(h, o.name(), free)
 	})
 }
 
-// remove takes a checkpoint key out of the TPM.
-func (p *Provider) remove(ctx context.Context, ref seal.KeyRef) error {
+// firstFree is the first handle from first to last that is not taken.
+func firstFree(taken []tpm2.TPMHandle, first, last tpm2.TPMHandle) (free tpm2.TPMHandle, ok bool) {
+	for free = first; slices.Contains(taken, free); {
+		free++
+	}
+	return free, free <= last
+}
+
+// remove takes a key out of the TPM.
+func (p *Provider) remove(ctx context.Context, ref seal.KeyRef, template tpm2.TPMTPublic) error {
 	return p.do(ctx, func(t *turn) error {
-		k, err := t.checkpoint(ref)
+		k, err := t.find(ref, template)
 		if errors.Is(err, seal.ErrNotFound) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		t.p.keys = nil
+		t.forget()
 		return t.evict(k.handle, k.name, k.handle)
 	})
 }
 
 // evict makes a loaded object persistent, or a persistent one no more (Part 3 §28.5).
 func (t *turn) evict(h tpm2.TPMHandle, name tpm2.TPM2BName, at tpm2.TPMHandle) error {
-	return t.session(nil, encryptNone, func(_ storageKey, s tpm2.Session) error {
-		_, err := tpm2.EvictControl{
-			Auth:             tpm2.AuthHandle{Handle: tpm2.TPMRHOwner, Auth: s},
-			ObjectHandle:     tpm2.NamedHandle{Handle: h, Name: name},
-			PersistentHandle: at,
-		}.Execute(t)
-		if aboutAuth(err) {
-			return fmt.Errorf("%w: TPM2_EvictControl: %v; hint: the owner hierarchy has a password; empty it for the time of sigilctl init (tpm2_changeauth -c o)", seal.ErrPolicy, err)
-		}
-		if err != nil {
-			return fmt.Errorf("TPM2_EvictControl: %w", err)
-		}
-		return nil
-	})
-}
-
-// PublicP256 implements [seal.Signer]. The key reference is a digest of the public
-// key, so the answer can't be another key's.
-func (p *Provider) PublicP256(ctx context.Context, ref seal.KeyRef) (*ecdsa.PublicKey, error) {
-	if _, err := parseRef(ref); err != nil {
-		return nil, err
-	}
-	var pub *ecdsa.PublicKey
-	err := p.do(ctx, func(t *turn) error {
-		k, err := t.checkpoint(ref)
-		pub = k.public
+	return t.asOwner("TPM2_EvictControl", encryptNone, func(owner tpm2.AuthHandle) error {
+		_, err := tpm2.EvictControl{Auth: owner, ObjectHandle: tpm2.NamedHandle{Handle: h, Name: name}, PersistentHandle: at}.Execute(t)
 		return err
 	})
+}
+
+// find finds the key whose Name is ref among the persistent objects of our range,
+// and holds it against the template it was made from.
+func (t *turn) find(ref seal.KeyRef, template tpm2.TPMTPublic) (key, error) {
+	k, err := t.persistent(ref)
 	if err != nil {
-		return nil, fmt.Errorf("reading public key %s from TPM %s: %w", ref, p.id, err)
+		return key{}, err
 	}
-	return pub, nil
+	if !likeTemplate(k.public, template) {
+		return key{}, fmt.Errorf("%w: object %#x is not a key as we make them for this", seal.ErrPolicy, uint32(k.handle))
+	}
+	return k, nil
 }
 
-// SignP256 implements [seal.Signer].
-func (p *Provider) SignP256(ctx context.Context, ref seal.KeyRef, digest [32]byte) ([]byte, error) {
-	if _, err := parseRef(ref); err != nil {
-		return nil, err
-	}
-	var sig []byte
-	err := p.do(ctx, func(t *turn) error {
-		k, err := t.checkpoint(ref)
-		if err != nil {
-			return err
-		}
-		return p.auth.lend(roleSign, func(auth []byte) error {
-			sig, err = t.sign(auth, k, digest)
-			return err
-		})
-	})
-	if err != nil {
-		return nil, fmt.Errorf("signing with key %s of TPM %s: %w", ref, p.id, err)
-	}
-	return sig, nil
-}
-
-func (t *turn) sign(auth []byte, k checkpointKey, digest [32]byte) (sig []byte, err error) {
-	err = t.session(auth, encryptIn, func(_ storageKey, s tpm2.Session) error {
-		rsp, err := tpm2.Sign{
-			KeyHandle:  tpm2.AuthHandle{Handle: k.handle, Name: k.name, Auth: s},
-			Digest:     tpm2.TPM2BDigest{Buffer: digest[:]},
-			InScheme:   tpm2.TPMTSigScheme{Scheme: tpm2.TPMAlgNull}, // the key's own
-			Validation: tpm2.TPMTTKHashCheck{Tag: tpm2.TPMSTHashCheck, Hierarchy: tpm2.TPMRHNull},
-		}.Execute(t)
-		if err != nil {
-			return fmt.Errorf("TPM2_Sign: %w", err)
-		}
-		ecc, err := rsp.Signature.Signature.ECDSA()
-		if err != nil {
-			return fmt.Errorf("TPM2_Sign: %w", err)
-		}
-		r, s2 := new(big.Int).SetBytes(ecc.SignatureR.Buffer), new(big.Int).SetBytes(ecc.SignatureS.Buffer)
-		if !ecdsa.Verify(k.public, digest[:], r, s2) { // so both are below the curve's order
-			return errors.New("TPM2_Sign: the signature does not verify")
-		}
-		sig = make([]byte, 64)
-		r.FillBytes(sig[:32])
-		s2.FillBytes(sig[32:])
-		return nil
-	})
-	return sig, err
-}
-
-// checkpoint finds the key whose Name is ref among the persistent objects of our
-// range.
-func (t *turn) checkpoint(ref seal.KeyRef) (checkpointKey, error) {
-	if t.p.keysGen != t.gen || t.p.keys == nil {
-		t.p.keys, t.p.keysGen = map[seal.KeyRef]checkpointKey{}, t.gen
-	}
-	if k, ok := t.p.keys[ref]; ok {
+func (t *turn) persistent(ref seal.KeyRef) (key, error) {
+	found := t.found()
+	if k, ok := found.keys[ref]; ok {
 		return k, nil
 	}
-	persistent, err := t.handles(tpm2.TPMHTPersistent)
+	handles, err := t.handles(tpm2.TPMHTPersistent)
 	if err != nil {
-		return checkpointKey{}, err
+		return key{}, err
 	}
-	for _, h := range persistent {
+	for _, h := range handles {
 		if h < firstPersistent || h > lastPersistent {
 			continue
 		}
 		public, name, err := t.readPublic(h)
 		if err != nil {
-			return checkpointKey{}, err
+			return key{}, err
 		}
 		if makeRef(name) != ref {
 			continue
 		}
-		if !likeTemplate(public, checkpointTemplate) {
-			return checkpointKey{}, fmt.Errorf("%w: object %#x is not a checkpoint key as we make them", seal.ErrPolicy, uint32(h))
-		}
-		pub, err := point(public)
-		if err != nil {
-			return checkpointKey{}, err
-		}
-		k := checkpointKey{handle: h, name: tpm2.TPM2BName{Buffer: name}, public: pub}
-		t.p.keys[ref] = k
+		k := key{handle: h, name: tpm2.TPM2BName{Buffer: name}, public: public}
+		found.keys[ref] = k
 		return k, nil
 	}
-	return checkpointKey{}, fmt.Errorf("%w: no object at the persistent handles %#x to %#x has the Name %s; hint: tpm2_getcap handles-persistent lists them; the TPM may be another one, or was cleared",
+	return key{}, fmt.Errorf("%w: no object at the persistent handles %#x to %#x has the Name %s; hint: tpm2_getcap handles-persistent lists them; the TPM may be another one, or was cleared",
 		seal.ErrNotFound, uint32(firstPersistent), uint32(lastPersistent), ref)
-}
-
-// point is the public key in a public area of type ECC.
-func point(public tpm2.TPMTPublic) (*ecdsa.PublicKey, error) {
-	p, err := public.Unique.ECC()
-	if err != nil {
-		return nil, fmt.Errorf("reading a public key: %w", err)
-	}
-	const size = 32
-	if len(p.X.Buffer) > size || len(p.Y.Buffer) > size {
-		return nil, fmt.Errorf("%w: the TPM's public key is too long", seal.ErrPolicy)
-	}
-	b := make([]byte, 1+2*size)
-	b[0] = 4 // uncompressed
-	copy(b[1+size-len(p.X.Buffer):], p.X.Buffer)
-	copy(b[1+2*size-len(p.Y.Buffer):], p.Y.Buffer)
-	pub, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), b)
-	if err != nil {
-		return nil, fmt.Errorf("%w: the TPM's public key: %w", seal.ErrPolicy, err)
-	}
-	return pub, nil
 }

@@ -42,13 +42,13 @@ func TestProvisionTakesTheFirstFreeHandles(t *testing.T) {
 	if got := r.persistent(t); len(got) != 2 || got[0] != firstPersistent || got[1] != firstPersistent+1 {
 		t.Errorf("the persistent handles are %x, want the first two of our range", got)
 	}
-	if err := r.remove(t.Context(), r.keys.Checkpoint); err != nil {
+	if err := r.remove(t.Context(), r.keys.Checkpoint, checkpointTemplate); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := r.SignP256(t.Context(), r.keys.Checkpoint, [32]byte{1}); !errors.Is(err, seal.ErrNotFound) {
 		t.Errorf("signing with a key that was removed: %v, want ErrNotFound", err)
 	}
-	if err := r.remove(t.Context(), r.keys.Checkpoint); err != nil {
+	if err := r.remove(t.Context(), r.keys.Checkpoint, checkpointTemplate); err != nil {
 		t.Errorf("removing it again: %v", err)
 	}
 	if r.keys, err = r.Provision(t.Context()); err != nil {
@@ -211,9 +211,9 @@ func TestSignatureThatDoesNotVerifyIsRefused(t *testing.T) {
 	r := newRig(t)
 	// The TPM's answers are authentic, so what makes one fail here is a wrong public
 	// key on our side.
-	k := checkpointKey{}
+	k := key{}
 	err := r.do(t.Context(), func(turn *turn) (err error) {
-		k, err = turn.checkpoint(r.keys.Checkpoint)
+		k, err = turn.find(r.keys.Checkpoint, checkpointTemplate)
 		return err
 	})
 	if err != nil {
@@ -223,12 +223,12 @@ func TestSignatureThatDoesNotVerifyIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	otherPub, err := r.PublicP256(t.Context(), other.Checkpoint)
-	if err != nil {
-		t.Fatal(err)
-	}
-	k.public = otherPub
 	err = r.do(t.Context(), func(turn *turn) error {
+		o, err := turn.find(other.Checkpoint, checkpointTemplate)
+		if err != nil {
+			return err
+		}
+		k.public = o.public
 		return r.auth.lend(roleSign, func(auth []byte) error {
 			_, err := turn.sign(auth, k, [32]byte{1})
 			return err

@@ -128,16 +128,38 @@ func TestConformance(t *testing.T) {
 			sealtest.Run(t, func(t testing.TB) sealtest.Fixture {
 				r, other := newRig(t, change), newRig(t, change)
 				fixture := func(p *Provider) sealtest.Fixture {
-					return sealtest.Fixture{Provider: p, Sealer: twoTPMs{p, other.Provider}, Signer: p}
+					return sealtest.Fixture{Provider: p, Sealer: twoTPMs{p, other.Provider}, Signer: p, Decrypter: p, Counter: p}
 				}
 				f := fixture(r.Provider)
 				f.KEK, f.OtherKEK, f.Checkpoint = r.keys.KEK, other.keys.KEK, r.keys.Checkpoint
+				f.RSA, f.OtherRSA = r.rsa(t), r.rsa(t)
+				f.Anchor, f.OtherAnchor = r.counter(t), r.counter(t)
 				f.Missing = makeRef(nameOf([]byte("no public area of any key")))
 				f.Reopen = func(t testing.TB) sealtest.Fixture { return fixture(mustOpen(t, r.cfg)) }
 				return f
 			})
 		})
 	}
+}
+
+// rsa makes a decryption key.
+func (r *rig) rsa(t testing.TB) seal.KeyRef {
+	t.Helper()
+	ref, err := r.GenerateRSA(t.Context(), rsaBits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ref
+}
+
+// counter makes a counter.
+func (r *rig) counter(t testing.TB) seal.KeyRef {
+	t.Helper()
+	ref, err := r.MakeCounter(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ref
 }
 
 // worked seals, unseals and signs once.

@@ -27,11 +27,16 @@ type role int
 const (
 	roleSeal role = iota
 	roleSign
+	roleCount
+	roleDecrypt
 	roles
 )
 
 // roleLabels tell the auth values apart. Changing one orphans every blob and key.
-var roleLabels = [roles]string{roleSeal: "sigild/tpm/auth/seal/v1", roleSign: "sigild/tpm/auth/sign/v1"}
+var roleLabels = [roles]string{
+	roleSeal: "sigild/tpm/auth/seal/v1", roleSign: "sigild/tpm/auth/sign/v1",
+	roleCount: "sigild/tpm/auth/count/v1", roleDecrypt: "sigild/tpm/auth/decrypt/v1",
+}
 
 // auths are the auth values that the outside secret gives our objects; the zero
 // auths gives them none.

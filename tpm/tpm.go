@@ -1,5 +1,6 @@
-// Package tpm is the TPM 2.0 provider: it seals the vault's root key and signs the
-// journal's checkpoints with keys that never leave the TPM. It speaks to
+// Package tpm is the TPM 2.0 provider: it seals the vault's root key, signs the
+// journal's checkpoints and opens deliveries with keys that never leave the TPM, and
+// counts in its non-volatile memory. It speaks to
 // /dev/tpmrm0, or to an emulator's socket for tests and demonstrations.
 //
 // A sealed blob holds an object under the storage root key (SRK), which only this
@@ -17,8 +18,9 @@
 // Its limits. Sealing does not prove who sealed: whoever may use the TPM can make
 // a blob of ours, so the vault pins what it keeps in one. Without an outside
 // secret a device put on a discrete TPM's bus can have it unseal; Config.SecretFile
-// closes that. No PCR is measured and nothing is counted here yet. A checkpoint key
-// takes one of the TPM's persistent slots (7 on an Infineon SLB 9670). The
+// closes that. No PCR is measured here yet. A checkpoint key and each decryption key
+// take one of the TPM's persistent slots (7 on an Infineon SLB 9670), a counter one
+// of its 8 counters. The
 // go-tpm library copies auth values and unsealed keys on the Go heap, where we
 // can't wipe them.
 package tpm
@@ -45,8 +47,8 @@ type Keys struct {
 	Checkpoint seal.KeyRef // P-256, the hex of its Name; signs checkpoints
 }
 
-// Provider is one TPM. It implements [seal.Provider], [seal.Sealer] and
-// [seal.Signer]. Its methods are safe for concurrent use; calls take turns, because
+// Provider is one TPM. It implements [seal.Provider], [seal.Sealer], [seal.Signer],
+// [seal.Decrypter] and [seal.Counter]. Its methods are safe for concurrent use; calls take turns, because
 // a TPM has room for three objects and three sessions. A call waits for its turn
 // until its context ends; then each of its few commands ends by
 // Config.CommandTimeout and by the end of the context. A command that was given up
@@ -65,16 +67,16 @@ type Provider struct {
 	// turns holds one token; who took it owns all below.
 	turns chan struct{}
 	link  *link
-	root  storageKey                    // the SRK as loaded in generation root.gen of the link
-	keys  map[seal.KeyRef]checkpointKey // found in generation keysGen of the link
-	// keysGen is the link's generation in which keys was filled.
-	keysGen uint64
+	root  storageKey // the SRK as loaded in generation root.gen of the link
+	known known
 }
 
 var (
-	_ seal.Provider = (*Provider)(nil)
-	_ seal.Sealer   = (*Provider)(nil)
-	_ seal.Signer   = (*Provider)(nil)
+	_ seal.Provider  = (*Provider)(nil)
+	_ seal.Sealer    = (*Provider)(nil)
+	_ seal.Signer    = (*Provider)(nil)
+	_ seal.Decrypter = (*Provider)(nil)
+	_ seal.Counter   = (*Provider)(nil)
 )
 
 // errClosed is what calls get after Close.

@@ -151,12 +151,12 @@ const (
 )
 
 // exchange sends one command and returns the response, whatever its code. It
-// returns by the command timeout and by the end of ctx. A TPM that says "later"
+// returns by timeout and by the end of ctx. A TPM that says "later"
 // (Part 2 §6.6.3: RETRY, YIELDED, TESTING) did not begin, so the same bytes are
 // sent again.
-func (l *link) exchange(ctx context.Context, command []byte) ([]byte, error) {
-	silent := fmt.Errorf("%s gave no answer within %s%s", l.path, l.timeout, l.hint())
-	ctx, cancel := context.WithTimeoutCause(ctx, l.timeout, silent)
+func (l *link) exchange(ctx context.Context, command []byte, timeout time.Duration) ([]byte, error) {
+	silent := fmt.Errorf("%s gave no answer within %s%s", l.path, timeout, l.hint())
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, silent)
 	defer cancel()
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		response, err := l.once(ctx, command)

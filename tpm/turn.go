@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/google/go-tpm/tpm2"
 
@@ -17,6 +18,8 @@ type turn struct {
 	ctx context.Context // the call's
 	p   *Provider
 	gen uint64 // generation of the link in which this attempt works
+	// timeout of each command; 0: the link's.
+	timeout time.Duration
 	// loaded are objects and sessions to flush at the end, oldest first.
 	loaded []tpm2.TPMHandle
 }
@@ -126,7 +129,7 @@ func (t *turn) Send(command []byte) ([]byte, error) {
 	if l.conn == nil || l.gen != t.gen {
 		return nil, &linkError{err: errors.New("the connection was lost"), lost: true}
 	}
-	return l.exchange(t.ctx, command)
+	return l.exchange(t.ctx, command, max(t.timeout, l.timeout))
 }
 
 // sweep makes an emulator what the kernel makes of /dev/tpmrm0 when it is opened:

@@ -21,6 +21,11 @@ type Device interface {
 	seal.Provider
 	seal.Sealer
 	seal.Signer
+	seal.Decrypter
+	// GenerateRSA makes a decryption key that never leaves the device.
+	GenerateRSA(ctx context.Context, bits int) (seal.KeyRef, error)
+	// ImportedRSA says whether a decryption key was once outside.
+	ImportedRSA(ctx context.Context, ref seal.KeyRef) (bool, error)
 }
 
 // Keys are what a device was provisioned with.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/rsa"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -233,7 +232,7 @@ func (k *keeper) unseal(ctx context.Context) (_ *rooms, err error) {
 		Timeout: k.cfg.Signing.Timeout, MaxConcurrent: k.cfg.Signing.MaxConcurrent, Log: k.log,
 	})
 	if r.delivery, err = delivery.Open(ctx, delivery.Config{
-		Vault: k.vault, Journal: r.journal, Device: decrypter(r.provider), DeviceID: r.provider.ID(), Log: k.log,
+		Vault: k.vault, Journal: r.journal, Device: r.provider, DeviceID: r.provider.ID(), Log: k.log,
 	}); err != nil {
 		return nil, err
 	}
@@ -245,31 +244,6 @@ func (k *keeper) unseal(ctx context.Context) (_ *rooms, err error) {
 	r.done.Go(func() { r.run("checkpoints", k.log, r.journal.Run(background)) })
 	r.done.Go(func() { r.run("pre-parameters", k.log, pool.Run(background)) })
 	return r, nil
-}
-
-// decrypter is the device's ability to open deliveries.
-func decrypter(d config.Device) delivery.Device {
-	if device, ok := d.(delivery.Device); ok {
-		return device
-	}
-	return noRSA{}
-}
-
-// noRSA stands for a device that has no RSA keys for deliveries, as a TPM in this build.
-type noRSA struct{}
-
-func (noRSA) PublicRSA(context.Context, seal.KeyRef) (*rsa.PublicKey, error) {
-	return nil, seal.ErrUnsupported
-}
-
-func (noRSA) DecryptOAEPSHA256(context.Context, seal.KeyRef, []byte, func([]byte) error) error {
-	return seal.ErrUnsupported
-}
-
-func (noRSA) GenerateRSA(context.Context, int) (seal.KeyRef, error) { return "", seal.ErrUnsupported }
-
-func (noRSA) ImportedRSA(context.Context, seal.KeyRef) (bool, error) {
-	return false, seal.ErrUnsupported
 }
 
 // note journals that the daemon started or stopped.

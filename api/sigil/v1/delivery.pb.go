@@ -206,7 +206,7 @@ type RegisterWebhookRequest struct {
 	// The webhook secrets that are live, 1 to 4, each of 16 to 256 bytes, as the
 	// vendor shows them (text is not decoded).
 	Secrets [][]byte `protobuf:"bytes,4,rep,name=secrets,proto3" json:"secrets,omitempty"`
-	// The key to add; absent means 3072 new bits for a first registration and none for a later one.
+	// The key to add; absent means 3072 new bits (2048 in a TPM) for a first registration and none for a later one.
 	//
 	// Types that are valid to be assigned to Key:
 	//
