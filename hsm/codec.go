@@ -5,12 +5,13 @@ package hsm
 // shares its address space with foreign code.
 //
 //	frame   = u32 length of body ‖ body                  (length ≤ maxBody)
-//	body    = version ‖ op ‖ u32 seq ‖ status ‖ field*
+//	body    = version ‖ op ‖ u32 seq ‖ rung or status ‖ field*
 //	field   = u16 length ‖ bytes
 //
 // Integers are big-endian. Each op has a fixed number of fields with fixed
 // bounds (shapes). One request is on the wire at a time; the reply repeats its op
-// and seq. A status other than 0 is a fault and has two fields: the CKR code
+// and seq. A request has a rung, how far it has climbed the supervisor's ladder; a
+// reply has a status, and one other than 0 is a fault with two fields: the CKR code
 // (u32) and a text.
 
 import (
@@ -24,7 +25,7 @@ const (
 	protocolVersion = 1
 	maxFrame        = 64 << 10 // with the length word
 	maxBody         = maxFrame - 4
-	headerLen       = 7       // version, op, seq, status
+	headerLen       = 7       // version, op, seq, rung or status
 	maxAAD          = 4 << 10 // of Seal and Unseal
 	maxID           = 64      // bytes of a CKA_ID
 	maxRandom       = 4 << 10 // bytes of one opRandom
@@ -60,6 +61,17 @@ const (
 	opDecryptOAEP
 )
 
+// rung is how far a request has climbed the supervisor's ladder.
+type rung byte
+
+const (
+	rungPlain   rung = iota // use what is there
+	rungSession             // on a fresh session
+	rungFind                // on a fresh session, the key found and checked again
+)
+
+func (r rung) known() bool { return r <= rungFind }
+
 // bound is how many bytes a field may have.
 type bound struct{ min, max int }
 
@@ -68,9 +80,20 @@ type shape struct {
 	name    string
 	request []bound
 	reply   []bound
-	// again says that a request whose worker died may be sent once more.
-	again bool
+	traits
 }
+
+// traits of an op.
+type traits uint8
+
+const (
+	// again: a request that failed or whose worker died may be sent once more.
+	again traits = 1 << iota
+	// foreign: the request carries bytes that others chose (poison.go).
+	foreign
+)
+
+func (t traits) has(what traits) bool { return t&what != 0 }
 
 var (
 	boundID     = bound{1, maxID}
@@ -85,22 +108,22 @@ var (
 
 // shapes has one row per op; index 0 is no op.
 var shapes = [...]shape{
-	opStart:      {"start", []bound{{1, 4096}, {0, 32}, {0, 16}, {1, 4096}}, boundsToken, true}, // module, label, serial, PIN file
-	opInfo:       {"info", nil, boundsToken, true},
-	opProvision:  {"provision", nil, []bound{{16, 16}, {16, 16}}, false}, // KEK id, checkpoint key id
-	opCheckKey:   {"check key", []bound{{1, 1}, boundID}, nil, true},     // kind, id
-	opWrap:       {"wrap", []bound{boundID, boundPlain, boundAAD}, []bound{boundBlob}, true},
-	opUnwrap:     {"unwrap", []bound{boundID, boundBlob, boundAAD}, []bound{boundPlain}, true},
-	opPublicP256: {"public key", []bound{boundID}, []bound{boundPoint}, true},
-	opSignP256:   {"sign", []bound{boundID, {32, 32}}, []bound{{64, 64}, boundPoint}, true}, // r ‖ s, public key
-	opRandom:     {"random", []bound{{2, 2}}, []bound{{1, maxRandom}}, true},                // how many, u16
-	opHealth:     {"health", []bound{{0, maxID}}, nil, true},                                // KEK of the canary; empty: none yet
-	opShutdown:   {"shutdown", nil, nil, false},
+	opStart:      {"start", []bound{{1, 4096}, {0, 32}, {0, 16}, {1, 4096}}, boundsToken, again}, // module, label, serial, PIN file
+	opInfo:       {"info", nil, boundsToken, again},
+	opProvision:  {"provision", nil, []bound{{16, 16}, {16, 16}}, 0},  // KEK id, checkpoint key id
+	opCheckKey:   {"check key", []bound{{1, 1}, boundID}, nil, again}, // kind, id
+	opWrap:       {"wrap", []bound{boundID, boundPlain, boundAAD}, []bound{boundBlob}, again | foreign},
+	opUnwrap:     {"unwrap", []bound{boundID, boundBlob, boundAAD}, []bound{boundPlain}, again | foreign},
+	opPublicP256: {"public key", []bound{boundID}, []bound{boundPoint}, again},
+	opSignP256:   {"sign", []bound{boundID, {32, 32}}, []bound{{64, 64}, boundPoint}, again | foreign}, // r ‖ s, public key
+	opRandom:     {"random", []bound{{2, 2}}, []bound{{1, maxRandom}}, again},                          // how many, u16
+	opHealth:     {"health", []bound{{0, maxID}}, nil, again},                                          // KEK of the canary; empty: none yet
+	opShutdown:   {"shutdown", nil, nil, 0},
 	// Bits, u16.
-	opGenerateRSA: {"generate RSA", []bound{{2, 2}}, []bound{{16, 16}}, false},
-	opImportRSA:   {"import RSA", []bound{{1, maxPKCS8}}, []bound{{16, 16}}, false},                    // PKCS #8 DER
-	opPublicRSA:   {"public RSA key", []bound{boundID}, []bound{boundRSA, {1, 8}, {1, 1}}, true},       // modulus, exponent, flags
-	opDecryptOAEP: {"decrypt", []bound{boundID, boundRSA}, []bound{{0, maxModulus - oaepExtra}}, true}, // id, ciphertext
+	opGenerateRSA: {"generate RSA", []bound{{2, 2}}, []bound{{16, 16}}, 0},
+	opImportRSA:   {"import RSA", []bound{{1, maxPKCS8}}, []bound{{16, 16}}, 0},                                   // PKCS #8 DER
+	opPublicRSA:   {"public RSA key", []bound{boundID}, []bound{boundRSA, {1, 8}, {1, 1}}, again},                 // modulus, exponent, flags
+	opDecryptOAEP: {"decrypt", []bound{boundID, boundRSA}, []bound{{0, maxModulus - oaepExtra}}, again | foreign}, // id, ciphertext
 }
 
 func (o op) known() bool { return o >= opStart && int(o) < len(shapes) }
@@ -117,7 +140,8 @@ type message struct {
 	body   []byte
 	op     op
 	seq    uint32
-	status class // 0 in a request
+	rung   rung  // of a request
+	status class // of a reply
 	fields [][]byte
 }
 
@@ -176,14 +200,21 @@ func encode(o op, seq uint32, status class, bounds []bound, fields [][]byte) ([]
 // setSeq writes seq into an encoded frame.
 func setSeq(frame []byte, seq uint32) { binary.BigEndian.PutUint32(frame[6:], seq) }
 
+// setRung writes r into an encoded request.
+func setRung(frame []byte, r rung) { frame[10] = byte(r) }
+
+// content is what makes two encoded requests the same request: op and fields.
+func content(frame []byte) (op byte, fields []byte) { return frame[5], frame[4+headerLen:] }
+
 // decodeRequest decodes a body; the message keeps it.
 func decodeRequest(body []byte) (message, error) {
 	m, err := decodeHeader(body)
 	if err != nil {
 		return message{}, err
 	}
-	if m.status != classOK {
-		return message{}, fmt.Errorf("decoding %s: a request with status %d: %w", m.op, m.status, errProtocol)
+	m.rung, m.status = rung(m.status), classOK
+	if !m.rung.known() {
+		return message{}, fmt.Errorf("decoding %s: a request with rung %d: %w", m.op, m.rung, errProtocol)
 	}
 	m.fields, err = decodeFields(body[headerLen:], shapes[m.op].request)
 	if err != nil {

@@ -14,6 +14,10 @@ import (
 // is a [seal.ErrLocked].
 var ErrFinalTry = fmt.Errorf("%w: one try is left and it is kept for a human", seal.ErrLocked)
 
+// ErrPoisoned means that this very request has ended two workers. It is refused for
+// ten minutes without being tried. It is a [seal.ErrUnavailable].
+var ErrPoisoned = fmt.Errorf("%w: this request has ended two HSM workers and is not tried again", seal.ErrUnavailable)
+
 // errRefused is the worker's answer to a request it can't make sense of.
 var errRefused = errors.New("hsm worker refused the request")
 

@@ -158,8 +158,9 @@ func (p *Provider) Provision(ctx context.Context) (Keys, error) {
 }
 
 // Check verifies that each key is there once and has the attributes we insist
-// on: [seal.ErrNotFound], [seal.ErrAmbiguous], [seal.ErrPolicy]. Every use of a
-// key checks the same.
+// on: [seal.ErrNotFound], [seal.ErrAmbiguous], [seal.ErrPolicy]. The same is checked
+// before a worker uses a key for the first time, and again every ten seconds of use
+// (known.go).
 func (p *Provider) Check(ctx context.Context, keys Keys) error {
 	for _, k := range []struct {
 		kind byte
@@ -180,6 +181,7 @@ func (p *Provider) Check(ctx context.Context, keys Keys) error {
 const (
 	kindKEK        = 1
 	kindCheckpoint = 2
+	kindRSA        = 3
 )
 
 // Seal implements [seal.Sealer]: AES-256-GCM inside the token. plaintext has 1 to

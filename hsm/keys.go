@@ -118,14 +118,25 @@ type key struct {
 	id []byte
 }
 
-// kek finds and checks the KEK with this id.
+// kek is the KEK with this id.
 func (t *token) kek(s pkcs11.SessionHandle, id []byte) (key, error) {
-	return t.find(s, id, kekAttrs, bornInside)
+	k, err := t.recall(kindKEK, id, func() (k knownKey, err error) {
+		k.key, err = t.find(s, id, kekAttrs, bornInside)
+		return k, err
+	})
+	return k.key, err
 }
 
-// checkpoint finds and checks the private half of a checkpoint key.
-func (t *token) checkpoint(s pkcs11.SessionHandle, id []byte) (key, error) {
-	return t.find(s, id, checkpointAttrs, bornInside)
+// checkpoint is the private half of a checkpoint key, and its point: 65 bytes.
+func (t *token) checkpoint(s pkcs11.SessionHandle, id []byte) (key, []byte, error) {
+	k, err := t.recall(kindCheckpoint, id, func() (k knownKey, err error) {
+		if k.key, err = t.find(s, id, checkpointAttrs, bornInside); err != nil {
+			return k, err
+		}
+		k.point, err = t.point(s, id)
+		return k, err
+	})
+	return k.key, k.point, err
 }
 
 // find returns the only object with this id and the class in attrs[0].
@@ -234,15 +245,13 @@ func (t *token) makeKeys(s pkcs11.SessionHandle, kekID, cpID []byte, made *[]pkc
 // check is opCheckKey.
 func (t *token) check(kind byte, id []byte) error {
 	return t.session(0, func(s pkcs11.SessionHandle) error {
+		t.forget(id)
 		switch kind {
 		case kindKEK:
 			_, err := t.kek(s, id)
 			return err
 		case kindCheckpoint:
-			if _, err := t.checkpoint(s, id); err != nil {
-				return err
-			}
-			_, err := t.point(s, id)
+			_, _, err := t.checkpoint(s, id)
 			return err
 		}
 		return newFault(errRefused, "checking a key of kind %d", kind)
@@ -252,10 +261,8 @@ func (t *token) check(kind byte, id []byte) error {
 // public is opPublicP256. The private half must be there and in order.
 func (t *token) public(id []byte) (point []byte, err error) {
 	err = t.session(0, func(s pkcs11.SessionHandle) error {
-		if _, err := t.checkpoint(s, id); err != nil {
-			return err
-		}
-		point, err = t.point(s, id)
+		_, known, err := t.checkpoint(s, id)
+		point = bytes.Clone(known) // the reply is wiped
 		return err
 	})
 	return point, err

@@ -64,6 +64,11 @@ func TestWeakCheckpointKeyIsRefused(t *testing.T) {
 func TestTwoKeysWithOneIDAreAmbiguous(t *testing.T) {
 	r := newRig(t)
 	makeWeak(t, r.tok, "as ours", r.keys.KEK, "kek")
+	// The worker has checked our key lately and goes on with that one.
+	r.worked(t)
+	if err := r.Check(t.Context(), r.keys); !errors.Is(err, seal.ErrAmbiguous) {
+		t.Errorf("checking one of two keys: %v, want ErrAmbiguous", err)
+	}
 	if _, err := r.Seal(t.Context(), r.keys.KEK, []byte("x"), nil); !errors.Is(err, seal.ErrAmbiguous) {
 		t.Errorf("sealing under one of two keys: %v, want ErrAmbiguous", err)
 	}

@@ -23,6 +23,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == makeKeyArg {
 		os.Exit(makeKeyMain(os.Args[2:]))
 	}
+	if len(os.Args) > 1 && os.Args[1] == wrapDirectArg {
+		os.Exit(wrapDirectMain(os.Args[2:]))
+	}
 	if len(os.Args) > 1 && os.Args[1] == openAndWaitArg {
 		os.Exit(openAndWaitMain(os.Args[2], os.Args[3], os.Args[4], os.Args[5]))
 	}

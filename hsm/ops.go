@@ -108,6 +108,7 @@ func (t *token) health(id []byte) error {
 			}
 			return nil
 		}
+		t.forget(id)
 		k, err := t.kek(s, id)
 		if err != nil {
 			return err
@@ -130,11 +131,7 @@ func (t *token) health(id []byte) error {
 // sign is opSignP256: r ‖ s over a digest, and the public key to verify it with.
 func (t *token) sign(id, digest []byte) (reply [][]byte, err error) {
 	err = t.session(0, func(s pkcs11.SessionHandle) error {
-		k, err := t.checkpoint(s, id)
-		if err != nil {
-			return err
-		}
-		point, err := t.point(s, id)
+		k, point, err := t.checkpoint(s, id)
 		if err != nil {
 			return err
 		}
@@ -148,7 +145,7 @@ func (t *token) sign(id, digest []byte) (reply [][]byte, err error) {
 		if len(sig) != 64 {
 			return newFault(seal.ErrUnavailable, "C_Sign gave %d bytes, want 64", len(sig))
 		}
-		reply = [][]byte{sig, point}
+		reply = [][]byte{sig, bytes.Clone(point)} // the reply is wiped
 		return nil
 	})
 	return reply, err

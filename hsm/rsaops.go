@@ -222,8 +222,18 @@ func (t *token) tryRSA(k decryptionKey) error {
 	})
 }
 
-// decryptionKey finds and checks the key with this id.
+// decryptionKey is the key with this id.
 func (t *token) decryptionKey(s pkcs11.SessionHandle, id []byte) (decryptionKey, error) {
+	k, err := t.recall(kindRSA, id, func() (k knownKey, err error) {
+		k.rsa, err = t.findRSA(s, id)
+		k.key = k.rsa.key
+		return k, err
+	})
+	return k.rsa, err
+}
+
+// findRSA finds and checks a decryption key.
+func (t *token) findRSA(s pkcs11.SessionHandle, id []byte) (decryptionKey, error) {
 	found, err := t.find(s, id, rsaAttrs, nil)
 	if err != nil {
 		return decryptionKey{}, err

@@ -18,10 +18,14 @@ import (
 //
 //   - One goroutine (run) owns the worker; one request is with the worker at a
 //     time. A caller that gives up leaves its request to run.
-//   - A worker that died, hung past CallTimeout, broke the protocol, or says the
-//     device is unavailable is killed. The next is started at once; a request
-//     that may be repeated is repeated once.
-//   - A request that lost two workers is answered with an error, never a third.
+//   - The ladder of a request that may be repeated, when the module says that the
+//     device is unavailable: again on a fresh session; again on a fresh session, the
+//     key found and checked anew; again in a new worker; then an error.
+//   - A worker that died, hung past CallTimeout or broke the protocol is killed, and
+//     so is one whose module still says no at the ladder's third rung. The next is
+//     started at once.
+//   - A request that lost two workers is answered with an error, never a third, and
+//     one that ended two by crash or hang is refused for a while (poison.go).
 //   - From the second loss without a success between, starting waits: 1 s, doubled
 //     up to 60 s, with jitter. Calls in that time fail at once.
 //   - A PIN that was refused is latched on disk. While it is, nothing starts.
@@ -55,6 +59,7 @@ type supervisor struct {
 	losses     int       // workers lost since the last success
 	retryAt    time.Time // no start before, when losses ≥ 2
 	lastErr    error     // why the last worker was lost; wraps a sentinel
+	poison     poison    // requests that ended workers
 	serial     string    // of the token; pinned by the first start
 	refused    error     // the latch, when it could not be written to disk
 	lastStderr string    // end of what the last worker wrote there
@@ -75,12 +80,13 @@ type answer struct {
 
 func newSupervisor(cfg Config) *supervisor {
 	return &supervisor{
-		cfg:  cfg,
-		log:  cfg.Log,
-		jobs: make(chan *job),
-		quit: make(chan struct{}),
-		done: make(chan struct{}),
-		now:  time.Now,
+		cfg:    cfg,
+		log:    cfg.Log,
+		poison: newPoison(),
+		jobs:   make(chan *job),
+		quit:   make(chan struct{}),
+		done:   make(chan struct{}),
+		now:    time.Now,
 		// 75 % to 125 %.
 		jitter:  func(d time.Duration) time.Duration { return d*3/4 + rand.N(d/2+1) },
 		onStart: func() {},
@@ -145,9 +151,14 @@ func (s *supervisor) run() {
 	}
 }
 
-// serve runs one request, on two workers at most.
+// serve runs one request, on two workers at most, all within CallTimeout.
 func (s *supervisor) serve(j *job) answer {
-	for try := 1; ; try++ {
+	if s.poison.refuses(j.frame, s.now()) {
+		return answer{err: fmt.Errorf("%w (%s)", ErrPoisoned, j.op)}
+	}
+	deadline := time.Now().Add(s.cfg.CallTimeout)
+	workers, climb := 1, rungPlain
+	for {
 		if err := j.ctx.Err(); err != nil {
 			return answer{err: err} // nobody is listening
 		}
@@ -156,15 +167,21 @@ func (s *supervisor) serve(j *job) answer {
 			return answer{err: err}
 		}
 		fresh := c.served == 1 // has only logged in
-		reply, err := c.exchange(j.frame, time.Now().Add(s.cfg.CallTimeout))
+		setRung(j.frame, climb)
+		reply, err := c.exchange(j.frame, deadline)
 		var f *fault
 		switch {
 		case err == nil:
 			s.losses = 0
+			s.poison.forgive(j.frame)
 			return answer{reply: reply}
 		case !errors.As(err, &f):
 			err = fmt.Errorf("%w: %s: %w", seal.ErrUnavailable, j.op, err)
 			s.lose(err)
+			s.poison.blame(j.frame, j.op, s.now())
+		case f.class == classUnavailable && climb < rungFind && !fresh && shapes[j.op].has(again):
+			climb++
+			continue // on the same worker
 		case f.class == classUnavailable:
 			s.lose(err)
 		case f.class == classAuth:
@@ -178,12 +195,14 @@ func (s *supervisor) serve(j *job) answer {
 			s.losses = 0
 			return answer{err: err}
 		}
-		if try == 2 {
+		// The worker is gone.
+		if workers == 2 {
 			return answer{err: fmt.Errorf("failing after two HSM workers: %w", err)}
 		}
-		if !shapes[j.op].again || s.closing() {
+		if !shapes[j.op].has(again) || s.closing() {
 			return answer{err: err}
 		}
+		workers, climb = 2, rungPlain
 	}
 }
 

@@ -174,6 +174,62 @@ func TestRequestThatKillsTwoWorkersIsGivenUp(t *testing.T) {
 	if got := starts.Load(); got != 3 {
 		t.Errorf("%d workers were started, want 3", got)
 	}
+
+	// The request that did it is not tried again, though the module would now
+	// behave; others are, and after a while so is that one.
+	if _, err := p.Seal(t.Context(), r.keys.KEK, []byte("x"), nil); !errors.Is(err, ErrPoisoned) || !errors.Is(err, seal.ErrUnavailable) {
+		t.Errorf("sealing what ended two workers: %v, want ErrPoisoned", err)
+	}
+	if _, err := p.Seal(t.Context(), r.keys.KEK, []byte("y"), nil); err != nil {
+		t.Errorf("sealing something else: %v", err)
+	}
+	clock.advance(poisonFor)
+	if _, err := p.Seal(t.Context(), r.keys.KEK, []byte("x"), nil); err != nil {
+		t.Errorf("sealing it after %v: %v", poisonFor, err)
+	}
+}
+
+func TestLadderIsClimbedInOrder(t *testing.T) {
+	s, through := shimmed(t)
+	r := newRig(t, through)
+	p, _, starts := openWatched(t, r.cfg)
+	climber := &rig{Provider: p, keys: r.keys}
+	climber.worked(t) // a session is open and the key is known
+	before := map[string]int{}
+	for _, fn := range []string{"C_EncryptInit", "C_OpenSession", "C_FindObjectsInit", "C_Initialize"} {
+		before[fn] = s.calls(t, fn)
+	}
+	s.order(t, "C_EncryptInit rv 32")
+	if _, err := p.Seal(t.Context(), r.keys.KEK, []byte("x"), nil); !errors.Is(err, seal.ErrUnavailable) {
+		t.Errorf("sealing on a device that is gone: %v, want ErrUnavailable", err)
+	}
+	for fn, want := range map[string]int{
+		"C_EncryptInit":     4, // as it is; fresh session; key found again; new worker
+		"C_OpenSession":     4, // two fresh ones; the new worker's login and its work
+		"C_FindObjectsInit": 2,
+		"C_Initialize":      1,
+	} {
+		if got := s.calls(t, fn) - before[fn]; got != want {
+			t.Errorf("%s was called %d times, want %d", fn, got, want)
+		}
+	}
+	if got := starts.Load(); got != 2 {
+		t.Errorf("%d workers were started, want 2", got)
+	}
+
+	// A session that was lost costs no worker.
+	s.behave(t)
+	p.Close()
+	p, _, starts = openWatched(t, r.cfg)
+	climber.Provider = p
+	climber.worked(t)
+	s.order(t, "C_EncryptInit once B3")
+	climber.worked(t)
+	s.order(t, "C_EncryptInit once 82")
+	climber.worked(t)
+	if got := starts.Load(); got != 1 {
+		t.Errorf("%d workers were started for a lost session and a lost handle, want 1", got)
+	}
 }
 
 func TestProvisionIsNotRepeated(t *testing.T) {

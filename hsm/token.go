@@ -26,8 +26,13 @@ type token struct {
 	mod  *pkcs11.Ctx // nil until start has succeeded
 	slot uint
 	// login is never used for work: when the last session of a process closes,
-	// every private object handle dies (facts/sealing.md §1.3).
+	// every private object handle dies (PKCS#11 v3.1 §5.6).
 	login pkcs11.SessionHandle
+	// work is what operations share; no operation is active on it between them.
+	// Zero: there is none. A network HSM answers to few sessions opened in a row.
+	work pkcs11.SessionHandle
+	// known holds the keys that were found and checked; known.go.
+	known map[knownID]knownKey
 }
 
 // start loads the module, finds the token and logs in. After an error the worker
@@ -186,16 +191,58 @@ func (t *token) info() ([][]byte, error) {
 	}, nil
 }
 
-// session lends a session to one operation and closes it, whatever happened: a
-// session that saw an error stays busy for ever.
+// session lends the work session to one operation, or with flags a session of its
+// own. After an error the session is closed, whatever the error was: one that saw
+// an error between Init and the last call stays busy for ever.
 func (t *token) session(flags uint, use func(s pkcs11.SessionHandle) error) error {
-	s, err := t.mod.OpenSession(t.slot, pkcs11.CKF_SERIAL_SESSION|flags)
-	if err != nil {
-		return p11Fault("C_OpenSession", err)
+	if flags != 0 {
+		s, err := t.open(flags)
+		if err != nil {
+			return err
+		}
+		err = use(s)
+		if cerr := t.mod.CloseSession(s); cerr != nil && err == nil {
+			return p11Fault("C_CloseSession", cerr)
+		}
+		return err
 	}
-	err = use(s)
-	if cerr := t.mod.CloseSession(s); cerr != nil && err == nil {
-		return p11Fault("C_CloseSession", cerr)
+	if t.work == 0 {
+		s, err := t.open(0)
+		if err != nil {
+			return err
+		}
+		t.work = s
+	}
+	s := t.work
+	err := use(s)
+	if err != nil && t.work == s { // not yet closed by an operation inside this one
+		t.dropSession()
 	}
 	return err
+}
+
+func (t *token) open(flags uint) (pkcs11.SessionHandle, error) {
+	s, err := t.mod.OpenSession(t.slot, pkcs11.CKF_SERIAL_SESSION|flags)
+	if err != nil {
+		return 0, p11Fault("C_OpenSession", err)
+	}
+	return s, nil
+}
+
+// dropSession closes the work session; the next operation opens another.
+func (t *token) dropSession() {
+	if t.work != 0 {
+		_ = t.mod.CloseSession(t.work) // it is of no use either way
+		t.work = 0
+	}
+}
+
+// climb prepares a second try of a request; see the supervisor's ladder.
+func (t *token) climb(r rung) {
+	if r >= rungSession {
+		t.dropSession()
+	}
+	if r >= rungFind {
+		t.known = nil
+	}
 }

@@ -83,6 +83,7 @@ func serveParent(parent io.ReadWriter, t *token) error {
 			return err
 		}
 		o, seq := request.op, request.seq
+		t.climb(request.rung)
 		fields, err := dispatch(t, o, request.fields)
 		request.wipe()
 		frame, err := answerFrame(o, seq, fields, err)
