@@ -299,8 +299,8 @@ func (c *checker) call(n *node) *chains.Type {
 		}
 		n.value = &v
 		return typeTime
-	case notYet[n.text] != "":
-		return c.fail(n, CodeUnsupported, "", "%s: not supported yet", notYet[n.text])
+	case n.text == "CronSpan":
+		return c.cronSpan(n)
 	}
 	return c.fail(n, CodeUnknownName, didYouMean(n.text, []string{"Timestamp", "CronSpan"}), "there is no function %q", n.text)
 }

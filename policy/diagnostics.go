@@ -52,6 +52,7 @@ const (
 	CodeBadHex       = "bad_hex"          // not hexadecimal
 	CodeBadSlice     = "bad_slice"        // reversed, or an index no text or list can have
 	CodeBadTimestamp = "bad_timestamp"    // not RFC 3339 with zero offset
+	CodeBadCronSpan  = "bad_cron_span"    // not a schedule, a duration and a zone
 	CodeBadID        = "bad_id"           // id, name or delegation id
 	CodeDuplicateID  = "duplicate_id"     // two policies, or two limits, of one id
 	CodeBadEffect    = "bad_effect"       // neither Allow nor Deny

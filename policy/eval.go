@@ -113,6 +113,10 @@ func compileBool(n *node) boolFunc {
 		return compileOrdering(n)
 	case opIn:
 		return compileMembership(n, n.kids[0], n.kids[1])
+	case opCall:
+		if n.span != nil {
+			return compileCronSpan(n)
+		}
 	case opMethod:
 		switch n.text {
 		case "contains":

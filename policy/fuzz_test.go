@@ -19,6 +19,7 @@ func FuzzCompile(f *testing.F) {
 		f.Add(r.Condition, "", "")
 	}
 	f.Add("eth.tx.to in ['"+usdc+"'] && !(eth.tx.value > 5) || [1,2][0] == 1", "approvers.filter(u, u.tags.contains('a')).count() >= 1", "time.now < Timestamp('2026-04-01T00:00:00.5Z')")
+	f.Add("CronSpan('0,30 9-17 1 * 1-5', '1d12h30m', 'Europe/Berlin')", "", "!CronSpan('* * * * *', '1m', 'UTC')")
 	f.Add("solana.tx.transfers[0..1].all(t, t.to == 'ADDRESS_TABLE_LOOKUP' || t.amount == -0x1)", "credentials[0].public_key == '0x02ab'", "")
 	f.Add("wallet.label[1..2] == 'é' && caller.uid == 0 && request.id != delegation.id", "true", "true")
 	f.Add("'<A>' <A> '' .. [[ !!!!", "((((", "1 == 1 == 1")

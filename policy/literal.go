@@ -128,14 +128,18 @@ func anyLiteral(text string) (chains.Value, *literalProblem) {
 
 const timestampForm = "2006-01-02T15:04:05.999999999Z07:00"
 
-// timestampLiteral reads RFC 3339 with zero offset, to the nanosecond.
+// timestampLiteral reads RFC 3339 with zero offset, which has four spellings, to
+// the nanosecond.
 func timestampLiteral(text string) (chains.Value, *literalProblem) {
 	bad := &literalProblem{code: CodeBadTimestamp, message: "a timestamp is RFC 3339 with zero offset", suggestion: "write it as 2026-04-01T00:00:00Z"}
-	rest, ok := strings.CutSuffix(text, "Z")
-	if !ok {
-		if rest, ok = strings.CutSuffix(text, "+00:00"); !ok {
-			return chains.Value{}, bad
+	rest, zero := text, false
+	for _, offset := range [...]string{"Z", "z", "+00:00", "-00:00"} {
+		if before, ok := strings.CutSuffix(text, offset); ok {
+			rest, zero = before, true
 		}
+	}
+	if !zero {
+		return chains.Value{}, bad
 	}
 	// time.Parse is lenient about the width of hours and about commas.
 	whole, fraction, dotted := strings.Cut(rest, ".")

@@ -68,6 +68,8 @@ type node struct {
 	index int
 	// slot is a variable's number; of all, any and filter, that of their item.
 	slot int
+	// span is what a call of CronSpan says.
+	span *cronSpan
 }
 
 type parser struct {

@@ -157,7 +157,6 @@ var standardSchema = sync.OnceValue(func() *Schema {
 // notYet names parts of the language that a later build brings; a policy that
 // uses one is refused with CodeUnsupported rather than as a spelling mistake.
 var notYet = map[string]string{
-	"CronSpan":                    "CronSpan",
 	"eth.eip_712":                 "typed data (EIP-712)",
 	"eth.eip_7702_authorization":  "EIP-7702 authorizations",
 	"eth.tx.function_name":        "reading calldata by an ABI",
