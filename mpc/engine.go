@@ -2,6 +2,8 @@ package mpc
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"slices"
 	"sync"
@@ -29,6 +31,8 @@ type Engine interface {
 // returns; nothing is durable. Errors: the cause of the context's end,
 // [ErrSilent] after a round without a message, [ErrAborted] from a refused release.
 type Session interface {
+	// ID is fresh for every ceremony and binds what its members agreed on.
+	ID() [32]byte
 	// Send delivers to every member of e.To. Before an envelope marked Final
 	// leaves, the ceremony's release check runs, once for all parties.
 	Send(ctx context.Context, e Envelope) error
@@ -44,6 +48,19 @@ type Member struct {
 }
 
 func (m Member) String() string { return m.SetID + "/" + string(m.Party) }
+
+// Hash is SHA-256 over set id and party. Read big-endian and reduced modulo the
+// group order it is the x coordinate of the member's share in every engine, so
+// that one engine can sign with the shares another one made. Members of different
+// sets have different coordinates: their shares don't combine.
+func (m Member) Hash() [32]byte {
+	h := sha256.New()
+	for _, f := range []string{"sigild/mpc/party/v1", m.SetID, string(m.Party)} {
+		_ = binary.Write(h, binary.BigEndian, uint32(len(f)))
+		h.Write([]byte(f))
+	}
+	return [32]byte(h.Sum(nil))
+}
 
 // Envelope is one protocol message on its way.
 type Envelope struct {
@@ -119,14 +136,22 @@ type SignParams struct {
 }
 
 var (
-	// enginesMu guards engines, which is filled while packages are initialised.
+	// enginesMu guards engines and adopted, which are filled while packages are initialised.
 	enginesMu sync.RWMutex
 	engines   = map[string]registered{}
+	// adopted maps sets, by the engine that made them and their scheme, to the id of
+	// the engine that uses them now.
+	adopted = map[setKind]string{}
 )
 
 type registered struct {
 	Engine
 	schemes []Scheme
+}
+
+type setKind struct {
+	engine string
+	scheme Scheme
 }
 
 // Register makes an engine available under its id, and as the one that makes new
@@ -148,13 +173,30 @@ func Register(id string, e Engine, schemes ...Scheme) {
 	engines[id] = registered{e, schemes}
 }
 
-func engineByID(id string) (Engine, error) {
+// Adopt has engine id use the sets of one scheme that engine maker made: sign with
+// them, and reshare them into sets of its own. It panics when somebody did already.
+func Adopt(id, maker string, s Scheme) {
+	enginesMu.Lock()
+	defer enginesMu.Unlock()
+	kind := setKind{maker, s}
+	if _, dup := adopted[kind]; dup || id == maker {
+		panic("mpc: bad or second adoption of sets of engine " + maker)
+	}
+	adopted[kind] = id
+}
+
+// engineOf returns the engine that uses the sets of one kind now.
+func engineOf(maker string, s Scheme) (string, Engine, error) {
 	enginesMu.RLock()
 	defer enginesMu.RUnlock()
-	if e, ok := engines[id]; ok {
-		return e.Engine, nil
+	id := maker
+	if by, ok := adopted[setKind{maker, s}]; ok {
+		id = by
 	}
-	return nil, fmt.Errorf("%w: %q", ErrEngine, id)
+	if e, ok := engines[id]; ok {
+		return id, e.Engine, nil
+	}
+	return "", nil, fmt.Errorf("%w: %q", ErrEngine, id)
 }
 
 // engineFor returns the engine that makes new keys of a scheme.

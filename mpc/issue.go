@@ -38,7 +38,7 @@ func Issue(ctx context.Context, r IssueRequest) (ShareSet, []*Share, error) {
 }
 
 func issue(ctx context.Context, r IssueRequest) (ShareSet, []*Share, error) {
-	engine, err := engineByID(r.From.Engine)
+	engineID, engine, err := engineOf(r.From.Engine, r.From.Scheme)
 	if err != nil {
 		return ShareSet{}, nil, err
 	}
@@ -48,7 +48,7 @@ func issue(ctx context.Context, r IssueRequest) (ShareSet, []*Share, error) {
 	}
 	set := r.From
 	set.ID, set.Parties, set.Threshold = r.SetID, slices.Sorted(slices.Values(r.Parties)), r.Threshold
-	set.PublicKey = bytes.Clone(r.From.PublicKey)
+	set.PublicKey, set.Engine = bytes.Clone(r.From.PublicKey), engineID
 	set.Epoch++
 	if err := set.Validate(); err != nil {
 		return ShareSet{}, nil, err

@@ -5,7 +5,8 @@
 //
 // The mathematics is done by an [Engine], one party at a time, over a [Session]
 // that delivers each message once, in order and from a known sender. A process
-// makes an engine available by importing its package, as mpc/engines/gg18.
+// makes an engine available by importing its package: mpc/engines/gg18 for
+// ECDSA, mpc/engines/frost for Ed25519.
 //
 // It refuses:
 //   - to sign a digest that is not a non-zero number below the group order, or a
@@ -65,7 +66,8 @@ type ShareSet struct {
 	// Epoch counts the root sets of a key; a new set has epoch 1 more than the set
 	// it was issued from. The first is 1.
 	Epoch uint64 `json:"epoch"`
-	// Engine is the id of the engine that made the set and signs with it.
+	// Engine is the id of the engine that made the set; it signs with it, or the
+	// engine that adopted its sets ([Adopt]).
 	Engine string `json:"engine"`
 	// PublicKey is 33 bytes, compressed SEC 1, for secp256k1; 32 bytes, RFC 8032, for Ed25519.
 	PublicKey []byte `json:"public_key"`

@@ -119,6 +119,8 @@ type end struct {
 	in    *inbox
 }
 
+func (e *end) ID() [32]byte { return e.id }
+
 func (e *end) Send(ctx context.Context, env Envelope) error {
 	env.Session, env.From = e.id, e.self
 	env.To = slices.Clone(env.To)

@@ -67,7 +67,7 @@ func Sign(ctx context.Context, r SignRequest) (Signature, error) {
 }
 
 func sign(ctx context.Context, r SignRequest) (_ Signature, sent bool, err error) {
-	engine, err := engineByID(r.Set.Engine)
+	engineID, engine, err := engineOf(r.Set.Engine, r.Set.Scheme)
 	if err != nil {
 		return Signature{}, false, err
 	}
@@ -82,7 +82,7 @@ func sign(ctx context.Context, r SignRequest) (_ Signature, sent bool, err error
 	defer cancel()
 
 	com := r.Set.committee()
-	c := ceremony{op: "sign", engine: r.Set.Engine, sets: []Committee{com}, members: com.members(quorum),
+	c := ceremony{op: "sign", engine: engineID, sets: []Committee{com}, members: com.members(quorum),
 		digest: inputDigest(r.Input), round: signRound, maxPayload: maxSignPayload, beforeRelease: r.BeforeRelease}
 	sigs := make([][]byte, len(quorum))
 	sent, err = c.run(ctx, func(ctx context.Context, s Session, i int) error {

@@ -1,9 +1,10 @@
 // Package oracles has no code of its own: its tests let other people's
 // libraries judge sigild. ethers, @solana/kit and @solana/web3.js (in
 // JavaScript, versions pinned by package-lock.json) check the transactions that
-// sigild signed, and sigild decodes the unsigned ones that they made.
+// sigild signed, and sigild decodes the unsigned ones that they made. @noble/curves
+// is the other party of FROST signatures, and checks ours.
 //
-// evm.mjs and solana.mjs read one JSON object a line from stdin and answer one a
-// line; they exit with 1 when anything is not as said. Node 20.18 or newer and
+// evm.mjs, solana.mjs and frost.mjs read one JSON object a line from stdin and
+// answer one a line; they exit with 1 when anything is not as said. Node 20.19 or newer and
 // npm are needed; the tests install the libraries when they are missing.
 package oracles

@@ -32,7 +32,7 @@ func ask[Row any](t *testing.T, script string, rows []Row) (answers []map[string
 	t.Helper()
 	for _, tool := range []string{"node", "npm"} {
 		if _, err := exec.LookPath(tool); err != nil {
-			t.Fatalf("%s is not installed\nhint: the oracles need Node 20.18 or newer with npm", tool)
+			t.Fatalf("%s is not installed\nhint: the oracles need Node 20.19 or newer with npm", tool)
 		}
 	}
 	if err := install(); err != nil {

@@ -14,7 +14,7 @@
 set -eu
 
 go_min=1.26
-node_min=20.18
+node_min=20.19
 node_own=22.23.3
 
 die() {

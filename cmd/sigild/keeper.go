@@ -16,7 +16,8 @@ import (
 	"github.com/sigild/sigild/hsm"
 	"github.com/sigild/sigild/journal"
 	"github.com/sigild/sigild/mpc"
-	_ "github.com/sigild/sigild/mpc/engines/gg18" // the engine for both curves
+	_ "github.com/sigild/sigild/mpc/engines/frost" // the engine for Ed25519
+	_ "github.com/sigild/sigild/mpc/engines/gg18"  // the engine for secp256k1
 	"github.com/sigild/sigild/seal"
 	"github.com/sigild/sigild/server"
 	"github.com/sigild/sigild/signing"

@@ -4,15 +4,18 @@
 package mpctest
 
 import (
+	"bytes"
 	"context"
 	"embed"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"slices"
 	"testing"
 
 	"github.com/sigild/sigild/mpc"
-	_ "github.com/sigild/sigild/mpc/engines/gg18" // the engine of the sets
+	_ "github.com/sigild/sigild/mpc/engines/frost" // the engines of the sets
+	_ "github.com/sigild/sigild/mpc/engines/gg18"
 )
 
 //go:embed testdata
@@ -48,6 +51,52 @@ func (s Set) Shares(t testing.TB, parties ...mpc.Party) [][]byte {
 	return lent
 }
 
+// Body returns a copy of the engine's body in one party's share.
+func (s Set) Body(t testing.TB, p mpc.Party) []byte {
+	t.Helper()
+	share := s.Shares(t, p)[0]
+	i := bytes.Index(share, s.PublicKey) + len(s.PublicKey)
+	return share[i+4:][:binary.BigEndian.Uint32(share[i:])]
+}
+
+// Committee is the set's committee.
+func (s Set) Committee() mpc.Committee {
+	return mpc.Committee{SetID: s.ID, Scheme: s.Scheme, Parties: s.Parties, Threshold: s.Threshold}
+}
+
+// Keygen makes a set on the spot: an Ed25519 one takes a few milliseconds.
+func Keygen(t testing.TB, r mpc.KeygenRequest) Set {
+	t.Helper()
+	set, shares, err := mpc.Keygen(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return collect(t, set, shares)
+}
+
+// Issue reshares a set to parties, all of them needed, on the spot.
+func (s Set) Issue(t testing.TB, id string, parties ...mpc.Party) Set {
+	t.Helper()
+	set, shares, err := mpc.Issue(t.Context(), mpc.IssueRequest{From: s.ShareSet, Quorum: s.Shares(t)[:s.Threshold],
+		SetID: id, Parties: parties, Threshold: len(parties), PreParams: PreParams(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return collect(t, set, shares)
+}
+
+func collect(t testing.TB, set mpc.ShareSet, shares []*mpc.Share) Set {
+	t.Helper()
+	s := Set{set, map[mpc.Party][]byte{}}
+	for _, sh := range shares {
+		if err := sh.Lend(func(b []byte) error { s.shares[sh.Party()] = bytes.Clone(b); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		sh.Destroy()
+	}
+	return s
+}
+
 // ECDSARootSet is a 2-of-3 root set {recovery, server, user} over secp256k1.
 func ECDSARootSet(t testing.TB) Set { return load(t, "ecdsa-root") }
 
@@ -55,11 +104,12 @@ func ECDSARootSet(t testing.TB) Set { return load(t, "ecdsa-root") }
 // the same key.
 func ECDSADelegateSet(t testing.TB) Set { return load(t, "ecdsa-delegate") }
 
-// Ed25519RootSet is a 2-of-3 root set {recovery, server, user} over Ed25519.
+// Ed25519RootSet is a 2-of-3 root set {recovery, server, user} over Ed25519, made
+// by tss-lib.
 func Ed25519RootSet(t testing.TB) Set { return load(t, "ed25519-root") }
 
 // Ed25519DelegateSet is a 2-of-2 set {delegate, server} issued from
-// [Ed25519RootSet]: the same key.
+// [Ed25519RootSet] by tss-lib: the same key.
 func Ed25519DelegateSet(t testing.TB) Set { return load(t, "ed25519-delegate") }
 
 func load(t testing.TB, name string) Set {

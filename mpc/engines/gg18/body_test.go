@@ -81,8 +81,8 @@ func edit(t *testing.T, body []byte, change func(m map[string]any)) []byte {
 
 func TestDecodeECDSARefusesNumbersThatDoNotFit(t *testing.T) {
 	set := mpctest.ECDSADelegateSet(t)
-	good := body(t, set, mpc.Server)
-	c := committee(set.ShareSet)
+	good := set.Body(t, mpc.Server)
+	c := set.Committee()
 	own := func(m map[string]any) int {
 		for i, k := range m["Ks"].([]any) {
 			if k == m["ShareID"] {
@@ -138,7 +138,7 @@ func TestDecodeECDSARefusesNumbersThatDoNotFit(t *testing.T) {
 
 func TestDecodeEdDSARefusesNumbersThatDoNotFit(t *testing.T) {
 	set := mpctest.Ed25519DelegateSet(t)
-	good := body(t, set, mpc.Server)
+	good := set.Body(t, mpc.Server)
 	for name, tc := range map[string]struct {
 		change func(m map[string]any)
 		want   string
@@ -152,7 +152,7 @@ func TestDecodeEdDSARefusesNumbersThatDoNotFit(t *testing.T) {
 		}, "not on the curve"},
 		"unknown field": {func(m map[string]any) { m["More"] = 1 }, "canonical"},
 	} {
-		_, err := gg18.DecodeEdDSA(edit(t, good, tc.change), committee(set.ShareSet), mpc.Server, set.PublicKey)
+		_, err := gg18.DecodeEdDSA(edit(t, good, tc.change), set.Committee(), mpc.Server, set.PublicKey)
 		if !errors.Is(err, mpc.ErrShare) || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: error %v, want ErrShare with %q", name, err, tc.want)
 		}
@@ -161,8 +161,8 @@ func TestDecodeEdDSARefusesNumbersThatDoNotFit(t *testing.T) {
 
 func TestErrorsDoNotQuoteTheBody(t *testing.T) {
 	set := mpctest.Ed25519DelegateSet(t)
-	good := body(t, set, mpc.Server)
-	_, err := gg18.DecodeEdDSA(bytes.Replace(good, []byte(`"Xi":`), []byte(`"Xi":"`), 1), committee(set.ShareSet), mpc.Server, set.PublicKey)
+	good := set.Body(t, mpc.Server)
+	_, err := gg18.DecodeEdDSA(bytes.Replace(good, []byte(`"Xi":`), []byte(`"Xi":"`), 1), set.Committee(), mpc.Server, set.PublicKey)
 	if err == nil {
 		t.Fatal("decoded")
 	}
@@ -175,12 +175,12 @@ func TestErrorsDoNotQuoteTheBody(t *testing.T) {
 
 func FuzzDecodeEdDSA(f *testing.F) {
 	set := mpctest.Ed25519DelegateSet(f)
-	f.Add(body(f, set, mpc.Server))
+	f.Add(set.Body(f, mpc.Server))
 	f.Add([]byte(`{"Xi":1,"BigXj":[{"Curve":"ed25519","Coords":[null,null]}]}`))
 	f.Add([]byte(`{}`))
-	good := body(f, set, mpc.Server)
+	good := set.Body(f, mpc.Server)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		_, err := gg18.DecodeEdDSA(b, committee(set.ShareSet), mpc.Server, set.PublicKey)
+		_, err := gg18.DecodeEdDSA(b, set.Committee(), mpc.Server, set.PublicKey)
 		if err == nil && !bytes.Equal(b, good) {
 			// Other parties' points are not pinned by the header; the secret is.
 			if !bytes.Contains(b, good[:bytes.Index(good, []byte(`,"Ks"`))]) {
@@ -195,11 +195,11 @@ func FuzzDecodeEdDSA(f *testing.F) {
 
 func FuzzDecodeECDSA(f *testing.F) {
 	set := mpctest.ECDSADelegateSet(f)
-	f.Add(body(f, set, mpc.Server))
+	f.Add(set.Body(f, mpc.Server))
 	f.Add([]byte(`{"PaillierSK":null,"PaillierPKs":[null,null]}`))
 	f.Add([]byte(`[]`))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if _, err := gg18.DecodeECDSA(b, committee(set.ShareSet), mpc.Server, set.PublicKey); err != nil && !errors.Is(err, mpc.ErrShare) {
+		if _, err := gg18.DecodeECDSA(b, set.Committee(), mpc.Server, set.PublicKey); err != nil && !errors.Is(err, mpc.ErrShare) {
 			t.Errorf("error %v, want ErrShare", err)
 		}
 	})

@@ -40,7 +40,7 @@ func init() {
 	// tss-lib logs messages and culprits through a package variable, to stderr and
 	// at a level set by the environment (GOLOG_LOG_LEVEL).
 	common.Logger.SugaredLogger = *zap.NewNop().Sugar()
-	mpc.Register(ID, Engine{}, chains.ECDSASecp256k1, chains.EdDSAEd25519)
+	mpc.Register(ID, Engine{}, chains.ECDSASecp256k1)
 }
 
 // Keygen makes this party's share of a new key.

@@ -1,16 +1,14 @@
 package gg18_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/big"
-	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/bnb-chain/tss-lib/v2/crypto/commitments"
 	"github.com/bnb-chain/tss-lib/v2/crypto/schnorr"
@@ -30,58 +28,22 @@ import (
 // with hostile messages is known from its source and from the exploits of its
 // forks; here each must end as blame of the delegate, with the process alive.
 
-// link is one end of a channel between two parties; change, if not nil, plays
-// the hostile peer on what this end sends.
-type link struct {
-	self   mpc.Member
-	out    chan<- mpc.Envelope
-	in     <-chan mpc.Envelope
-	change func(mpc.Envelope) mpc.Envelope
-}
-
-func (l *link) Send(ctx context.Context, e mpc.Envelope) error {
-	e.From, e.Payload = l.self, slices.Clone(e.Payload)
-	if l.change != nil {
-		e = l.change(e)
-	}
-	select {
-	case l.out <- e:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-func (l *link) Recv(ctx context.Context) (mpc.Envelope, error) {
-	select {
-	case e := <-l.in:
-		return e, nil
-	case <-ctx.Done():
-		return mpc.Envelope{}, context.Cause(ctx)
-	}
-}
-
 func members(setID string) (server, delegate mpc.Member) {
 	return mpc.Member{SetID: setID, Party: mpc.Server}, mpc.Member{SetID: setID, Party: mpc.Delegate}
 }
 
-func pipe(setID string) (server, delegate *link) {
+func pipe(setID string) (server, delegate *mpctest.End) {
 	s, d := members(setID)
-	toServer, toDelegate := make(chan mpc.Envelope, 64), make(chan mpc.Envelope, 64)
-	return &link{self: s, out: toDelegate, in: toServer}, &link{self: d, out: toServer, in: toDelegate}
+	ends := mpctest.Wire(s, d)
+	return ends[s], ends[d]
 }
 
-// body cuts the engine's body out of an encoded share.
-func body(t testing.TB, set mpctest.Set, p mpc.Party) []byte {
-	t.Helper()
-	share := set.Shares(t, p)[0]
-	i := bytes.Index(share, set.PublicKey) + len(set.PublicKey)
-	n := binary.BigEndian.Uint32(share[i:])
-	return share[i+4:][:n]
-}
-
-func committee(s mpc.ShareSet) mpc.Committee {
-	return mpc.Committee{SetID: s.ID, Scheme: s.Scheme, Parties: s.Parties, Threshold: s.Threshold}
+// changing is what one end does to its messages, whoever gets them.
+func changing(change func(mpc.Envelope) mpc.Envelope) func(mpc.Envelope, mpc.Member) mpc.Envelope {
+	if change == nil {
+		return nil
+	}
+	return func(e mpc.Envelope, _ mpc.Member) mpc.Envelope { return change(e) }
 }
 
 func signParams(t testing.TB, set mpctest.Set, self mpc.Party) mpc.SignParams {
@@ -89,8 +51,8 @@ func signParams(t testing.TB, set mpctest.Set, self mpc.Party) mpc.SignParams {
 	if set.Scheme == chains.ECDSASecp256k1 {
 		in = chains.SignInput{Scheme: set.Scheme, Digest: [32]byte{1}}
 	}
-	return mpc.SignParams{Self: self, Committee: committee(set.ShareSet), Quorum: set.Parties, PublicKey: set.PublicKey,
-		Body: body(t, set, self), Input: in}
+	return mpc.SignParams{Self: self, Committee: set.Committee(), Quorum: set.Parties, PublicKey: set.PublicKey,
+		Body: set.Body(t, self), Input: in}
 }
 
 // against runs an honest server and a delegate whose messages change alters, and
@@ -98,7 +60,7 @@ func signParams(t testing.TB, set mpctest.Set, self mpc.Party) mpc.SignParams {
 func against(t *testing.T, set mpctest.Set, change func(mpc.Envelope) mpc.Envelope, seen func(mpc.Envelope) mpc.Envelope) error {
 	t.Helper()
 	server, delegate := pipe(set.ID)
-	server.change, delegate.change = seen, change
+	server.Change, delegate.Change = changing(seen), changing(change)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {
@@ -184,7 +146,7 @@ func TestThetaSumZeroIsBlamed(t *testing.T) {
 // whose panic nobody could recover.
 func TestCiphertextWithoutInverseIsBlamed(t *testing.T) {
 	set := mpctest.ECDSADelegateSet(t)
-	save, err := gg18.DecodeECDSA(body(t, set, mpc.Delegate), committee(set.ShareSet), mpc.Delegate, set.PublicKey)
+	save, err := gg18.DecodeECDSA(set.Body(t, mpc.Delegate), set.Committee(), mpc.Delegate, set.PublicKey)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -214,10 +176,10 @@ func TestCiphertextWithoutInverseIsBlamed(t *testing.T) {
 // A commitment that opens to too few points is indexed in a goroutine, too.
 func TestShortOpeningInKeygenIsBlamed(t *testing.T) {
 	set := mpctest.Ed25519DelegateSet(t)
-	c := committee(set.ShareSet)
+	c := set.Committee()
 	server, delegate := pipe(c.SetID)
 	commitment := commitments.NewHashCommitment(rand.Reader, tss.Edwards().Params().Gx, tss.Edwards().Params().Gy)
-	delegate.change = func(e mpc.Envelope) mpc.Envelope {
+	delegate.Change = func(e mpc.Envelope, _ mpc.Member) mpc.Envelope {
 		if strings.HasSuffix(e.Kind, "KGRound1Message") {
 			e.Payload = wire(t, edkeygen.NewKGRound1Message(somebody, commitment.C))
 		}
@@ -291,6 +253,7 @@ func TestWrongLastShareIsNoSignature(t *testing.T) {
 // mute is a session on which nobody ever answers.
 type mute struct{}
 
+func (mute) ID() [32]byte                             { return [32]byte{} }
 func (mute) Send(context.Context, mpc.Envelope) error { return nil }
 func (mute) Recv(context.Context) (mpc.Envelope, error) {
 	return mpc.Envelope{}, fmt.Errorf("%w of 1s", mpc.ErrSilent)
@@ -338,27 +301,20 @@ func FuzzEdDSAMessage(f *testing.F) {
 		server, delegate := pipe(set.ID)
 		queue := []mpc.Envelope{{Kind: kinds[0], Payload: first}, {Kind: kinds[int(k)%3], Payload: second}}
 		for _, e := range queue {
-			e.From, e.Broadcast = delegate.self, true
-			delegate.out <- e
+			e.From, e.Broadcast = delegate.Self, true
+			server.Put(e)
 		}
-		if sig, err := (gg18.Engine{}).Sign(t.Context(), finite{server}, p); err == nil {
+		server.Patience = time.Nanosecond // what is queued comes first, then nothing
+		if sig, err := (gg18.Engine{}).Sign(t.Context(), deaf{server}, p); err == nil {
 			t.Errorf("signed %x with %x and %x", sig, first, second)
 		}
 	})
 }
 
-// finite ends when nothing is queued.
-type finite struct{ *link }
+// deaf sends nothing: the peer is not there.
+type deaf struct{ *mpctest.End }
 
-func (f finite) Send(context.Context, mpc.Envelope) error { return nil }
-func (f finite) Recv(context.Context) (mpc.Envelope, error) {
-	select {
-	case e := <-f.in:
-		return e, nil
-	default:
-		return mpc.Envelope{}, errors.New("nothing more")
-	}
-}
+func (deaf) Send(context.Context, mpc.Envelope) error { return nil }
 
 // BenchmarkPeerTSSLibPreParams is the named peer of mpc's BenchmarkPreParams:
 // tss-lib's own generator, minutes for one run.

@@ -2,8 +2,6 @@ package gg18
 
 import (
 	"crypto/elliptic"
-	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/big"
@@ -13,16 +11,11 @@ import (
 	"github.com/sigild/sigild/mpc"
 )
 
-// partyKey is the x coordinate of a member's share: SHA-256 of set id and party,
-// modulo the group order. Keys of different sets differ, so shares of different
-// sets can't be combined and the committees of a reshare are disjoint.
+// partyKey is the x coordinate of a member's share. Keys of different sets differ,
+// so the committees of a reshare are disjoint.
 func partyKey(ec elliptic.Curve, m mpc.Member) *big.Int {
-	h := sha256.New()
-	for _, f := range []string{"sigild/mpc/party/v1", m.SetID, string(m.Party)} {
-		_ = binary.Write(h, binary.BigEndian, uint32(len(f)))
-		h.Write([]byte(f))
-	}
-	k := new(big.Int).SetBytes(h.Sum(nil))
+	h := m.Hash()
+	k := new(big.Int).SetBytes(h[:])
 	return k.Mod(k, ec.Params().N)
 }
 
