@@ -54,12 +54,12 @@ func Find(name string) (Kind, error) {
 // Row is one JSON object: its members, each the exact text that was given.
 type Row map[string]json.RawMessage
 
-// parseRow reads one JSON object. A member given twice is refused: two readers
+// ParseRow reads one JSON object. A member given twice is refused: two readers
 // could take different ones.
-func parseRow(text []byte) (Row, error) {
+func ParseRow(text []byte) (Row, error) {
 	d := json.NewDecoder(bytes.NewReader(text))
 	if t, err := d.Token(); err != nil || t != json.Delim('{') {
-		return nil, malformed(-1, "a row is one JSON object")
+		return nil, Malformed(-1, "a row is one JSON object")
 	}
 	row := Row{}
 	var twice string
@@ -67,11 +67,11 @@ func parseRow(text []byte) (Row, error) {
 		t, err := d.Token()
 		name, ok := t.(string)
 		if err != nil || !ok {
-			return row, malformed(int(d.InputOffset()), "a row is one JSON object")
+			return row, Malformed(int(d.InputOffset()), "a row is one JSON object")
 		}
 		var v json.RawMessage
 		if err := d.Decode(&v); err != nil {
-			return row, malformed(int(d.InputOffset()), "the row is no JSON")
+			return row, Malformed(int(d.InputOffset()), "the row is no JSON")
 		}
 		if _, dup := row[name]; dup {
 			twice = name
@@ -80,10 +80,10 @@ func parseRow(text []byte) (Row, error) {
 		row[name] = v
 	}
 	if _, err := d.Token(); err != nil || len(bytes.TrimSpace(text[d.InputOffset():])) != 0 {
-		return row, malformed(int(d.InputOffset()), "the row is no JSON object, or is followed by something")
+		return row, Malformed(int(d.InputOffset()), "the row is no JSON object, or is followed by something")
 	}
 	if twice != "" {
-		return row, malformed(-1, "member %q is there twice", twice)
+		return row, Malformed(-1, "member %q is there twice", twice)
 	}
 	return row, nil
 }
@@ -97,11 +97,11 @@ func (r Row) Text(names ...string) (string, error) {
 		}
 		var s *string
 		if err := json.Unmarshal(v, &s); err != nil || s == nil {
-			return "", malformed(-1, "member %q is no string", name)
+			return "", Malformed(-1, "member %q is no string", name)
 		}
 		return *s, nil
 	}
-	return "", malformed(-1, "the row has no member %q", strings.Join(names, `" or "`))
+	return "", Malformed(-1, "the row has no member %q", strings.Join(names, `" or "`))
 }
 
 // Object writes the named members as one JSON object again, each as its own text;
@@ -127,16 +127,16 @@ func (r Row) Object(names ...string) []byte {
 func Hex(s string) ([]byte, error) {
 	digits, ok := strings.CutPrefix(s, "0x")
 	if !ok {
-		return nil, malformed(0, "hexadecimal text starts with 0x")
+		return nil, Malformed(0, "hexadecimal text starts with 0x")
 	}
 	if len(digits)%2 != 0 {
-		return nil, malformed(len(s), "an odd number of hexadecimal digits")
+		return nil, Malformed(len(s), "an odd number of hexadecimal digits")
 	}
 	out := make([]byte, len(digits)/2)
 	for i := range len(digits) {
 		n := strings.IndexByte("0123456789abcdefABCDEF", digits[i])
 		if n < 0 {
-			return nil, malformed(2+i, "not a hexadecimal digit")
+			return nil, Malformed(2+i, "not a hexadecimal digit")
 		}
 		if n >= 16 {
 			n -= 6
@@ -146,12 +146,13 @@ func Hex(s string) ([]byte, error) {
 	return out, nil
 }
 
-func malformed(offset int, format string, args ...any) error {
+// Malformed is the error of a row that is not written as it should be.
+func Malformed(offset int, format string, args ...any) error {
 	return &chains.DecodeError{Code: chains.CodeForm, Message: fmt.Sprintf(format, args...), Offset: offset}
 }
 
-// run decodes one row; a decoder that panics is a bug, and costs only its row.
-func (k Kind) run(row Row) (d *chains.Decoded, err error) {
+// Run decodes one row; a decoder that panics is a bug, and costs only its row.
+func (k Kind) Run(row Row) (d *chains.Decoded, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			d, err = nil, &chains.DecodeError{Code: "internal", Message: "the decoder failed; please report this payload", Offset: -1}
@@ -164,7 +165,7 @@ func (k Kind) run(row Row) (d *chains.Decoded, err error) {
 // in a few lines what it would do and what would be signed.
 func (k Kind) Summary(text []byte) (string, error) {
 	text = bytes.TrimSpace(text)
-	row, err := parseRow(text)
+	row, err := ParseRow(text)
 	if k.Bare != nil && (err != nil || !k.reads(row)) {
 		if row, err = k.Bare(text); err != nil {
 			return "", err
@@ -172,7 +173,7 @@ func (k Kind) Summary(text []byte) (string, error) {
 	} else if err != nil {
 		return "", err
 	}
-	d, err := k.run(row)
+	d, err := k.Run(row)
 	if err != nil {
 		return "", err
 	}
@@ -207,8 +208,8 @@ func signed(d *chains.Decoded) (name, value string) {
 	return "signing_hash", fmt.Sprintf("0x%x", d.Sign.Digest)
 }
 
-// asDecodeError makes one of any error, for the one form that errors have here.
-func asDecodeError(err error) *chains.DecodeError {
+// AsError makes one of any error, for the one form that errors have here.
+func AsError(err error) *chains.DecodeError {
 	var de *chains.DecodeError
 	if errors.As(err, &de) {
 		return de

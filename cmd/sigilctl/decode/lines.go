@@ -53,10 +53,16 @@ type rowError struct {
 	Offset  int    `json:"offset"` // -1 where there is none
 }
 
+// Lines answers every payload of in, one a row, with one row to out; see [Lines].
+func (k Kind) Lines(in io.Reader, out io.Writer) error {
+	return Lines(in, out, k.answer, func(err error) any { return refused(nil, err) })
+}
+
 // Lines answers every row of in with one row to out, in order, until in ends.
 // Empty lines are skipped. It stops only when in can't be read or out not
-// written. Answers are flushed whenever no further row is waiting.
-func (k Kind) Lines(in io.Reader, out io.Writer) error {
+// written. Answers are flushed whenever no further row is waiting. refuse answers
+// a row that is too long to be read.
+func Lines(in io.Reader, out io.Writer, answer func(line []byte) any, refuse func(error) any) error {
 	r := bufio.NewReaderSize(in, 1<<16)
 	w := bufio.NewWriterSize(out, 1<<16)
 	var line []byte
@@ -69,9 +75,9 @@ func (k Kind) Lines(in io.Reader, out io.Writer) error {
 		}
 		switch {
 		case tooLong:
-			writeRow(w, refused(nil, malformed(maxLine, "a row of more than %d bytes", maxLine)))
+			writeRow(w, refuse(Malformed(maxLine, "a row of more than %d bytes", maxLine)))
 		case len(bytes.TrimSpace(line)) > 0:
-			writeRow(w, k.answer(line))
+			writeRow(w, answer(line))
 		}
 		if err == io.EOF || r.Buffered() == 0 {
 			if e := w.Flush(); e != nil {
@@ -100,12 +106,12 @@ func readLine(r *bufio.Reader, buf []byte) (line []byte, tooLong bool, err error
 
 // answer decodes one line and says what came of it.
 func (k Kind) answer(line []byte) any {
-	row, err := parseRow(line)
+	row, err := ParseRow(line)
 	id := row["id"]
 	if err != nil {
 		return refused(id, err)
 	}
-	d, err := k.run(row)
+	d, err := k.Run(row)
 	if err != nil {
 		return refused(id, err)
 	}
@@ -128,7 +134,7 @@ func (k Kind) answer(line []byte) any {
 }
 
 func refused(id json.RawMessage, err error) refusal {
-	de := asDecodeError(err)
+	de := AsError(err)
 	return refusal{ID: id, Error: rowError{Code: de.Code, Message: de.Message, Offset: de.Offset}}
 }
 

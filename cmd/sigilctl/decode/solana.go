@@ -27,7 +27,17 @@ func solanaMessage(row Row) (*chains.Decoded, error) {
 	if err != nil {
 		return nil, err
 	}
-	return solana.Decode(b, firstSigner(b), mainnet)
+	wallet := firstSigner(b)
+	if _, ok := row["signer"]; ok {
+		text, err := row.Text("signer")
+		if err != nil {
+			return nil, err
+		}
+		if wallet, err = solana.ParseAddress(text); err != nil {
+			return nil, Malformed(-1, "signer is no account")
+		}
+	}
+	return solana.Decode(b, wallet, mainnet)
 }
 
 // messageBytes reads `messageHex`, with or without 0x, or `message` in base64.
@@ -42,7 +52,7 @@ func messageBytes(row Row) ([]byte, error) {
 		}
 		b, err := hex.DecodeString(text)
 		if err != nil {
-			return nil, malformed(-1, "messageHex is no hexadecimal text")
+			return nil, Malformed(-1, "messageHex is no hexadecimal text")
 		}
 		return b, nil
 	}
@@ -52,7 +62,7 @@ func messageBytes(row Row) ([]byte, error) {
 	}
 	b, err := base64.StdEncoding.Strict().DecodeString(text)
 	if err != nil {
-		return nil, malformed(-1, "message is no base64")
+		return nil, Malformed(-1, "message is no base64")
 	}
 	return b, nil
 }
