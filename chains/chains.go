@@ -53,11 +53,18 @@ type Charge struct {
 	Amount uint256.Int
 	// Unbounded: no bound can be computed; every amount limit on the asset refuses.
 	Unbounded bool
-	// What it is spent for: "transfer" or "fee".
+	// What it is spent for: "transfer", "fee", "create" (what a new account costs),
+	// "approval" (what another may spend), "mint", "burn", or "control" (given out
+	// of the wallet's hands).
 	What string
 	// To is the recipient in the chain's own spelling; empty for a fee.
 	To string
 }
+
+// AnyToken stands in the place of a token in the asset of a charge whose payload
+// does not say which token is spent: it may be any of the chain, but not the
+// chain's own coin.
+const AnyToken = "token:*"
 
 // Decoded is everything later steps need to know of one payload.
 type Decoded struct {

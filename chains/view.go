@@ -29,6 +29,7 @@ const (
 	KindList             // Value.List, elements of Type.Elem
 	KindStruct           // Value.List, one value per Type.Fields
 	KindMap              // Value.Map, members of any kind
+	KindSeq              // Value.Seq: a list whose elements are made when they are read; its type is a list's
 )
 
 // Type describes values statically, for the policy checker and for documentation.
@@ -50,11 +51,47 @@ type Field struct {
 type Value struct {
 	Kind TypeKind
 	Neg  bool
-	Int  uint256.Int
-	Str  string
-	Raw  []byte
-	List []Value
-	Map  *Members
+	// Partial: the list may lack elements, because something in the payload was
+	// not understood. A rule over all of its elements proves nothing.
+	Partial bool
+	Int     uint256.Int
+	Str     string
+	Raw     []byte
+	List    []Value
+	Map     *Members
+	Seq     Sequence
+}
+
+// Sequence is the elements of a KindSeq list. A payload of one byte an element
+// would take a hundred bytes for each as a []Value. Len and At are pure and safe
+// for concurrent use; At is called with 0 <= i < Len().
+type Sequence interface {
+	Len() int
+	At(i int) Value
+}
+
+// SeqValue builds a list node whose elements are made when they are read.
+func SeqValue(s Sequence) Value { return Value{Kind: KindSeq, Seq: s} }
+
+// IsList reports whether v is a list, of either form.
+func (v *Value) IsList() bool { return v.Kind == KindList || v.Kind == KindSeq }
+
+// Len is the number of elements of a list.
+func (v *Value) Len() int {
+	if v.Kind == KindSeq {
+		return v.Seq.Len()
+	}
+	return len(v.List)
+}
+
+// At returns element i of a list, 0 <= i < Len(). Where the element has to be
+// made it is made in at, which the caller lends.
+func (v *Value) At(i int, at *Value) *Value {
+	if v.Kind == KindSeq {
+		*at = v.Seq.At(i)
+		return at
+	}
+	return &v.List[i]
 }
 
 // Members are what a map holds, in an order of its own. A list of names costs a
@@ -147,8 +184,21 @@ func (t *Type) Index(name string) int {
 	return -1
 }
 
-// Equal reports whether two nodes and everything below them are the same.
+// Equal reports whether two nodes and everything below them are the same. Lists
+// of both forms are equal when their elements are.
 func (v Value) Equal(w Value) bool {
+	if v.IsList() && w.IsList() {
+		if v.Partial != w.Partial || v.Len() != w.Len() {
+			return false
+		}
+		var a, b Value
+		for i := range v.Len() {
+			if !v.At(i, &a).Equal(*w.At(i, &b)) {
+				return false
+			}
+		}
+		return true
+	}
 	if v.Kind != w.Kind || v.Neg != w.Neg || v.Int != w.Int || v.Str != w.Str ||
 		!bytes.Equal(v.Raw, w.Raw) || len(v.List) != len(w.List) || v.Map.Len() != w.Map.Len() {
 		return false
@@ -186,7 +236,7 @@ func (t *Type) Conform(v Value) error {
 	if v.Kind == KindAbsent {
 		return nil
 	}
-	if v.Kind != t.Kind {
+	if v.Kind != t.Kind && !(v.Kind == KindSeq && t.Kind == KindList) {
 		return fmt.Errorf("kind %d where the type says %d", v.Kind, t.Kind)
 	}
 	switch v.Kind {
@@ -198,9 +248,10 @@ func (t *Type) Conform(v Value) error {
 		if len(v.Raw) != 32 && !(v.Raw == nil && v.Str == AddressTableLookup) {
 			return fmt.Errorf("public key of %d bytes", len(v.Raw))
 		}
-	case KindList:
-		for i := range v.List {
-			if err := t.Elem.Conform(v.List[i]); err != nil {
+	case KindList, KindSeq:
+		var at Value
+		for i := range v.Len() {
+			if err := t.Elem.Conform(*v.At(i, &at)); err != nil {
 				return fmt.Errorf("[%d]: %w", i, err)
 			}
 		}

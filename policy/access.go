@@ -70,13 +70,19 @@ func compileField(n *node) valueFunc {
 			return nil, n.err(evalType, "%s is not laid out as expected", n.kids[0].path)
 		}
 		if v = &v.List[index]; v.Kind != chains.KindAbsent {
-			return v, nil
-		}
-		if f.req.Decoded != nil && f.req.Decoded.Opaque && n.typ.Kind == chains.KindList {
-			return nil, n.err(evalMissing, "%s is not known: part of the payload was not understood", n.path)
+			return v, n.whole(v)
 		}
 		return nil, n.err(evalMissing, "%s does not exist here", n.path)
 	}
+}
+
+// whole refuses a list that may lack elements: what is not understood could be
+// one of them.
+func (n *node) whole(v *chains.Value) *evalError {
+	if v.Partial {
+		return n.err(evalMissing, "%s is not known: part of the payload was not understood", n.path)
+	}
+	return nil
 }
 
 func compileIndex(n *node) valueFunc {
@@ -107,16 +113,17 @@ func compileIndex(n *node) valueFunc {
 		if err != nil {
 			return nil, err
 		}
-		if v.Kind != chains.KindList {
+		if !v.IsList() {
 			return f.cut(n, v, i, i+1)
 		}
-		if i >= len(v.List) {
-			return nil, n.err(evalRange, "there is no element %d in a list of %d", i, len(v.List))
+		if i >= v.Len() {
+			return nil, n.err(evalRange, "there is no element %d in a list of %d", i, v.Len())
 		}
-		if v.List[i].Kind == chains.KindAbsent {
+		item := f.item(v, i)
+		if item.Kind == chains.KindAbsent {
 			return nil, n.err(evalMissing, "element %d is not known", i)
 		}
-		return &v.List[i], nil
+		return item, nil
 	}
 }
 
@@ -157,11 +164,20 @@ func compileSlice(n *node) valueFunc {
 		if a > b {
 			return nil, n.err(evalRange, "the slice ends before it starts")
 		}
-		if v.Kind != chains.KindList {
+		if !v.IsList() {
 			return f.cut(n, v, a, b)
 		}
-		if b > len(v.List) {
-			return nil, n.err(evalRange, "slice %d..%d of a list of %d", a, b, len(v.List))
+		if b > v.Len() {
+			return nil, n.err(evalRange, "slice %d..%d of a list of %d", a, b, v.Len())
+		}
+		if v.Kind == chains.KindSeq {
+			part := make([]chains.Value, b-a)
+			for i := range part {
+				part[i] = v.Seq.At(a + i)
+			}
+			out := f.temp()
+			*out = chains.ListValue(part...)
+			return out, f.spend(n, 1+len(part))
 		}
 		out := f.temp()
 		*out = chains.ListValue(v.List[a:b]...)
@@ -232,11 +248,11 @@ func compileCount(n *node) valueFunc {
 		if err != nil {
 			return nil, err
 		}
-		if l.Kind != chains.KindList {
+		if !l.IsList() {
 			return nil, n.kids[0].err(evalType, "count works on a list")
 		}
 		out := f.temp()
-		*out = chains.Uint64Value(uint64(len(l.List)))
+		*out = chains.Uint64Value(uint64(l.Len()))
 		return out, f.spend(n, 1)
 	}
 }

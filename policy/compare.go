@@ -36,7 +36,7 @@ func (o *operand) get(f *frame) (*chains.Value, *evalError) {
 		return o.of(f)
 	}
 	if v := f.roots[o.root]; v != nil && v.Kind == chains.KindStruct && o.field < len(v.List) {
-		if v = &v.List[o.field]; v.Kind != chains.KindAbsent {
+		if v = &v.List[o.field]; v.Kind != chains.KindAbsent && !v.Partial {
 			return v, nil
 		}
 	}
@@ -56,6 +56,14 @@ func compileEquality(n *node) boolFunc {
 			return false, err
 		}
 		equal, err := f.equal(n, x, y)
+		if f.native && err == nil {
+			// Only its name, written in the policy, can be compared with what is not known.
+			hidden := a.value == nil && unknown(x) || b.value == nil && unknown(y)
+			named := a.value != nil && unknown(x) || b.value != nil && unknown(y)
+			if hidden && !named {
+				return false, n.err(evalMissing, "an account behind a lookup table is not known")
+			}
+		}
 		return equal == want && err == nil, err
 	}
 }
@@ -115,23 +123,34 @@ func compileMembership(n, item, list *node) boolFunc {
 		if err != nil {
 			return false, err
 		}
-		if l.Kind != chains.KindList {
+		if !l.IsList() {
 			return false, list.err(evalType, "members are looked for in a list")
 		}
-		if err := f.spend(n, len(l.List)*comparisonSteps(x)); err != nil {
+		if err := f.spend(n, l.Len()*comparisonSteps(x)); err != nil {
 			return false, err
 		}
-		found := false
-		for i := range l.List {
-			equal, ok := same(x, &l.List[i])
+		found, undecided := false, f.native && item.value == nil && unknown(x)
+		var at chains.Value
+		for i := range l.Len() {
+			element := l.At(i, &at)
+			equal, ok := same(x, element)
 			if !ok {
 				return false, n.err(evalType, "element %d is of another type", i)
 			}
 			found = found || equal
+			undecided = undecided || f.native && list.value == nil && unknown(element)
+		}
+		if undecided && !found {
+			return false, n.err(evalMissing, "an account behind a lookup table is not known")
 		}
 		return found, nil
 	}
 }
+
+// unknown reports whether v is an account behind a lookup table that was not
+// resolved. In LangTurnkey it equals its name and nothing else; in LangSigild
+// nothing can be said of it but that name.
+func unknown(v *chains.Value) bool { return v.Kind == chains.KindPubkey && v.Raw == nil }
 
 // equal compares two values; sides that cannot be compared are an error.
 func (f *frame) equal(n *node, x, y *chains.Value) (bool, *evalError) {

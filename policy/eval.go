@@ -42,9 +42,13 @@ type (
 type frame struct {
 	req    *Request
 	schema *Schema
+	// native: the policy under evaluation is in LangSigild.
+	native bool
 	// roots are built when first read.
 	roots [maxRoots]*chains.Value
 	vars  [maxVariables]*chains.Value
+	// items holds the elements that variables stand for, where a list makes them.
+	items [maxVariables]chains.Value
 	steps int
 
 	// scratch holds short-lived values; a loop gives back what its body took.
@@ -60,6 +64,14 @@ func (f *frame) temp() *chains.Value {
 	f.used++
 	*v = chains.Value{}
 	return v
+}
+
+// item returns element i of a list.
+func (f *frame) item(list *chains.Value, i int) *chains.Value {
+	if list.Kind == chains.KindSeq {
+		return list.At(i, f.temp())
+	}
+	return &list.List[i]
 }
 
 // root returns the value of a root, nil when this request does not have it.
@@ -187,24 +199,25 @@ func compileLoop(n *node) func(*frame, func(item *chains.Value, holds bool)) (*c
 		if err != nil {
 			return nil, err
 		}
-		if l.Kind != chains.KindList {
+		if !l.IsList() {
 			return nil, n.kids[0].err(evalType, "%s works on a list", n.text)
 		}
 		mark := f.used
-		for i := range l.List {
+		for i := range l.Len() {
 			if err := f.spend(n, 1); err != nil {
 				return nil, err
 			}
-			if l.List[i].Kind == chains.KindAbsent {
+			item := l.At(i, &f.items[slot])
+			if item.Kind == chains.KindAbsent {
 				return nil, n.kids[0].err(evalMissing, "element %d is not known", i)
 			}
-			f.vars[slot] = &l.List[i]
+			f.vars[slot] = item
 			holds, err := body(f)
 			if err != nil {
 				return nil, err
 			}
 			f.used = mark
-			visit(&l.List[i], holds)
+			visit(item, holds)
 		}
 		return l, nil
 	}

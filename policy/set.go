@@ -251,6 +251,7 @@ func (s *Set) Evaluate(req Request) (d Decision) {
 func (c *compiled) evaluate(f *frame, r *PolicyResult) {
 	p := c.policy
 	r.ID, r.Name, r.Effect = p.ID, p.Name, p.Effect
+	f.native = p.lang() == LangSigild
 	// Step 1: is the policy about this kind of request, and does it exist still?
 	if f.missing(c.payloads) || f.missing(c.subjects) {
 		r.Outcome = NotApplicable

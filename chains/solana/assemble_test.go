@@ -12,14 +12,14 @@ import (
 )
 
 func TestAssembleFillsOnlyOwnSlot(t *testing.T) {
-	in := build([]call{transferCall(7)}, func(m *message) {
-		copy(m.keys[32:64], other[:])
+	in := build([]step{transferStep(7)}, func(m *draft) {
+		m.keys[1] = other
 		m.signers = 2
 	})
 	for slot, wallet := range [][32]byte{payer, other} {
-		d := decode(t, in, wallet)
+		d := read(t, in, wallet)
 		sig := [64]byte(ed25519.Sign(privateKeys[slot], d.Sign.Message))
-		signed, txid, err := Assemble(d, wallet, sig)
+		signed, txid, err := Assemble(d, wallet, Known{}, sig)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -40,10 +40,10 @@ func TestAssembleFillsOnlyOwnSlot(t *testing.T) {
 }
 
 func TestAssembleRefuses(t *testing.T) {
-	in := build([]call{transferCall(7)})
-	d := decode(t, in, payer)
+	in := build([]step{transferStep(7)})
+	d := read(t, in, payer)
 	sig := [64]byte(ed25519.Sign(privateKeys[0], d.Sign.Message))
-	if _, _, err := Assemble(d, payer, sig); err != nil {
+	if _, _, err := Assemble(d, payer, Known{}, sig); err != nil {
 		t.Fatal(err)
 	}
 	bad := sig
@@ -53,36 +53,41 @@ func TestAssembleRefuses(t *testing.T) {
 		"another key":     [64]byte(ed25519.Sign(privateKeys[1], d.Sign.Message)),
 		"another message": [64]byte(ed25519.Sign(privateKeys[0], d.Sign.Message[1:])),
 	} {
-		if signed, _, err := Assemble(d, payer, s); !errors.Is(err, ErrSignature) || signed != nil {
+		if signed, _, err := Assemble(d, payer, Known{}, s); !errors.Is(err, ErrSignature) || signed != nil {
 			t.Errorf("%s: got %v, want ErrSignature", name, err)
 		}
 	}
 	for name, change := range map[string]func(*chains.Decoded){
-		"view":    func(d *chains.Decoded) { d.View[Root].List[4].Str = "x" },
-		"amount":  func(d *chains.Decoded) { d.View[Root].List[3].List[0].List[2].Int.SetUint64(1) },
+		"view": func(d *chains.Decoded) { d.View[Root].List[4].Str = "x" },
+		"amount": func(d *chains.Decoded) {
+			all := elements(d.View[Root].List[3])
+			all[0].List[2].Int.SetUint64(1)
+			d.View[Root].List[3] = chains.ListValue(all...)
+		},
+		"byte":    func(d *chains.Decoded) { d.Raw[len(d.Raw)-3] ^= 1 },
 		"message": func(d *chains.Decoded) { d.Sign.Message = append(bytes.Clone(d.Sign.Message), 0) },
 		"raw":     func(d *chains.Decoded) { d.Raw = append(bytes.Clone(d.Raw[:len(d.Raw)-2]), 1, 0) },
 	} {
-		d := decode(t, in, payer)
+		d := read(t, in, payer)
 		change(d)
-		if signed, _, err := Assemble(d, payer, sig); !errors.Is(err, ErrMismatch) || signed != nil {
+		if signed, _, err := Assemble(d, payer, Known{}, sig); !errors.Is(err, ErrMismatch) || signed != nil {
 			t.Errorf("changed %s: got %v, want ErrMismatch", name, err)
 		}
 	}
-	if _, _, err := Assemble(d, other, sig); err == nil {
+	if _, _, err := Assemble(d, other, Known{}, sig); err == nil {
 		t.Error("assembled for a wallet that does not sign")
 	}
 	d.Raw = d.Raw[:20]
-	if _, _, err := Assemble(d, payer, sig); err == nil {
+	if _, _, err := Assemble(d, payer, Known{}, sig); err == nil {
 		t.Error("cut message assembled")
 	}
 }
 
 // The comparison itself, fed with transactions that somebody else assembled.
 func TestCompareSeesChanges(t *testing.T) {
-	d := decode(t, build([]call{transferCall(7)}), payer)
+	d := read(t, build([]step{transferStep(7)}), payer)
 	sig := [64]byte(ed25519.Sign(privateKeys[0], d.Sign.Message))
-	signed, _, err := Assemble(d, payer, sig)
+	signed, _, err := Assemble(d, payer, Known{}, sig)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +97,7 @@ func TestCompareSeesChanges(t *testing.T) {
 	for name, b := range map[string][]byte{
 		"amount": amount, "slot": moved, "cut": signed[:len(signed)-1], "no message": signed[:65], "empty": nil,
 	} {
-		if compare(b, d, payer, 0, sig) == nil {
+		if compare(b, d, payer, Known{}, 0, sig) == nil {
 			t.Errorf("changed %s: compares equal", name)
 		}
 	}

@@ -37,6 +37,11 @@ func ParseAddress(s string) (k [32]byte, err error) {
 // base58 spells b, whose length is a multiple of 4 and at most 64. It divides
 // by 58^5 at a time, which fits 32-bit limbs.
 func base58(b []byte) string {
+	var out [96]byte
+	return string(appendBase58(out[:0], b))
+}
+
+func appendBase58(to, b []byte) []byte {
 	var limbs [16]uint32
 	n := len(b) / 4
 	for i := range n {
@@ -71,5 +76,5 @@ func base58(b []byte) string {
 		at--
 		out[at] = alphabet[0]
 	}
-	return string(out[at:])
+	return append(to, out[at:]...)
 }

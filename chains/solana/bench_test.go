@@ -7,7 +7,7 @@ import (
 	sdk "github.com/gagliardetto/solana-go"
 )
 
-func BenchmarkDecodeSolanaTransfer(b *testing.B) { benchmarkDecode(b, build([]call{transferCall(1)})) }
+func BenchmarkDecodeSolanaTransfer(b *testing.B) { benchmarkDecode(b, build([]step{transferStep(1)})) }
 
 // BenchmarkDecodeSolanaFive is a version 0 message with five instructions.
 func BenchmarkDecodeSolanaFive(b *testing.B) { benchmarkDecode(b, fiveInstructions()) }
@@ -15,7 +15,7 @@ func BenchmarkDecodeSolanaFive(b *testing.B) { benchmarkDecode(b, fiveInstructio
 func benchmarkDecode(b *testing.B, in []byte) {
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := Decode(in, payer, mainnet); err != nil {
+		if _, err := Decode(in, payer, mainnet, Known{}); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -3,6 +3,8 @@ package solana
 import (
 	"crypto/ed25519"
 	"encoding/binary"
+
+	"github.com/sigild/sigild/chains"
 )
 
 // Keys of tests: 0 and 1 sign, the others are only addresses.
@@ -24,30 +26,95 @@ func repeat(c byte) []byte {
 	return b
 }
 
+// draft is a message to be encoded, well or not.
+type draft struct {
+	version                    int
+	signers, roSigned, roOther int
+	keys                       [][32]byte
+	blockhash                  [32]byte
+	steps                      []step
+	lookups                    []lookup
+	mask                       uint32
+	values                     []byte
+}
+
+// step is an instruction; its program is a key, or the number at.
+type step struct {
+	program  [32]byte
+	accounts []byte
+	data     []byte
+	at       int
+}
+
 // encode writes a message in the canonical form.
-func encode(m *message) []byte {
+func (d *draft) encode() []byte {
 	var b []byte
-	if m.versioned {
-		b = append(b, 0x80)
+	if d.version != legacy {
+		b = append(b, 0x80+byte(d.version))
 	}
-	b = append(b, byte(m.signers), byte(m.roSigned), byte(m.roOther))
-	b = append(compact(b, m.nkeys), m.keys...)
-	b = append(b, m.blockhash[:]...)
-	b = compact(b, len(m.ins))
-	for _, in := range m.ins {
-		b = append(b, byte(in.program))
-		b = append(compact(b, len(in.accounts)), in.accounts...)
-		b = append(compact(b, len(in.data)), in.data...)
+	b = append(b, byte(d.signers), byte(d.roSigned), byte(d.roOther))
+	if d.version == v1 {
+		return d.encodeV1(b)
 	}
-	if m.versioned {
-		b = compact(b, len(m.lookups))
-		for _, l := range m.lookups {
+	b = compact(b, len(d.keys))
+	for _, k := range d.keys {
+		b = append(b, k[:]...)
+	}
+	b = append(b, d.blockhash[:]...)
+	b = compact(b, len(d.steps))
+	for _, s := range d.steps {
+		b = append(b, byte(s.at))
+		b = append(compact(b, len(s.accounts)), s.accounts...)
+		b = append(compact(b, len(s.data)), s.data...)
+	}
+	if d.version == v0 {
+		b = compact(b, len(d.lookups))
+		for _, l := range d.lookups {
 			b = append(b, l.table...)
 			b = append(compact(b, len(l.writable)), l.writable...)
 			b = append(compact(b, len(l.readonly)), l.readonly...)
 		}
 	}
 	return b
+}
+
+func (d *draft) encodeV1(b []byte) []byte {
+	b = binary.LittleEndian.AppendUint32(b, d.mask)
+	b = append(b, d.blockhash[:]...)
+	b = append(b, byte(len(d.steps)), byte(len(d.keys)))
+	for _, k := range d.keys {
+		b = append(b, k[:]...)
+	}
+	b = append(b, d.values...)
+	for _, s := range d.steps {
+		b = append(b, byte(s.at), byte(len(s.accounts)))
+		b = binary.LittleEndian.AppendUint16(b, uint16(len(s.data)))
+	}
+	for _, s := range d.steps {
+		b = append(append(b, s.accounts...), s.data...)
+	}
+	return b
+}
+
+// draftOf is the draft of a parsed message.
+func draftOf(m *message) *draft {
+	d := &draft{version: m.version, signers: m.signers, roSigned: m.roSigned, roOther: m.roOther, blockhash: m.blockhash, lookups: m.lookups, mask: m.config.mask}
+	for i := range m.nkeys {
+		d.keys = append(d.keys, *m.key(i))
+	}
+	for i := range m.ins {
+		in := &m.ins[i]
+		d.steps = append(d.steps, step{at: int(in.program), accounts: m.accounts(in), data: m.data(in)})
+	}
+	if m.version == v1 {
+		at := 42 + 32*m.nkeys
+		n := 0
+		for i := range 5 {
+			n += int(m.config.mask >> i & 1)
+		}
+		d.values = m.raw[at : at+4*n]
+	}
+	return d
 }
 
 func compact(b []byte, n int) []byte {
@@ -58,55 +125,61 @@ func compact(b []byte, n int) []byte {
 }
 
 // build makes a version 0 message that payer pays and signs: keys are payer, to,
-// then others, then the programs named by the calls.
-func build(calls []call, change ...func(*message)) []byte {
-	m := &message{versioned: true, signers: 1, blockhash: [32]byte(repeat(0x55))}
-	keys := [][32]byte{payer, to, recentBlockhashes}
-	number := func(k [32]byte) int {
-		for i := range keys {
-			if keys[i] == k {
-				return i
+// the sysvar of blockhashes, then the programs named by the steps.
+func build(steps []step, change ...func(*draft)) []byte {
+	return drafted(steps, change...).encode()
+}
+
+func drafted(steps []step, change ...func(*draft)) *draft {
+	d := &draft{version: v0, signers: 1, blockhash: [32]byte(repeat(0x55)), keys: [][32]byte{payer, to, recentBlockhashes}, steps: steps}
+	d.steps = append([]step(nil), steps...)
+	for i := range d.steps {
+		s := &d.steps[i]
+		s.at = -1
+		for j, k := range d.keys {
+			if k == s.program {
+				s.at = j
 			}
 		}
-		keys = append(keys, k)
-		m.roOther++
-		return len(keys) - 1
+		if s.at < 0 {
+			s.at = len(d.keys)
+			d.keys = append(d.keys, s.program)
+			d.roOther++
+		}
 	}
-	for _, c := range calls {
-		m.ins = append(m.ins, instruction{program: number(c.program), accounts: c.accounts, data: c.data})
-	}
-	for _, k := range keys {
-		m.keys = append(m.keys, k[:]...)
-	}
-	m.nkeys = len(keys)
 	for _, f := range change {
-		f(m)
+		f(d)
 	}
-	return encode(m)
+	return d
 }
 
-type call struct {
-	program  [32]byte
-	accounts []byte
-	data     []byte
-}
-
-func transferCall(lamports uint64) call {
+func transferStep(lamports uint64) step {
 	data := binary.LittleEndian.AppendUint64([]byte{2, 0, 0, 0}, lamports)
-	return call{systemProgram, []byte{0, 1}, data}
+	return step{program: systemProgram, accounts: []byte{0, 1}, data: data}
 }
 
-func unitLimit(n uint32) call {
-	return call{computeBudgetProgram, nil, binary.LittleEndian.AppendUint32([]byte{2}, n)}
+func unitLimit(n uint32) step {
+	return step{program: computeBudgetProgram, data: binary.LittleEndian.AppendUint32([]byte{2}, n)}
 }
 
-func unitPrice(n uint64) call {
-	return call{computeBudgetProgram, nil, binary.LittleEndian.AppendUint64([]byte{3}, n)}
+func unitPrice(n uint64) step {
+	return step{program: computeBudgetProgram, data: binary.LittleEndian.AppendUint64([]byte{3}, n)}
 }
 
-func memo(text string) call { return call{memoProgram, []byte{0}, []byte(text)} }
+func memo(text string) step {
+	return step{program: memoProgram, accounts: []byte{0}, data: []byte(text)}
+}
 
 // fiveInstructions is a transfer as wallets make it, with budget and memos.
 func fiveInstructions() []byte {
-	return build([]call{unitLimit(30_000), unitPrice(50_000), transferCall(500_000_000), memo("invoice 7"), memo("thanks")})
+	return build([]step{unitLimit(30_000), unitPrice(50_000), transferStep(500_000_000), memo("invoice 7"), memo("thanks")})
+}
+
+// elements are the elements of a list, of either form.
+func elements(v chains.Value) []chains.Value {
+	out := make([]chains.Value, v.Len())
+	for i := range out {
+		out[i] = *v.At(i, new(chains.Value))
+	}
+	return out
 }

@@ -1,6 +1,10 @@
 package solana
 
-import "github.com/sigild/sigild/chains"
+import (
+	"encoding/binary"
+
+	"github.com/sigild/sigild/chains"
+)
 
 // reader walks over one buffer. The first error sticks; everything after it
 // reads as zero. Nothing is copied.
@@ -13,6 +17,12 @@ type reader struct {
 func (r *reader) fail(offset int, format string, args ...any) {
 	if r.err == nil {
 		r.err = fail(chains.CodeEncoding, offset, format, args...)
+	}
+}
+
+func (r *reader) semantic(format string, args ...any) {
+	if r.err == nil {
+		r.err = fail(chains.CodeSemantic, -1, format, args...)
 	}
 }
 
@@ -40,6 +50,22 @@ func (r *reader) u8(what string) int {
 func (r *reader) key(what string) (k [32]byte) {
 	copy(k[:], r.take(32, what))
 	return k
+}
+
+func (r *reader) u32(what string) uint32 {
+	if s := r.take(4, what); s != nil {
+		return binary.LittleEndian.Uint32(s)
+	}
+	return 0
+}
+
+// span passes over n bytes and says where they are. Only for buffers below 64 kB.
+func (r *reader) span(n int, what string) (at, length uint16) {
+	at = uint16(r.pos)
+	if r.take(n, what) == nil {
+		return at, 0
+	}
+	return at, uint16(n)
 }
 
 // compactU16 reads a length: 7 bits a byte, low bits first, at most 3 bytes and

@@ -8,7 +8,10 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -39,12 +42,34 @@ type vector struct {
 		ProgramID string
 		Accounts  []accountRow
 		DataHex   string
+		Decoded   *struct {
+			Type string
+			Info map[string]any
+		}
 	}
+	LookupTables map[string][]string
 	Transfers    []struct{ From, To, Lamports string }
+	SPLTransfers []struct {
+		From, To, Owner, Mint, Amount string
+		Signers                       []string
+	}
 	DurableNonce *struct{ NonceAccount, Authority string }
 	SignerPubkey string
 	SignerSeed   string
 	Signature    string
+}
+
+// known pins the row's lookup tables, in whole.
+func (v vector) known(t testing.TB) Known {
+	k := Known{Tables: map[[32]byte]*Table{}, AllTables: true}
+	for a, entries := range v.LookupTables {
+		var keys [][32]byte
+		for _, e := range entries {
+			keys = append(keys, key(t, e))
+		}
+		k.Tables[key(t, a)] = newTable(key(t, a), keys)
+	}
+	return k
 }
 
 func rows[T any](t testing.TB, file string) []T {
@@ -132,18 +157,17 @@ func wantCode(t testing.TB, err error, codes ...string) *chains.DecodeError {
 }
 
 func TestVectors(t *testing.T) {
-	clean := 0
 	for _, v := range rows[vector](t, "solana.jsonl") {
 		t.Run(v.ID, func(t *testing.T) {
 			in := unhex(t, v.MessageHex)
-			wallet := key(t, v.SignerPubkey)
-			d, err := Decode(in, wallet, mainnet)
+			wallet, known := key(t, v.SignerPubkey), v.known(t)
+			d, err := Decode(in, wallet, mainnet, known)
 			if err != nil {
 				t.Fatal(err)
 			}
 			checkMessage(t, d, v)
-			if !d.Opaque {
-				clean++
+			if garbage := strings.Contains(strings.Join(v.Gens, " "), "garbage"); d.Opaque != garbage {
+				t.Errorf("opaque is %v: %s", d.Opaque, d.Summary)
 			}
 			if !bytes.Equal(d.Sign.Message, in) || d.Sign.Scheme != chains.EdDSAEd25519 {
 				t.Error("what is signed is not the message")
@@ -152,7 +176,7 @@ func TestVectors(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			signed, txid, err := Assemble(d, wallet, [64]byte(sig))
+			signed, txid, err := Assemble(d, wallet, known, [64]byte(sig))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -168,12 +192,14 @@ func TestVectors(t *testing.T) {
 			if wantID := base58(sig); slot == 0 && txid != wantID || slot > 0 && txid != "" {
 				t.Errorf("transaction id %q, signature %q in slot %d", txid, wantID, slot)
 			}
-			_, err = Decode(signed, wallet, mainnet)
+			_, err = Decode(signed, wallet, mainnet, Known{})
 			wantCode(t, err, chains.CodeForm)
+			if len(v.AddressTableLookups) > 0 {
+				if d, err := Decode(in, wallet, mainnet, Known{}); err != nil || !d.Opaque {
+					t.Errorf("without its tables: %v, not opaque", err)
+				}
+			}
 		})
-	}
-	if clean < 4 {
-		t.Errorf("only %d rows understood", clean)
 	}
 }
 
@@ -183,12 +209,15 @@ func checkMessage(t *testing.T, d *chains.Decoded, v vector) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := m.resolve(v.known(t).Tables, true); err != nil {
+		t.Fatal(err)
+	}
 	h := v.Header
 	if m.signers != h.NumRequiredSignatures || m.roSigned != h.NumReadonlySigned || m.roOther != h.NumReadonlyUnsigned {
 		t.Errorf("header %d %d %d, want %+v", m.signers, m.roSigned, m.roOther, h)
 	}
-	if m.versioned != (v.Version == "v0") {
-		t.Errorf("versioned = %v, want %s", m.versioned, v.Version)
+	if (m.version == v0) != (v.Version == "v0") {
+		t.Errorf("version %d, want %s", m.version, v.Version)
 	}
 	if got := root(t, d, "recent_blockhash").Str; got != v.RecentBlockhash {
 		t.Errorf("blockhash %s, want %s", got, v.RecentBlockhash)
@@ -196,14 +225,14 @@ func checkMessage(t *testing.T, d *chains.Decoded, v vector) {
 	if got := text(root(t, d, "fee_payer")); got != v.FeePayer {
 		t.Errorf("fee payer %s, want %s", got, v.FeePayer)
 	}
-	accounts := root(t, d, "account_keys").List
+	accounts := elements(root(t, d, "account_keys"))
 	if len(accounts) != len(v.ResolvedAccounts) {
 		t.Fatalf("%d accounts, want %d", len(accounts), len(v.ResolvedAccounts))
 	}
 	for i, want := range v.ResolvedAccounts {
 		checkAccount(t, accounts[i], m.isSigner(i), m.isWritable(i), want)
 	}
-	lookups := root(t, d, "address_table_lookups").List
+	lookups := elements(root(t, d, "address_table_lookups"))
 	if len(lookups) != len(v.AddressTableLookups) {
 		t.Fatalf("%d lookups, want %d", len(lookups), len(v.AddressTableLookups))
 	}
@@ -220,30 +249,27 @@ func checkMessage(t *testing.T, d *chains.Decoded, v vector) {
 
 func checkAccount(t *testing.T, key chains.Value, signer, writable bool, want accountRow) {
 	t.Helper()
-	address := want.Address
-	if want.Source != "static" {
-		address = chains.AddressTableLookup
-	}
-	if text(key) != address || signer != want.Signer || writable != want.Writable {
+	if text(key) != want.Address || signer != want.Signer || writable != want.Writable {
 		t.Errorf("account %s signer %v writable %v, want %+v", text(key), signer, writable, want)
 	}
 }
 
 func checkIndexes(t *testing.T, got chains.Value, want []int) {
 	t.Helper()
-	if len(got.List) != len(want) {
-		t.Fatalf("%d indexes, want %v", len(got.List), want)
+	list := elements(got)
+	if len(list) != len(want) {
+		t.Fatalf("%d indexes, want %v", len(list), want)
 	}
 	for i, n := range want {
-		if got.List[i].Int.Uint64() != uint64(n) {
-			t.Errorf("index %d is %s, want %d", i, got.List[i].Int.Dec(), n)
+		if number(list[i]) != uint64(n) {
+			t.Errorf("index %d is %s, want %d", i, list[i].Int.Dec(), n)
 		}
 	}
 }
 
 func checkInstructions(t *testing.T, d *chains.Decoded, v vector) {
 	t.Helper()
-	ins := root(t, d, "instructions").List
+	ins := elements(root(t, d, "instructions"))
 	if len(ins) != len(v.Instructions) {
 		t.Fatalf("%d instructions, want %d", len(ins), len(v.Instructions))
 	}
@@ -256,7 +282,7 @@ func checkInstructions(t *testing.T, d *chains.Decoded, v vector) {
 		if got := field(t, typeInstruction, ins[i], "instruction_data_hex").Str; got != want.DataHex {
 			t.Errorf("data %s, want %s", got, want.DataHex)
 		}
-		accounts, behind := field(t, typeInstruction, ins[i], "accounts").List, 0
+		accounts, behind := elements(field(t, typeInstruction, ins[i], "accounts")), 0
 		if len(accounts) != len(want.Accounts) {
 			t.Fatalf("%d accounts, want %d", len(accounts), len(want.Accounts))
 		}
@@ -268,43 +294,90 @@ func checkInstructions(t *testing.T, d *chains.Decoded, v vector) {
 				behind++
 			}
 		}
-		if got := len(field(t, typeInstruction, ins[i], "address_table_lookups").List); got != behind {
+		if got := len(elements(field(t, typeInstruction, ins[i], "address_table_lookups"))); got != behind {
 			t.Errorf("%d table entries among the accounts, want %d", got, behind)
 		}
+		parsed := field(t, typeInstruction, ins[i], "parsed_instruction_data")
+		if want.Decoded == nil {
+			if parsed.Kind != chains.KindAbsent {
+				t.Errorf("instruction %d parsed as %s", i, parsed.List[0].Str)
+			}
+			continue
+		}
+		checkParsed(t, parsed, want.Decoded.Type, want.Decoded.Info)
 	}
-	if got := root(t, d, "program_keys").List; len(got) != len(programs) {
+	if got := elements(root(t, d, "program_keys")); len(got) != len(programs) {
 		t.Errorf("%d programs, want %d", len(got), len(programs))
 	}
 }
 
-// checkTransfers: either the list is exactly the vector's, or it is not there.
+// checkParsed compares what can be compared by name; where the vector has another
+// name for an account or argument, its value must stand under some name.
+func checkParsed(t *testing.T, parsed chains.Value, name string, info map[string]any) {
+	t.Helper()
+	if parsed.Kind == chains.KindAbsent || field(t, typeParsed, parsed, "instruction_name").Str != name {
+		t.Fatalf("parsed as %+v, want %s", parsed, name)
+	}
+	var have []string
+	add := func(v chains.Value) {
+		switch {
+		case v.Kind == chains.KindInt:
+			have = append(have, v.Int.Dec())
+		case v.Kind == chains.KindAbsent:
+			have = append(have, "<nil>")
+		case v.IsList():
+			var all []string
+			for _, x := range elements(v) {
+				all = append(all, text(x))
+			}
+			have = append(have, fmt.Sprint(all))
+		default:
+			have = append(have, text(v))
+		}
+	}
+	for _, m := range []string{"named_accounts", "program_call_args"} {
+		for _, v := range field(t, typeParsed, parsed, m).Map.Values {
+			add(v)
+		}
+	}
+	for k, want := range info {
+		if !slices.Contains(have, strings.TrimSpace(fmt.Sprintf("%v", want))) {
+			if f, ok := want.(float64); ok && slices.Contains(have, strconv.FormatFloat(f, 'f', -1, 64)) {
+				continue
+			}
+			t.Errorf("%s: %s %v is nowhere in %q", name, k, want, have)
+		}
+	}
+}
+
 func checkTransfers(t *testing.T, d *chains.Decoded, v vector) {
 	t.Helper()
-	got, spl, nonce := root(t, d, "transfers"), root(t, d, "spl_transfers"), root(t, d, "durable_nonce")
-	if d.Opaque {
-		if got.Kind != chains.KindAbsent || spl.Kind != chains.KindAbsent {
-			t.Error("an opaque message has lists of transfers")
+	got, spl, nonce := elements(root(t, d, "transfers")), elements(root(t, d, "spl_transfers")), root(t, d, "durable_nonce")
+	if len(got) != len(v.Transfers) || len(spl) != len(v.SPLTransfers) {
+		t.Fatalf("%d and %d transfers, want %d and %d", len(got), len(spl), len(v.Transfers), len(v.SPLTransfers))
+	}
+	for i, want := range v.Transfers {
+		from, to := text(field(t, typeTransfer, got[i], "from")), text(field(t, typeTransfer, got[i], "to"))
+		amount := field(t, typeTransfer, got[i], "amount").Int
+		if from != want.From || to != want.To || amount.Dec() != want.Lamports {
+			t.Errorf("transfer of %s from %s to %s, want %+v", amount.Dec(), from, to, want)
 		}
-	} else {
-		for _, g := range v.Gens {
-			if !strings.HasPrefix(g, "system.transfer") && !strings.HasPrefix(g, "cb.") && g != "memo" && g != "system.advanceNonce" || g == "system.transferWithSeed" {
-				t.Errorf("%s counts as understood", g)
-			}
+	}
+	for i, want := range v.SPLTransfers {
+		read := func(name string) string { return text(field(t, typeSPLTransfer, spl[i], name)) }
+		amount := field(t, typeSPLTransfer, spl[i], "amount").Int
+		var signers []string
+		for _, s := range elements(field(t, typeSPLTransfer, spl[i], "signers")) {
+			signers = append(signers, text(s))
 		}
-		if len(got.List) != len(v.Transfers) {
-			t.Fatalf("%d transfers, want %d", len(got.List), len(v.Transfers))
-		}
-		for i, want := range v.Transfers {
-			from, to := text(field(t, typeTransfer, got.List[i], "from")), text(field(t, typeTransfer, got.List[i], "to"))
-			amount := field(t, typeTransfer, got.List[i], "amount").Int
-			if from != want.From || to != want.To || amount.Dec() != want.Lamports {
-				t.Errorf("transfer of %s from %s to %s, want %+v", amount.Dec(), from, to, want)
-			}
+		if read("from") != want.From || read("to") != want.To || read("owner") != want.Owner || read("token_mint") != want.Mint ||
+			amount.Dec() != want.Amount || strings.Join(signers, " ") != strings.Join(want.Signers, " ") {
+			t.Errorf("token transfer %+v, want %+v", spl[i], want)
 		}
 	}
 	switch {
 	case v.DurableNonce == nil:
-		if nonce.Kind != chains.KindAbsent || len(d.Guards) != 0 || len(d.ReplayKeys) != 0 {
+		if nonce.Kind != chains.KindAbsent || strings.Contains(strings.Join(d.Guards, " "), "nonce") || len(d.ReplayKeys) != 0 {
 			t.Errorf("a durable nonce where there is none: %v %v", d.Guards, d.ReplayKeys)
 		}
 	default:
@@ -322,23 +395,32 @@ func checkTransfers(t *testing.T, d *chains.Decoded, v vector) {
 }
 
 func TestMalformedVectorsAreRefused(t *testing.T) {
-	type malformed struct{ ID, Class, Tier, MessageHex, Why string }
+	type malformed struct {
+		ID, Class, Tier, MessageHex, Why string
+		LookupTables                     map[string][]string
+	}
 	for _, v := range rows[malformed](t, "solana_malformed.jsonl") {
 		t.Run(v.ID+"_"+v.Class, func(t *testing.T) {
 			in := unhex(t, v.MessageHex)
-			d, err := Decode(in, firstKey(in), mainnet)
-			if v.Tier == "resolve" { // needs tables, which are never resolved
-				if err != nil || !d.Opaque {
-					t.Fatalf("%v; want an opaque message", err)
-				}
-				return
+			known := Known{}
+			if v.LookupTables != nil {
+				known = vector{LookupTables: v.LookupTables}.known(t)
+			}
+			_, err := Decode(in, firstKey(in), mainnet, known)
+			if _, again := Inspect(in, mainnet, known); again == nil {
+				t.Error("Inspect takes it")
+			}
+			if v.Class == "version-byte" {
+				v.Tier = "version"
 			}
 			switch v.Tier {
 			case "encoding": // an unknown version is a matter of form; so is nothing at all
 				wantCode(t, err, chains.CodeEncoding, chains.CodeForm)
+			case "version": // a version 0 body read as version 1
+				wantCode(t, err, chains.CodeEncoding, chains.CodeForm, chains.CodeSemantic)
 			case "sanitize": // a wrong count shows as the cut it makes, an oversized message as form
 				wantCode(t, err, chains.CodeSemantic, chains.CodeEncoding, chains.CodeForm)
-			case "policy":
+			case "policy", "resolve":
 				wantCode(t, err, chains.CodeSemantic)
 			case "input-form":
 				wantCode(t, err, chains.CodeForm)
@@ -359,44 +441,6 @@ func firstKey(in []byte) (k [32]byte) {
 		copy(k[:], in[at:])
 	}
 	return k
-}
-
-func TestVersion1IsRefused(t *testing.T) {
-	type row struct {
-		ID, MessageHex, FeePayer string
-	}
-	for _, file := range []string{"solana_v1.jsonl", "solana_v1_malformed.jsonl"} {
-		for _, v := range rows[row](t, file) {
-			in := unhex(t, v.MessageHex)
-			for _, wallet := range [][32]byte{{}, firstKey(in)} {
-				_, err := Decode(in, wallet, mainnet)
-				if de := wantCode(t, err, chains.CodeForm); !strings.Contains(de.Message, "unsupported version 1") {
-					t.Errorf("%s: %v", v.ID, err)
-				}
-			}
-		}
-	}
-}
-
-func TestTraps(t *testing.T) {
-	for _, v := range rows[struct{ ID, Name, MessageHex, Signer, Expect string }](t, "solana_traps.jsonl") {
-		t.Run(v.Name, func(t *testing.T) {
-			d, err := Decode(unhex(t, v.MessageHex), key(t, v.Signer), mainnet)
-			if err != nil {
-				return
-			}
-			if v.Name == "fee-drain" { // understood: the fee itself is the move
-				fee := d.Charges[len(d.Charges)-1]
-				if want := "25825441703193377261"; fee.What != "fee" || fee.Unbounded || fee.Amount.Dec() != want {
-					t.Errorf("fee %+v, want %s", fee, want)
-				}
-				return
-			}
-			if !d.Opaque || root(t, d, "transfers").Kind != chains.KindAbsent || root(t, d, "spl_transfers").Kind != chains.KindAbsent {
-				t.Errorf("%s: not opaque: %s", v.Expect, d.Summary)
-			}
-		})
-	}
 }
 
 // signer makes the key of a vector's seed.
