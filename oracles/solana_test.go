@@ -57,12 +57,12 @@ func TestSolanaLibrariesAndWeAgree(t *testing.T) {
 		if transfers := spec["transfers"].([]members); transfers[0]["from"] == solana.Address(other) {
 			key, wallet = second, other
 		}
-		d, err := solana.Decode(in, wallet, devnet)
+		d, err := solana.Decode(in, wallet, devnet, solana.Known{})
 		if err != nil {
 			t.Fatalf("%v: %v", made["id"], err)
 		}
 		checkView(t, d, spec)
-		signed, txid, err := solana.Assemble(d, wallet, [64]byte(ed25519.Sign(key, d.Sign.Message)))
+		signed, txid, err := solana.Assemble(d, wallet, solana.Known{}, [64]byte(ed25519.Sign(key, d.Sign.Message)))
 		if err != nil {
 			t.Fatalf("%v: %v", made["id"], err)
 		}

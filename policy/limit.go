@@ -170,6 +170,12 @@ func (l *Limit) asked(asset string, sp Spending) (sum uint256.Int, unbounded boo
 			continue
 		}
 		if c.Asset != asset {
+			if c.Asset == c.Chain+"/"+chains.AnyToken { // any token, never the chain's own coin
+				if strings.HasPrefix(asset, c.Chain+"/") && !strings.HasPrefix(asset, c.Chain+"/slip44:") {
+					return sum, true
+				}
+				continue
+			}
 			own, err := CanonicalAsset(c.Asset)
 			if err != nil && strings.HasPrefix(asset, c.Chain+"/") {
 				return sum, true // what cannot be read may be any asset of its chain

@@ -100,6 +100,8 @@ func TestLimits(t *testing.T) {
 		{"unbounded in another asset", daily, nil, []chains.Charge{{Chain: "eip155:1", Asset: usdcAsset, Unbounded: true}}, false, 0},
 		{"a charge of an unknown asset of the chain", daily, nil, []chains.Charge{{Chain: "eip155:1", Asset: "eip155:1/what"}}, true, never},
 		{"a charge of an unknown asset elsewhere", daily, nil, []chains.Charge{{Chain: "eip155:10", Asset: "eip155:10/what"}}, false, 0},
+		{"a token that the payload does not name", with(func(l *Limit) { l.Asset = usdcAsset }), nil, []chains.Charge{{Chain: "eip155:1", Asset: "eip155:1/" + chains.AnyToken, Amount: amount(1)}}, true, never},
+		{"a token that the payload does not name, the coin's limit", daily, nil, []chains.Charge{{Chain: "eip155:1", Asset: "eip155:1/" + chains.AnyToken, Amount: amount(101)}}, false, 0},
 		{"asks nothing, over the limit already", daily, ledger{spend(500, 1)}, ask(0), false, 0},
 		{"no charges", daily, ledger{spend(500, 1)}, nil, false, 0},
 		{"a limit of nothing", with(func(l *Limit) { l.Max = amount(0) }), nil, ask(1), true, never},

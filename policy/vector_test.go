@@ -22,7 +22,6 @@ var later = map[string]string{
 	"eth-batch-count":   "reading calldata by an ABI arrives with issue C",
 	"reclaim-eth":       "eth.tx.function_signature arrives with issue C",
 	"eth-permit2-first": "typed data arrives with issue C",
-	"sol-spl-all-to":    "SPL token transfers arrive with issue C",
 }
 
 type corpus struct {
@@ -119,7 +118,7 @@ func (side *corpusSide) request(t *testing.T) (req Request) {
 		if e != nil || e2 != nil {
 			t.Fatal(e, e2)
 		}
-		req.Decoded, err = solana.Decode(b, signer, "solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp")
+		req.Decoded, err = solana.Decode(b, signer, "solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp", solana.Known{})
 	}
 	if err != nil {
 		t.Fatalf("decoding: %v", err)

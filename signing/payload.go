@@ -25,7 +25,7 @@ func decode(r Request, w WalletInfo) (*chains.Decoded, error) {
 		}
 		d, err = evm.Decode(r.Payload, a)
 	case r.Kind == chains.KindSolanaMessage && w.Scheme == chains.EdDSAEd25519:
-		d, err = solana.Decode(r.Payload, [32]byte(w.PublicKey), w.Chain)
+		d, err = solana.Decode(r.Payload, [32]byte(w.PublicKey), w.Chain, solana.Known{})
 	default:
 		return nil, refusal.New(refusal.PayloadMalformed, "a %s payload is not for a wallet on %s", r.Kind, w.Chain)
 	}
@@ -55,7 +55,7 @@ func assemble(d *chains.Decoded, w WalletInfo, signature []byte, rule string, se
 		}
 		out.Signed, out.TransactionID = signed, "0x"+hex.EncodeToString(hash[:])
 	case w.Scheme == chains.EdDSAEd25519 && len(signature) == 64:
-		signed, id, err := solana.Assemble(d, [32]byte(w.PublicKey), [64]byte(signature))
+		signed, id, err := solana.Assemble(d, [32]byte(w.PublicKey), solana.Known{}, [64]byte(signature))
 		if err != nil {
 			return nil, fmt.Errorf("assembling the transaction: %w", err)
 		}

@@ -70,17 +70,18 @@ func appendValue(b []byte, v chains.Value, t *chains.Type, position bool) []byte
 		return appendText(b, solana.Address([32]byte(v.Raw)))
 	case chains.KindString, chains.KindHex:
 		return appendText(b, v.Str)
-	case chains.KindList:
+	case chains.KindList, chains.KindSeq:
 		var elem *chains.Type
 		if t != nil {
 			elem = t.Elem
 		}
 		b = append(b, '[')
-		for i, e := range v.List {
+		var at chains.Value
+		for i := range v.Len() {
 			if i > 0 {
 				b = append(b, ',')
 			}
-			b = appendValue(b, e, elem, position)
+			b = appendValue(b, *v.At(i, &at), elem, position)
 		}
 		return append(b, ']')
 	case chains.KindStruct:

@@ -1,0 +1,102 @@
+package decode
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/sigild/sigild/chains"
+)
+
+// Every row of the Solana corpus: what is signed, what a policy reads of it, and
+// what must be refused.
+func TestSolanaMessageVectors(t *testing.T) {
+	for _, file := range []string{"solana.jsonl", "solana_v1.jsonl"} {
+		texts, rows := vectors(t, "solana", file)
+		for i, a := range ask(t, chains.KindSolanaMessage, texts...) {
+			row := rows[i]
+			if !a.OK || a.SigningBytes != "0x"+row["messageHex"].(string) || a.SigningHash != "" || a.Summary == "" {
+				t.Errorf("%v: got %+v", row["id"], a)
+				continue
+			}
+			same := func(name, want any) {
+				if got := fmt.Sprint(a.View[name.(string)]); got != fmt.Sprint(want) {
+					t.Errorf("%v: %v is %s, want %v", row["id"], name, got, want)
+				}
+			}
+			same("fee_payer", row["feePayer"])
+			same("recent_blockhash", row["recentBlockhash"])
+			var moved []string
+			for _, m := range row["transfers"].([]any) {
+				m := m.(map[string]any)
+				moved = append(moved, fmt.Sprintf("map[amount:%v from:%v to:%v]", m["lamports"], m["from"], m["to"]))
+			}
+			same("transfers", "["+strings.Join(moved, " ")+"]")
+			if all, ok := row["resolvedAccounts"].([]any); ok {
+				var keys []any
+				for _, k := range all {
+					keys = append(keys, k.(map[string]any)["address"])
+				}
+				same("account_keys", keys)
+			}
+			if n, ok := row["durableNonce"].(map[string]any); ok {
+				same("durable_nonce", map[string]any{"account": n["nonceAccount"], "authority": n["authority"]})
+			}
+		}
+	}
+	for _, file := range []string{"solana_malformed.jsonl", "solana_v1_malformed.jsonl"} {
+		texts, rows := vectors(t, "solana", file)
+		for i, a := range ask(t, chains.KindSolanaMessage, texts...) {
+			if a.OK || a.Error.Code == "" || a.Error.Code == "internal" {
+				t.Errorf("%v: %+v, want a refusal", rows[i]["id"], a)
+			}
+		}
+	}
+}
+
+func TestSolanaLookupTables(t *testing.T) {
+	_, rows := vectors(t, "solana", "solana.jsonl")
+	var good map[string]any
+	for _, r := range rows {
+		if l, ok := r["addressTableLookups"].([]any); ok && len(l) > 0 && good == nil {
+			good = r
+		}
+	}
+	row := func(tables any) string {
+		r := map[string]any{"id": 1, "messageHex": good["messageHex"]}
+		if tables != "absent" {
+			r["lookupTables"] = tables
+		}
+		b, err := json.Marshal(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	given := good["lookupTables"].(map[string]any)
+	var used string
+	for _, l := range good["addressTableLookups"].([]any) {
+		used = l.(map[string]any)["key"].(string)
+	}
+	with := func(entries any) map[string]any {
+		out := map[string]any{}
+		for k, v := range given {
+			out[k] = v
+		}
+		out[used] = entries
+		return out
+	}
+	a := ask(t, chains.KindSolanaMessage, row("absent"), row(given), row(nil), row(map[string]any{}), row(with([]any{})),
+		row(with([]any{"x"})), row(with("x")), row(map[string]any{"x": []any{}}), row([]any{}), row(with(given[used].([]any)[:1])))
+	for i, want := range []struct{ ok, opaque bool }{{true, true}, {true, false}, {true, true}} {
+		if a[i].OK != want.ok || a[i].Opaque != want.opaque {
+			t.Errorf("row %d: %+v", i, a[i])
+		}
+	}
+	for i, x := range a[3:] {
+		if x.OK {
+			t.Errorf("row %d: %+v", i+3, x)
+		}
+	}
+}
