@@ -92,7 +92,9 @@ func checkView(t *testing.T, d *chains.Decoded, spec members) {
 		t.Fatalf("opaque: %s", d.Summary)
 	}
 	var got []string
-	for _, v := range get("transfers").List {
+	transfers := get("transfers")
+	for i := range transfers.Len() {
+		v := transfers.At(i, new(chains.Value))
 		got = append(got, fmt.Sprint(solana.Address([32]byte(v.List[0].Raw)), " ", solana.Address([32]byte(v.List[1].Raw)), " ", v.List[2].Int.Dec()))
 	}
 	var want []string
