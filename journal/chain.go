@@ -139,12 +139,17 @@ type walker struct {
 	pub     *ecdsa.PublicKey // of checkpoints; when nil the genesis names it
 	genesis Genesis
 
-	last        vault.JournalHead   // the row walked last
-	lastMS      int64               // its time
-	covered     vault.JournalHead   // the last row under a checkpoint
-	own         uint64              // seq of that checkpoint's entry
-	open        []vault.JournalHead // every row after covered
+	last        vault.JournalHead // the row walked last
+	lastMS      int64             // its time
+	covered     vault.JournalHead // the last row under a checkpoint
+	open        []openRow         // every row after covered
 	checkpoints int
+}
+
+// openRow is a row that no checkpoint covers yet.
+type openRow struct {
+	vault.JournalHead
+	upkeep bool
 }
 
 // step checks one row, whose number is the next one; its error is a *VerifyError.
@@ -184,7 +189,7 @@ func (w *walker) step(row vault.JournalRow) (Entry, error) {
 		}
 	}
 	w.last, w.lastMS = at, e.TimeMS
-	w.open = append(w.open, at)
+	w.open = append(w.open, openRow{at, e.Kind.upkeep()})
 	return e, nil
 }
 
@@ -212,23 +217,26 @@ func (w *walker) checkpoint(e Entry) error {
 		return fmt.Errorf("checkpoint covers entry %d, want one from %d to %d", c.row.Seq, w.covered.Seq+1, w.last.Seq)
 	}
 	first := w.open[0].Seq
-	if w.open[c.row.Seq-first] != c.row {
+	if w.open[c.row.Seq-first].JournalHead != c.row {
 		return fmt.Errorf("checkpoint was made over another entry %d", c.row.Seq)
+	}
+	if w.pub == nil {
+		return errors.New("checkpoint can't be verified without the genesis or a key")
 	}
 	if !c.verify(w.pub, w.storeID) {
 		return errors.New("checkpoint's signature doesn't verify")
 	}
-	w.open = append([]vault.JournalHead(nil), w.open[c.row.Seq-first+1:]...)
-	w.covered, w.own = c.row, e.Seq
+	w.open = append([]openRow(nil), w.open[c.row.Seq-first+1:]...)
+	w.covered = c.row
 	w.checkpoints++
 	return nil
 }
 
-// unsigned counts the entries after the last checkpoint, without its own entry,
-// and names the first of them; 0, 0 when there is none.
+// unsigned counts the entries after the last checkpoint, without the journal's own
+// upkeep, and names the first of them; 0, 0 when there is none.
 func (w *walker) unsigned() (first, count uint64) {
 	for _, r := range w.open {
-		if r.Seq != w.own {
+		if !r.upkeep {
 			if count++; first == 0 {
 				first = r.Seq
 			}

@@ -9,22 +9,6 @@ import (
 	"github.com/sigild/sigild/vault"
 )
 
-// signedUpTo is how far the device's signatures reach.
-type signedUpTo struct {
-	covered uint64 // the last entry under a checkpoint
-	waiting uint64 // entries after it, checkpoints not counted
-	failure error  // of the last attempt; nil if it succeeded
-}
-
-// note counts a committed entry; true when Run should know.
-func (s *signedUpTo) note(e *Entry) bool {
-	if e.Kind == KindCheckpoint {
-		return false // Checkpoint sets what it covered
-	}
-	s.waiting++
-	return true
-}
-
 // Status is what `status` says of the journal.
 type Status struct {
 	Entries  uint64
@@ -32,13 +16,20 @@ type Status struct {
 	Unsigned uint64 // entries not under a checkpoint yet, checkpoints not counted
 	// CheckpointFailure is why the last checkpoint could not be made; nil if it could.
 	CheckpointFailure error
+	// Archived is the last entry in a segment of the archive; 0: none. ArchiveFailure
+	// is why the last segment could not be made; nil if it could.
+	Archived       uint64
+	ArchiveFailure error
 }
 
 // Status is a consistent picture as of the last commit.
 func (j *Journal) Status() Status {
 	j.mu.RLock()
 	defer j.mu.RUnlock()
-	return Status{Entries: j.durable, Covered: j.signed.covered, Unsigned: j.signed.waiting, CheckpointFailure: j.signed.failure}
+	return Status{
+		Entries: j.durable, Covered: j.unsigned.covered, Unsigned: j.unsigned.count, CheckpointFailure: j.unsigned.failure,
+		Archived: j.proj.archived.Seq, ArchiveFailure: j.unarchived.failure,
+	}
 }
 
 // Checkpoint has the device sign the chain as it is on disk and appends the
@@ -49,14 +40,23 @@ func (j *Journal) Checkpoint(ctx context.Context) error {
 	defer j.checkpointing.Unlock()
 	err := j.checkpoint(ctx)
 	j.mu.Lock()
-	j.signed.failure = err
+	j.unsigned.failure = err
+	j.mu.Unlock()
+	return err
+}
+
+// segment makes what is due of the archive; see [Journal.archive].
+func (j *Journal) segment(ctx context.Context, force bool) error {
+	err := j.archive(ctx, force)
+	j.mu.Lock()
+	j.unarchived.failure = err
 	j.mu.Unlock()
 	return err
 }
 
 func (j *Journal) checkpoint(ctx context.Context) error {
 	j.mu.RLock()
-	waiting := j.signed.waiting
+	waiting := j.unsigned.count
 	c := checkpoint{timeMS: j.nowLocked()}
 	j.mu.RUnlock()
 	if waiting == 0 {
@@ -73,21 +73,8 @@ func (j *Journal) checkpoint(ctx context.Context) error {
 		return errors.New("making a checkpoint: the device's signature doesn't verify under the checkpoint key of the genesis")
 	}
 	err = j.v.UpdateAlone(ctx, func(tx *vault.Tx) error {
-		head, err := tx.JournalHead()
-		if err != nil {
-			return err
-		}
-		if _, err := j.Append(tx, c.entry()); err != nil {
-			return err
-		}
-		tx.OnCommit(func() {
-			j.mu.Lock()
-			defer j.mu.Unlock()
-			// What came between the signing and here: all of it, since only this
-			// function appends checkpoints.
-			j.signed.covered, j.signed.waiting = c.row.Seq, head.Seq-c.row.Seq
-		})
-		return nil
+		_, err := j.Append(tx, c.entry())
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("making a checkpoint: %w", err)
@@ -103,14 +90,14 @@ func (j *Journal) wakeUp() {
 	}
 }
 
-// Run makes checkpoints until ctx ends: when CheckpointEntries wait, or
-// CheckpointAfter past the first that waits. A device that fails is logged and
-// asked again after the same time. It returns ctx's error.
+// Run makes checkpoints and, where there is an archive, segments, until ctx ends:
+// when CheckpointEntries wait, CheckpointAfter past the first that waits, and at once
+// after an urgent entry. A device or folder that fails is logged and asked again
+// after the same time. It returns ctx's error.
 func (j *Journal) Run(ctx context.Context) error {
-	timer := time.NewTimer(j.cfg.CheckpointAfter)
-	timer.Stop()
+	timer := time.NewTimer(0) // what a crash left unsigned is signed at once
 	defer timer.Stop()
-	ticking, failed := false, false
+	ticking, failed := true, false
 	for {
 		due := false
 		select {
@@ -123,7 +110,7 @@ func (j *Journal) Run(ctx context.Context) error {
 				timer.Reset(j.cfg.CheckpointAfter)
 				ticking = true
 			}
-			due = !failed && j.Status().Unsigned >= j.cfg.CheckpointEntries
+			due = !failed && j.pressing()
 		}
 		if !due {
 			continue
@@ -132,16 +119,22 @@ func (j *Journal) Run(ctx context.Context) error {
 		if failed = err != nil; failed && ctx.Err() == nil {
 			j.cfg.Log.ErrorContext(ctx, "making a checkpoint failed; the journal's newest entries are unsigned", "error", err)
 		}
-		if j.Status().Unsigned > 0 {
-			timer.Reset(j.cfg.CheckpointAfter)
-			ticking = true
-		} else {
+		if err := j.segment(ctx, false); err != nil && ctx.Err() == nil {
+			failed = true
+			j.cfg.Log.ErrorContext(ctx, "making a segment failed; the archive lacks the journal's newest entries", "error", err)
+		}
+		if j.idle() {
 			timer.Stop()
 			ticking = false
+		} else {
+			timer.Reset(j.cfg.CheckpointAfter)
+			ticking = true
 		}
 	}
 }
 
-// Close makes a last checkpoint. Call it after Run has returned and before the
-// vault is sealed; the vault stays open.
-func (j *Journal) Close(ctx context.Context) error { return j.Checkpoint(ctx) }
+// Close makes a last checkpoint and a last segment. Call it after Run has returned
+// and before the vault is sealed; the vault stays open.
+func (j *Journal) Close(ctx context.Context) error {
+	return errors.Join(j.Checkpoint(ctx), j.segment(ctx, true))
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"runtime"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sigild/sigild/seal"
@@ -51,19 +52,20 @@ func TestCheckpointsAreMadeByNumber(t *testing.T) {
 	f := newFixture(t)
 	f.reopenWith(5, time.Hour)
 	f.running()
-	for range 3 {
+	f.await("the genesis to be signed", func(s Status) bool { return s.Covered == 1 && s.Unsigned == 0 && s.Entries == 2 })
+	for range 4 {
 		f.must(Entry{Kind: KindStarted})
 	}
-	if s := f.j.Status(); s.Unsigned != 4 || s.Covered != 0 {
+	if s := f.j.Status(); s.Unsigned != 4 || s.Covered != 1 {
 		t.Errorf("after four entries: %+v, want none signed yet", s)
 	}
 	f.must(Entry{Kind: KindStopped})
-	f.await("a checkpoint", func(s Status) bool { return s.Covered == 5 && s.Unsigned == 0 && s.Entries == 6 })
+	f.await("a checkpoint", func(s Status) bool { return s.Covered == 7 && s.Unsigned == 0 && s.Entries == 8 })
 	// A checkpoint alone is no reason for another.
 	if err := f.j.Checkpoint(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	if s := f.j.Status(); s.Entries != 6 {
+	if s := f.j.Status(); s.Entries != 8 {
 		t.Errorf("a checkpoint over nothing was made: %+v", s)
 	}
 }
@@ -94,6 +96,60 @@ func TestAFailingDeviceIsToldAndAskedAgain(t *testing.T) {
 	f.must(Entry{Kind: KindStopped}) // journaling goes on
 	f.device.setFault(nil)
 	f.await("recovery", func(s Status) bool { return s.CheckpointFailure == nil && s.Unsigned == 0 && s.Covered == 3 })
+}
+
+// A device that signs nothing for too long ends approvals, and nothing else.
+func TestNothingIsApprovedOnALongUnsignedJournal(t *testing.T) {
+	f := newFixture(t)
+	f.openVault()
+	cfg := f.config()
+	cfg.UnsignedEntries = 5
+	j, err := Open(context.Background(), f.v, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.j = j
+	f.device.setFault(seal.ErrUnavailable)
+	a := f.must(approval("r1", 1))
+	for range 3 {
+		f.must(Entry{Kind: KindRefused, Reason: "POLICY_DENIED"})
+	}
+	if _, err := f.append(approval("r2", 1)); !errors.Is(err, ErrUnsigned) {
+		t.Errorf("approving on five unsigned entries: %v, want ErrUnsigned", err)
+	}
+	f.must(signedEntry(a, "s"))                                                                           // what was approved ends
+	f.must(Entry{Kind: KindAct, Organization: "org", RequestID: "revoke", RequestHash: hashOf("revoke")}) // revocation always works
+	if err := f.j.Checkpoint(context.Background()); !errors.Is(err, seal.ErrUnavailable) {
+		t.Errorf("checkpoint: %v", err)
+	}
+	f.device.setFault(nil)
+	if err := f.j.Checkpoint(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	f.must(approval("r2", 1))
+
+	synctest.Test(t, func(t *testing.T) { // and by time
+		u, cfg := unsigned{}, Config{}.withDefaults()
+		u.note(&Entry{Kind: KindStarted})
+		if time.Sleep(5*time.Minute - 1); u.overdue(&cfg) {
+			t.Error("overdue before five minutes")
+		}
+		if time.Sleep(1); !u.overdue(&cfg) {
+			t.Error("not overdue after five minutes")
+		}
+	})
+}
+
+func TestAnActIsSignedAtOnce(t *testing.T) {
+	f := newFixture(t)
+	f.reopenWith(1000, time.Hour)
+	f.running()
+	f.await("the genesis to be signed", func(s Status) bool { return s.Covered == 1 })
+	f.must(Entry{Kind: KindRefused, Reason: "POLICY_DENIED"})
+	f.must(Entry{Kind: KindAct, Organization: "org", RequestID: "revoke", RequestHash: hashOf("revoke")})
+	f.await("the act to be signed", func(s Status) bool { return s.Covered >= 4 && s.Unsigned == 0 })
+	f.must(Entry{Kind: KindAct, Urgent: true})
+	f.await("the urgent entry to be signed", func(s Status) bool { return s.Covered >= 6 && s.Unsigned == 0 })
 }
 
 func TestABadSignatureIsNotWritten(t *testing.T) {

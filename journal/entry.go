@@ -25,14 +25,19 @@ const (
 	KindOutcomeUnknown Kind = "outcome_unknown" // an approval found without an end after a crash; the charge stands
 	KindRefused        Kind = "refused"         // a request was refused; audit only
 	KindCheckpoint     Kind = "checkpoint"      // the device's signature over the chain
+	KindArchived       Kind = "archived"        // entries are in a segment file outside the store, fsynced
 	KindStarted        Kind = "started"         // the daemon started
 	KindStopped        Kind = "stopped"         // the daemon stopped in order
 )
 
 var kinds = []Kind{
 	KindGenesis, KindAct, KindApproved, KindSigned, KindFailed, KindOutcomeUnknown,
-	KindRefused, KindCheckpoint, KindStarted, KindStopped,
+	KindRefused, KindCheckpoint, KindArchived, KindStarted, KindStopped,
 }
+
+// upkeep says whether an entry is the journal's own work on itself: alone it is no
+// reason for a checkpoint or a segment.
+func (k Kind) upkeep() bool { return k == KindCheckpoint || k == KindArchived }
 
 // MaxEntry is the longest entry in bytes of JSON.
 const MaxEntry = 1 << 20
@@ -88,6 +93,11 @@ type Entry struct {
 	// Answer is what the same request gets when it is asked again; base64 in JSON.
 	Answer []byte            `json:"answer,omitempty"`
 	Facts  map[string]string `json:"facts,omitempty"`
+
+	// Urgent asks for a checkpoint, and where there is an archive for a segment, as
+	// soon as the entry is on disk: a revocation, a pause, a change of who may do what.
+	// An act with a request id is urgent in any case. It is not part of the entry.
+	Urgent bool `json:"-"`
 }
 
 // factRefund marks a failed entry whose charge is taken back.

@@ -120,6 +120,8 @@ type fixture struct {
 	pin    vault.Pin
 	v      *vault.Vault
 	j      *Journal
+	// archive is the folder of segments; "": none.
+	archive string
 }
 
 var testStart = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -146,7 +148,7 @@ func newFixtureIn(t testing.TB, dir string) *fixture {
 }
 
 func (f *fixture) config() Config {
-	return Config{Signer: f.device, CheckpointKey: "02", Now: f.clock.now}
+	return Config{Signer: f.device, CheckpointKey: "02", Now: f.clock.now, Archive: Archive{Dir: f.archive}}
 }
 
 func (f *fixture) path() string { return filepath.Join(f.dir, vault.FileName) }

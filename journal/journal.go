@@ -38,6 +38,12 @@ type Config struct {
 	// made when that many entries wait or the oldest waited that long. 0: 256 and 10 s.
 	CheckpointEntries uint64
 	CheckpointAfter   time.Duration
+	// UnsignedEntries and UnsignedAfter bound what may be unsigned while the device
+	// fails: past either, nothing is approved ([ErrUnsigned]). 0: 65,536 and 5 min.
+	UnsignedEntries uint64
+	UnsignedAfter   time.Duration
+	// Archive says where segments go; the zero value keeps none.
+	Archive Archive
 	// Log gets what an operator wants to know at night; nil is silent.
 	Log *slog.Logger
 	// Now is the clock of entries; nil is time.Now.
@@ -51,6 +57,13 @@ func (c Config) withDefaults() Config {
 	if c.CheckpointAfter == 0 {
 		c.CheckpointAfter = 10 * time.Second
 	}
+	if c.UnsignedEntries == 0 {
+		c.UnsignedEntries = 65_536
+	}
+	if c.UnsignedAfter == 0 {
+		c.UnsignedAfter = 5 * time.Minute
+	}
+	c.Archive = c.Archive.withDefaults()
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -78,7 +91,9 @@ type Journal struct {
 	lastMS  int64         // likewise; written by the vault's writer goroutine only
 	durable uint64        // the last entry that is on disk
 	settled chan struct{} // closed and renewed when a commit or rollback settles something
-	signed  signedUpTo
+	// unsigned and unarchived count what is on disk.
+	unsigned   unsigned
+	unarchived unarchived
 
 	checkpointing sync.Mutex    // held while a checkpoint is made
 	wake          chan struct{} // capacity 1; tells Run that something is unsigned
@@ -154,6 +169,7 @@ func Open(ctx context.Context, v *vault.Vault, cfg Config) (*Journal, error) {
 			if _, err := j.proj.apply(&e); err != nil {
 				return &VerifyError{Seq: e.Seq, Kind: e.Kind, Reason: err.Error()}
 			}
+			j.noteLocked(&e)
 			return nil
 		})
 	})
@@ -165,13 +181,8 @@ func Open(ctx context.Context, v *vault.Vault, cfg Config) (*Journal, error) {
 	}
 	j.genesis = w.genesis
 	j.lastMS, j.durable = w.lastMS, w.last.Seq
-	j.signed = signedUpTo{covered: w.covered.Seq}
-	_, j.signed.waiting = w.unsigned()
 	if err := j.endOpenApprovals(ctx); err != nil {
 		return nil, fmt.Errorf("opening the journal: %w", err)
-	}
-	if j.signed.waiting > 0 {
-		j.wakeUp()
 	}
 	return j, nil
 }
@@ -220,6 +231,11 @@ func (j *Journal) Append(tx *vault.Tx, e Entry) (seq uint64, err error) {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if e.Kind == KindApproved {
+		if err := j.mayApproveLocked(); err != nil {
+			return 0, fmt.Errorf("appending to the journal: %w", err)
+		}
+	}
 	undo, err := j.proj.apply(&e)
 	if err != nil {
 		return 0, fmt.Errorf("appending to the journal: %w", err)
@@ -249,7 +265,7 @@ func (j *Journal) committed(e *Entry) {
 	j.mu.Lock()
 	j.durable = e.Seq
 	j.settleLocked()
-	wake := j.signed.note(e)
+	wake := j.noteLocked(e)
 	j.mu.Unlock()
 	if wake {
 		j.wakeUp()

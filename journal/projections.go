@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/sigild/sigild/vault"
 )
 
 // State is where a request stands.
@@ -97,6 +99,7 @@ type projections struct {
 	reservations map[uint64]*reservation
 	replays      map[string]replayed
 	accounts     map[accountKey]*account
+	archived     vault.JournalHead // the last row in a segment of the archive
 }
 
 func newProjections() *projections {
@@ -116,6 +119,8 @@ func (p *projections) apply(e *Entry) (undo func(), err error) {
 		return p.applyApproved(e)
 	case KindSigned, KindFailed, KindOutcomeUnknown:
 		return p.applyEnd(e)
+	case KindArchived:
+		return p.applyArchived(e)
 	}
 	return nil, nil
 }

@@ -1,10 +1,14 @@
 package journal
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"errors"
 	"fmt"
+	"io"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/sigild/sigild/vault"
@@ -14,15 +18,17 @@ import (
 type Report struct {
 	StoreID     [16]byte
 	ApplianceID string
-	Entries     uint64
-	First, Last time.Time
-	Checkpoints int
+	// From is the first entry that was there (after the genesis, which is never
+	// pruned), Entries the number of the last.
+	From, Entries uint64
+	First, Last   time.Time
+	Checkpoints   int
 	// Head is the hash of the last entry. Whoever remembers it with its number notices
 	// a journal that was cut back to an older checkpoint.
 	Head [32]byte
 	// Covered is the last entry under a checkpoint; 0: none.
 	Covered uint64
-	// Unsigned counts the entries after it (the checkpoint's own entry left out),
+	// Unsigned counts the entries after it (the journal's own upkeep left out),
 	// of which FirstUnsigned is the first. Their chain is whole, but only the
 	// vault's key, not the device's signature, speaks for them.
 	Unsigned, FirstUnsigned uint64
@@ -64,6 +70,11 @@ func Verify(ctx context.Context, path string, pub *ecdsa.PublicKey) (Report, err
 // error of visit ends the walk and is returned as it is. What comes after the
 // entries that were shown may still fail: only a nil error vouches for the whole.
 func Walk(ctx context.Context, path string, pub *ecdsa.PublicKey, visit func(Entry) error) (Report, error) {
+	return walkFile(ctx, path, pub, func(_ [16]byte, _ vault.JournalRow, e Entry) error { return visit(e) })
+}
+
+// walkFile is Walk that shows the rows, too.
+func walkFile(ctx context.Context, path string, pub *ecdsa.PublicKey, visit func(storeID [16]byte, row vault.JournalRow, e Entry) error) (Report, error) {
 	r := Report{KeyFromGenesis: pub == nil}
 	f, err := vault.OpenFile(ctx, path)
 	if errors.Is(err, vault.ErrTampered) || errors.Is(err, vault.ErrSchema) {
@@ -74,24 +85,25 @@ func Walk(ctx context.Context, path string, pub *ecdsa.PublicKey, visit func(Ent
 	}
 	w := &walker{storeID: f.StoreID(), pub: pub}
 	var stopped error
-	err = f.JournalRows(ctx, func(row vault.JournalRow) error {
+	step := func(row vault.JournalRow) error {
 		e, err := w.step(row)
 		if err == nil {
-			r.Last = time.UnixMilli(e.TimeMS).UTC()
-			if e.Seq == 1 {
-				r.First = r.Last
-			}
-			stopped = visit(e)
+			r.saw(e)
+			stopped = visit(w.storeID, row, e)
 			err = stopped
 		}
 		return err
-	})
+	}
+	err = f.JournalRows(ctx, 1, 1, step)
+	if err == nil {
+		r.From, err = enter(ctx, f, w)
+	}
+	if err == nil {
+		err = f.JournalRows(ctx, w.last.Seq+1, 0, step)
+	}
 	head := f.JournalHead()
 	closeErr := f.Close()
-
-	r.StoreID, r.ApplianceID, r.CheckpointKey = w.storeID, w.genesis.ApplianceID, w.pub
-	r.Entries, r.Head, r.Checkpoints, r.Covered = w.last.Seq, w.last.Hash, w.checkpoints, w.covered.Seq
-	r.FirstUnsigned, r.Unsigned = w.unsigned()
+	r.walked(w)
 
 	var ve *VerifyError
 	switch {
@@ -113,4 +125,116 @@ func Walk(ctx context.Context, path string, pub *ecdsa.PublicKey, visit func(Ent
 		return r, &VerifyError{Seq: w.last.Seq, Reason: fmt.Sprintf("the vault's head names another last entry, %d", head.Seq)}
 	}
 	return r, nil
+}
+
+// enter moves w, which has walked the genesis, over entries that were pruned. What
+// is behind them tells, in an archived entry, the number and hash of the last one
+// that is gone; were that a lie, the next checkpoint would not fit.
+func enter(ctx context.Context, f *vault.File, w *walker) (from uint64, err error) {
+	first, err := f.JournalStart(ctx)
+	if err != nil || first <= 2 || w.last.Seq != 1 {
+		return 1, err // whole; what is missing otherwise the walk itself will name
+	}
+	found := errors.New("found")
+	err = f.JournalRows(ctx, first, 0, func(row vault.JournalRow) error {
+		if !bytes.Contains(row.Body, []byte(KindArchived)) {
+			return nil
+		}
+		e, err := decodeEntry(row.Body)
+		if err != nil || e.Kind != KindArchived {
+			return nil // the walk will say what is wrong with it
+		}
+		if at, err := archivedUpTo(&e); err == nil && at.Seq == first-1 {
+			*w = *walkOn(w, at)
+			return found
+		}
+		return nil
+	})
+	if errors.Is(err, found) {
+		return first, nil
+	}
+	if err == nil {
+		err = &VerifyError{Seq: 2, Reason: fmt.Sprintf("entries 2 to %d are missing, and no segment is said to hold them", first-1)}
+	}
+	return first, err
+}
+
+// walkOn is w behind row at, of the same journal.
+func walkOn(w *walker, at vault.JournalHead) *walker {
+	next := walkFrom(w.storeID, w.pub, at)
+	next.mac, next.genesis, next.checkpoints = w.mac, w.genesis, w.checkpoints
+	return next
+}
+
+// VerifySegments checks segment files, in the order given, as one part of a chain,
+// without the store: each continues the one before, and each is signed. pub may be
+// nil only if the first of them begins with the genesis. visit (nil: none) sees
+// each entry that fits, before the signature of its file is checked: only a nil
+// error vouches for all. Errors: [*SegmentError], [*VerifyError], those of reading.
+func VerifySegments(ctx context.Context, files []string, pub *ecdsa.PublicKey, visit func(vault.JournalRow, Entry) error) (Report, error) {
+	r := Report{KeyFromGenesis: pub == nil}
+	if len(files) == 0 {
+		return r, segmentError("there are no segments")
+	}
+	var w *walker
+	for _, path := range files {
+		if err := ctx.Err(); err != nil {
+			return r, err
+		}
+		err := openSegment(path, func(in io.ReadSeeker, s Segment) error {
+			if w == nil {
+				w = walkFrom(s.StoreID, pub, vault.JournalHead{Seq: s.First - 1, Hash: s.Prev})
+				r.From = s.First
+			}
+			_, err := readSegment(in, w, func(row vault.JournalRow, e Entry) error {
+				r.saw(e)
+				if visit == nil {
+					return nil
+				}
+				return visit(row, e)
+			})
+			return err
+		})
+		if w != nil {
+			r.walked(w)
+		}
+		if err != nil {
+			return r, fmt.Errorf("%s: %w", filepath.Base(path), err)
+		}
+		w = walkOn(w, w.last)
+		r.Covered, r.Unsigned, r.FirstUnsigned = r.Entries, 0, 0
+	}
+	return r, nil
+}
+
+// openSegment lends the file, from its beginning, and what its head says.
+func openSegment(path string, use func(in io.ReadSeeker, s Segment) error) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("reading a segment: %w", err)
+	}
+	defer f.Close()
+	s, err := readSegmentHead(f)
+	if err != nil {
+		return err
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return fmt.Errorf("reading a segment: %w", err)
+	}
+	return use(f, s)
+}
+
+// saw notes an entry that fits.
+func (r *Report) saw(e Entry) {
+	r.Last = time.UnixMilli(e.TimeMS).UTC()
+	if r.First.IsZero() {
+		r.First = r.Last
+	}
+}
+
+// walked notes how far w came.
+func (r *Report) walked(w *walker) {
+	r.StoreID, r.ApplianceID, r.CheckpointKey = w.storeID, w.genesis.ApplianceID, w.pub
+	r.Entries, r.Head, r.Checkpoints, r.Covered = w.last.Seq, w.last.Hash, w.checkpoints, w.covered.Seq
+	r.FirstUnsigned, r.Unsigned = w.unsigned()
 }

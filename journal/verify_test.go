@@ -64,7 +64,7 @@ func (f *fixture) rows() []vault.JournalRow {
 	}
 	defer func() { _ = file.Close() }()
 	var rows []vault.JournalRow
-	if err := file.JournalRows(context.Background(), func(r vault.JournalRow) error { rows = append(rows, r); return nil }); err != nil {
+	if err := file.JournalRows(context.Background(), 1, 0, func(r vault.JournalRow) error { rows = append(rows, r); return nil }); err != nil {
 		f.t.Fatal(err)
 	}
 	return rows

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/sigild/sigild/chains"
+	"github.com/sigild/sigild/journal"
 	"github.com/sigild/sigild/refusal"
 	"github.com/sigild/sigild/seal"
 	"github.com/sigild/sigild/vault"
@@ -100,6 +101,7 @@ var sentinels = []sentinel{
 	{vault.ErrSealed, refusal.Sealed, "the store is sealed; status says why"},
 	{vault.ErrStoreFull, refusal.StoreFull, "no space left for the store; nothing was kept of this call"},
 	{vault.ErrUnwritable, refusal.JournalUnwritable, "the journal can't be written, so nothing is signed; restart sigild when the disk is well"},
+	{journal.ErrUnsigned, refusal.ProviderUnavailable, "the sealing device has not signed the journal for too long, so nothing is signed until it does"},
 	{seal.ErrUnsupported, refusal.RequestInvalid, "this appliance's sealing device can't do that"},
 	{seal.ErrUnavailable, refusal.ProviderUnavailable, "the sealing device doesn't answer"},
 	{context.DeadlineExceeded, reasonDeadline, "the call's time was over; ask again with the same request id"},

@@ -127,6 +127,9 @@ func (s *Service) approve(ctx context.Context, r Request, st *Standing, d *chain
 		if err := s.mayServe(now, later(s.now(), known.Now())); err != nil {
 			return err
 		}
+		if err := known.MayApprove(); err != nil {
+			return err
+		}
 		a.leave = leave
 		if prior.sequence != 0 {
 			// An earlier try was approved and left no answer: its charge stands, and

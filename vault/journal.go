@@ -174,9 +174,20 @@ func (f *File) StoreID() [16]byte { return f.storeID }
 // JournalHead is what the file's head row says of the journal's end.
 func (f *File) JournalHead() JournalHead { return f.head }
 
-// JournalRows is [Vault.JournalRows], all rows.
-func (f *File) JournalRows(ctx context.Context, use func(JournalRow) error) error {
-	return eachRow(ctx, 1, 0, use, func(from uint64, n int) ([]JournalRow, error) { return queryRows(f.r.journal, from, n) })
+// JournalRows is [Vault.JournalRows] of this file.
+func (f *File) JournalRows(ctx context.Context, from uint64, limit int, use func(JournalRow) error) error {
+	return eachRow(ctx, from, limit, use, func(from uint64, n int) ([]JournalRow, error) { return queryRows(f.r.journal, from, n) })
+}
+
+// JournalStart is the number of the first row behind row 1, which is never pruned;
+// 0 when there is none.
+func (f *File) JournalStart(ctx context.Context) (uint64, error) {
+	var seq int64
+	err := f.r.conn.QueryRowContext(ctx, "SELECT coalesce(min(seq), 0) FROM journal WHERE seq > 1").Scan(&seq)
+	if err != nil {
+		return 0, readError("reading the journal", err)
+	}
+	return uint64(max(seq, 0)), nil
 }
 
 // Close ends the reading.

@@ -39,6 +39,7 @@ type Config struct {
 	PreParameters PreParameters `yaml:"pre_parameters"`
 	Ceremonies    Ceremonies    `yaml:"ceremonies"`
 	Signing       Signing       `yaml:"signing"`
+	Journal       Journal       `yaml:"journal"`
 	Log           Log           `yaml:"log"`
 }
 
@@ -115,6 +116,14 @@ type Signing struct {
 	MaxConcurrent int           `yaml:"max_concurrent"`
 }
 
+// Journal says what leaves the store, and when.
+type Journal struct {
+	// ArchiveDir gets segments; "" keeps none.
+	ArchiveDir     string        `yaml:"archive_dir"`
+	ArchiveEntries uint64        `yaml:"archive_entries"`
+	ArchiveAfter   time.Duration `yaml:"archive_after"`
+}
+
 // Log is how the daemon speaks on standard error.
 type Log struct {
 	Level  string `yaml:"level"`
@@ -133,6 +142,7 @@ func Default() Config {
 		PreParameters: PreParameters{Target: 4},
 		Ceremonies:    Ceremonies{Timeout: 5 * time.Minute},
 		Signing:       Signing{Timeout: 20 * time.Second, MaxConcurrent: 8},
+		Journal:       Journal{ArchiveEntries: 4096, ArchiveAfter: time.Hour},
 		Log:           Log{Level: "info", Format: "text"},
 	}
 }
@@ -256,11 +266,29 @@ func (c Config) check() error {
 	if c.Signing.MaxConcurrent < 1 || c.Signing.MaxConcurrent > 256 {
 		return errors.New("signing.max_concurrent must be 1 to 256")
 	}
+	if err := c.Journal.check(); err != nil {
+		return err
+	}
 	if _, err := c.Log.level(); err != nil {
 		return err
 	}
 	if c.Log.Format != "text" && c.Log.Format != "json" {
 		return fmt.Errorf(`log.format must be "text" or "json", not %q`, c.Log.Format)
+	}
+	return nil
+}
+
+func (j Journal) check() error {
+	if j.ArchiveDir != "" {
+		if err := checkPath("journal.archive_dir", j.ArchiveDir); err != nil {
+			return err
+		}
+	}
+	if j.ArchiveEntries < 16 || j.ArchiveEntries > 1<<16 {
+		return errors.New("journal.archive_entries must be 16 to 65536")
+	}
+	if j.ArchiveAfter < 10*time.Second || j.ArchiveAfter > 7*24*time.Hour {
+		return errors.New("journal.archive_after must be 10s to 168h")
 	}
 	return nil
 }

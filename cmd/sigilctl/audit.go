@@ -21,7 +21,7 @@ import (
 // auditCommand reads the journal off-line: it needs the database file, no daemon
 // and no secret.
 func auditCommand() *cobra.Command {
-	return group("audit", "Verify and read the journal, off-line", auditVerifyCommand(), auditListCommand())
+	return group("audit", "Verify and read the journal, off-line", auditVerifyCommand(), auditListCommand(), auditExportCommand())
 }
 
 // database is the file that --db or the configuration names.
@@ -39,26 +39,32 @@ func database(cmd *cobra.Command, db string) (string, error) {
 func auditVerifyCommand() *cobra.Command {
 	var db, keyFile string
 	c := &cobra.Command{
-		Use:   "verify",
+		Use:   "verify [SEGMENT|FOLDER]...",
 		Short: "Check every entry's hash, the chain, and the device's signatures; name the first entry that fails",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			path, err := database(cmd, db)
-			if err != nil {
-				return err
-			}
+		Long: "Check every entry's hash, the chain, and the device's signatures, and name the first entry that fails.\n" +
+			"Without arguments the journal in the store is checked; with them, segment files (audit export, the\n" +
+			"archive), which must follow one another. Neither needs the daemon, the token or a secret.",
+		RunE: func(cmd *cobra.Command, args []string) error {
 			var key *ecdsa.PublicKey
+			var err error
 			if keyFile != "" {
 				if key, err = readP256(keyFile); err != nil {
 					return err
 				}
 			}
-			r, err := journal.Verify(cmd.Context(), path, key)
+			r, err := verifyAudit(cmd, db, key, args)
 			if err != nil {
 				return err
 			}
 			out := cmd.OutOrStdout()
-			fmt.Fprintf(out, "journal of appliance %s verifies: %d entries, %s to %s\n", r.ApplianceID, r.Entries, r.First.UTC().Format("2006-01-02T15:04:05Z"), r.Last.UTC().Format("2006-01-02T15:04:05Z"))
+			of := "journal"
+			if r.ApplianceID != "" {
+				of += " of appliance " + r.ApplianceID
+			}
+			fmt.Fprintf(out, "%s verifies: %d entries, %s to %s\n", of, r.Entries, r.First.UTC().Format("2006-01-02T15:04:05Z"), r.Last.UTC().Format("2006-01-02T15:04:05Z"))
+			if r.From > 1 {
+				fmt.Fprintf(out, "it begins with entry %d; what was before is in the archive's segments\n", r.From)
+			}
 			fmt.Fprintf(out, "the last is entry %d, hash %x\n", r.Entries, r.Head)
 			fmt.Fprintf(out, "%d checkpoints signed by the device cover it up to entry %d\n", r.Checkpoints, r.Covered)
 			if r.Unsigned > 0 {
@@ -72,6 +78,75 @@ func auditVerifyCommand() *cobra.Command {
 	}
 	c.Flags().StringVar(&db, "db", "", "the database `file`, or a copy of it; default: the configuration's")
 	c.Flags().StringVar(&keyFile, "public-key", "", "the device's checkpoint key, a PEM `file`")
+	return c
+}
+
+// verifyAudit checks segments, where there are any among the arguments, or the store.
+func verifyAudit(cmd *cobra.Command, db string, key *ecdsa.PublicKey, args []string) (journal.Report, error) {
+	if len(args) == 0 {
+		path, err := database(cmd, db)
+		if err != nil {
+			return journal.Report{}, err
+		}
+		return journal.Verify(cmd.Context(), path, key)
+	}
+	if db != "" {
+		return journal.Report{}, errors.New("--db and segments can't be verified together")
+	}
+	var files []string
+	for _, a := range args {
+		info, err := os.Stat(a)
+		if err != nil {
+			return journal.Report{}, fmt.Errorf("reading segments: %w", err)
+		}
+		if !info.IsDir() {
+			files = append(files, a)
+			continue
+		}
+		more, err := journal.SegmentFiles(a)
+		if err != nil {
+			return journal.Report{}, err
+		}
+		files = append(files, more...)
+	}
+	return journal.VerifySegments(cmd.Context(), files, key, nil)
+}
+
+func auditExportCommand() *cobra.Command {
+	var db, keyFile, out string
+	var entries uint64
+	c := &cobra.Command{
+		Use:   "export",
+		Short: "Verify the journal and write its closed part as signed segment files",
+		Long: "Verify the journal and write its closed part as segment files, each signed by the device's last checkpoint in it.\n" +
+			"A folder that has segments is continued. What no checkpoint covers yet is left for the next time.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			path, err := database(cmd, db)
+			if err != nil {
+				return err
+			}
+			var key *ecdsa.PublicKey
+			if keyFile != "" {
+				if key, err = readP256(keyFile); err != nil {
+					return err
+				}
+			}
+			made, r, err := journal.Export(cmd.Context(), path, key, out, entries)
+			for _, m := range made {
+				fmt.Fprintln(cmd.OutOrStdout(), m)
+			}
+			if err == nil && len(made) == 0 {
+				fmt.Fprintf(cmd.ErrOrStderr(), "nothing new: the device has signed up to entry %d\n", r.Covered)
+			}
+			return err
+		},
+	}
+	c.Flags().StringVar(&db, "db", "", "the database `file`, or a copy of it; default: the configuration's")
+	c.Flags().StringVar(&keyFile, "public-key", "", "the device's checkpoint key, a PEM `file`")
+	c.Flags().StringVar(&out, "out", "", "the `folder` for the segments; it must exist")
+	c.Flags().Uint64Var(&entries, "entries", 4096, "how many entries a file has at least, except the last")
+	_ = c.MarkFlagRequired("out")
 	return c
 }
 

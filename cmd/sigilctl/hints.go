@@ -39,6 +39,7 @@ func complain(w io.Writer, err error) {
 func hintFor(err error) string {
 	var h hinted
 	var broken *journal.VerifyError
+	var segment *journal.SegmentError
 	switch {
 	case errors.As(err, &h):
 		return h.hint
@@ -52,6 +53,8 @@ func hintFor(err error) string {
 		return "stop the daemon first"
 	case errors.As(err, &broken):
 		return "copy the state directory aside before anything else: it is evidence; the entries before that one still hold"
+	case errors.As(err, &segment):
+		return "segments follow one another without a gap and end with the device's signature; compare the file with another copy"
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Sprintf("run it as the user that sigild runs as (this is uid %d), or give that user the right", os.Geteuid())
 	}

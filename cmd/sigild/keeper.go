@@ -216,7 +216,8 @@ func (k *keeper) unseal(ctx context.Context) (_ *rooms, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if r.journal, err = journal.Open(ctx, k.vault, journal.Config{Signer: r.provider, CheckpointKey: seal.KeyRef(checkpointKey), Log: k.log}); err != nil {
+	archive := journal.Archive{Dir: k.cfg.Journal.ArchiveDir, Entries: k.cfg.Journal.ArchiveEntries, After: k.cfg.Journal.ArchiveAfter}
+	if r.journal, err = journal.Open(ctx, k.vault, journal.Config{Signer: r.provider, CheckpointKey: seal.KeyRef(checkpointKey), Archive: archive, Log: k.log}); err != nil {
 		return nil, err
 	}
 	if r.store, err = delegation.NewPreParamStore(ctx, k.vault); err != nil {
