@@ -277,7 +277,7 @@ func TestOpenFileReadsACopyAndALiveFile(t *testing.T) {
 		if f.StoreID() != pin.StoreID || f.JournalHead().Seq != 4 {
 			t.Errorf("store %x, head %d", f.StoreID(), f.JournalHead().Seq)
 		}
-		if err := f.JournalRows(context.Background(), func(JournalRow) error { n++; return nil }); err != nil {
+		if err := f.JournalRows(context.Background(), 1, 0, func(JournalRow) error { n++; return nil }); err != nil {
 			t.Error(err)
 		}
 		return n
