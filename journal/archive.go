@@ -57,10 +57,7 @@ func segmentName(first, last uint64) string {
 
 // parseSegmentName is the inverse of segmentName.
 func parseSegmentName(name string) (first, last uint64, ok bool) {
-	middle, ok := strings.CutPrefix(name, segmentPrefix)
-	if middle, ok = strings.CutSuffix(middle, segmentSuffix); !ok {
-		return 0, 0, false
-	}
+	middle := strings.TrimSuffix(strings.TrimPrefix(name, segmentPrefix), segmentSuffix)
 	a, b, _ := strings.Cut(middle, "-")
 	first, err := strconv.ParseUint(a, 10, 64)
 	last, err2 := strconv.ParseUint(b, 10, 64)
