@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -44,6 +45,7 @@ import (
 //	checkpoint-key OUT        ask the token itself for its checkpoint key, as PEM
 //	logins N                  the token has seen N logins, right or wrong, since this was last asked
 //	json FILE                 every line of the file is a JSON object
+//	ended FILE                every approval in a printed journal has an end
 //	listen PATH               answer on a socket, as another program would
 //	hidden FILE PROGRAM       no background process of that program, nor a child of one,
 //	                          has the file's line in its arguments or its environment
@@ -88,6 +90,7 @@ func TestScripts(t *testing.T) {
 			"checkpoint-key": always(1, scriptCheckpointKey),
 			"logins":         always(1, scriptLogins),
 			"json":           always(1, scriptJSON),
+			"ended":          always(1, scriptEnded),
 			"listen":         always(1, scriptListen),
 			"hidden":         always(2, scriptHidden),
 			"asroot":         always(2, scriptAsRoot),
@@ -316,6 +319,28 @@ func scriptJSON(ts *testscript.TestScript, args []string) error {
 	}
 	if n == 0 {
 		return errors.New("there is no line")
+	}
+	return nil
+}
+
+func scriptEnded(ts *testscript.TestScript, args []string) error {
+	open := map[uint64]bool{}
+	for line := range strings.Lines(ts.ReadFile(args[0])) {
+		var e struct {
+			Seq         uint64 `json:"seq"`
+			Kind        string `json:"kind"`
+			ApprovedSeq uint64 `json:"approved_seq"`
+		}
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			return err
+		}
+		if e.Kind == "approved" {
+			open[e.Seq] = true
+		}
+		delete(open, e.ApprovedSeq)
+	}
+	if len(open) > 0 {
+		return fmt.Errorf("approvals without an end: %v", slices.Sorted(maps.Keys(open)))
 	}
 	return nil
 }
