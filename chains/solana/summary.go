@@ -15,9 +15,6 @@ const maxText = 80
 // maxDecimals is how many decimals a summary writes; a u64 has no use for more.
 const maxDecimals = 20
 
-// maxShown is how much of it a summary shows of what an IDL reads.
-const maxShown = 400
-
 // writer collects a summary, sentence by sentence.
 type writer struct{ strings.Builder }
 
