@@ -53,6 +53,7 @@ func BenchmarkEvaluateTenThousand(b *testing.B) {
 	for i := range ps {
 		ps[i] = evmTransferPolicy()
 		ps[i].ID = fmt.Sprintf("p-%05d", i)
+		ps[i].Condition = strings.Replace(ps[i].Condition, fmt.Sprintf("'%040d'", 0), fmt.Sprintf("'%040d'", i), 1)
 	}
 	benchmarkEvaluate(b, compileSet(b, ps...), evmRequest(b, nil), Allowed)
 }

@@ -112,12 +112,59 @@ func compare(x, y *chains.Value) int {
 	return x.Int.Cmp(&y.Int)
 }
 
+// literalSet is the elements of a constant list of texts or of accounts, for lists
+// too long to be compared one by one.
+type literalSet struct {
+	kind chains.TypeKind
+	has  map[string]bool
+	size int
+}
+
+// newLiteralSet returns nil for lists that it doesn't help with.
+func newLiteralSet(list *chains.Value) *literalSet {
+	if list == nil || len(list.List) < 4 {
+		return nil
+	}
+	s := &literalSet{kind: list.List[0].Kind, has: map[string]bool{}, size: len(list.List)}
+	for i := range list.List {
+		v := &list.List[i]
+		switch {
+		case v.Kind != s.kind:
+			return nil
+		case s.kind == chains.KindString:
+			s.has[v.Str] = true
+		case account(s.kind) && v.Str == "":
+			s.has[string(v.Raw)] = true
+		default:
+			return nil
+		}
+	}
+	return s
+}
+
+// contains answers as comparing x with every element would; ok is false when it can't.
+func (s *literalSet) contains(x *chains.Value) (found, ok bool) {
+	switch {
+	case s == nil || x.Kind != s.kind:
+		return false, false
+	case s.kind == chains.KindString:
+		return s.has[x.Str], true
+	case x.Str == "":
+		return s.has[string(x.Raw)], true
+	}
+	return false, false
+}
+
 func compileMembership(n, item, list *node) boolFunc {
 	itemOf, listOf := compileValue(item), compileValue(list)
+	set := newLiteralSet(list.value)
 	return func(f *frame) (bool, *evalError) {
 		x, err := itemOf(f)
 		if err != nil {
 			return false, err
+		}
+		if found, ok := set.contains(x); ok {
+			return found, f.spend(n, set.size*comparisonSteps(x))
 		}
 		l, err := listOf(f)
 		if err != nil {

@@ -72,6 +72,17 @@ type node struct {
 	span *cronSpan
 }
 
+// moved is a copy of n and all below it with positions that count from elsewhere.
+func (n *node) moved(by int) *node {
+	m := *n
+	m.pos, m.end = n.pos+by, n.end+by
+	m.kids = make([]*node, len(n.kids))
+	for i, k := range n.kids {
+		m.kids[i] = k.moved(by)
+	}
+	return &m
+}
+
 type parser struct {
 	src   string
 	toks  []token

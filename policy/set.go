@@ -41,10 +41,17 @@ type clause struct {
 	parts []conjunct
 }
 
+// conjunct is one top-level part of a clause, at pos to end of its source. Parts
+// with one text are one function for all policies of a set: in large sets most are
+// alike, and what is shared stays in the processor's cache. So positions in the
+// function's errors count from the part's own start.
 type conjunct struct {
 	holds    boolFunc
 	pos, end int
 }
+
+// conjunctKey is what a part's meaning depends on, beside the schema of the set.
+type conjunctKey struct{ clause, lang, text string }
 
 // Compile checks policies and limits against a schema (nil: [StandardSchema])
 // and makes a set of them. With any diagnostic of SeverityError the set is nil.
@@ -55,6 +62,7 @@ func Compile(policies []Policy, limits []Limit, schema *Schema) (*Set, []Diagnos
 		schema = StandardSchema()
 	}
 	s := &Set{schema: schema, scoped: map[string][]int{}}
+	shared := map[conjunctKey]boolFunc{}
 	var ds []Diagnostic
 	add := func(d Diagnostic) { ds = append(ds, d) }
 
@@ -65,7 +73,7 @@ func Compile(policies []Policy, limits []Limit, schema *Schema) (*Set, []Diagnos
 		if i > 0 && sorted[i-1].ID == p.ID {
 			add(Diagnostic{ID: p.ID, Clause: "id", Code: CodeDuplicateID, Offset: -1, Message: "two policies have this id"})
 		}
-		s.policies = append(s.policies, compilePolicy(p, schema, add))
+		s.policies = append(s.policies, compilePolicy(p, schema, shared, add))
 		if d := p.Scope.Delegation; d != "" {
 			s.scoped[d] = append(s.scoped[d], i)
 		} else {
@@ -98,10 +106,10 @@ func (s *Set) Hash() [32]byte { return s.hash }
 // Limits returns the limits of the set, ordered by id.
 func (s *Set) Limits() []Limit { return slices.Clone(s.limits) }
 
-func compilePolicy(p *Policy, schema *Schema, add func(Diagnostic)) compiled {
+func compilePolicy(p *Policy, schema *Schema, shared map[conjunctKey]boolFunc, add func(Diagnostic)) compiled {
 	p.diagnose(add)
 	c := compiled{policy: p}
-	facts := policyFacts{policy: p, schema: schema, roots: map[int]bool{}, reads: map[string]bool{}}
+	facts := policyFacts{policy: p, schema: schema, shared: shared, roots: map[int]bool{}, reads: map[string]bool{}}
 	c.time = compileClause(&facts, ClauseTime, add)
 	c.consensus = compileClause(&facts, ClauseConsensus, add)
 	c.condition = compileClause(&facts, ClauseCondition, add)
@@ -122,6 +130,7 @@ func compilePolicy(p *Policy, schema *Schema, add func(Diagnostic)) compiled {
 type policyFacts struct {
 	policy *Policy
 	schema *Schema
+	shared map[conjunctKey]boolFunc
 	roots  map[int]bool
 	reads  map[string]bool
 	sites  []lintSite // of the condition
@@ -163,7 +172,13 @@ func compileClause(facts *policyFacts, name string, add func(Diagnostic)) clause
 		parts = tree.kids
 	}
 	for _, n := range parts {
-		out.parts = append(out.parts, conjunct{compileBool(n), n.pos, n.end})
+		key := conjunctKey{name, p.lang(), src[n.pos:n.end]}
+		part := conjunct{facts.shared[key], n.pos, n.end}
+		if part.holds == nil {
+			part.holds = compileBool(n.moved(-n.pos))
+			facts.shared[key] = part.holds
+		}
+		out.parts = append(out.parts, part)
 	}
 	return out
 }
@@ -179,7 +194,9 @@ func (c *clause) evaluate(f *frame, r *PolicyResult) (holds bool, err *evalError
 		switch {
 		case e != nil:
 			if err == nil {
-				err = e
+				moved := *e
+				moved.pos, moved.end = e.pos+part.pos, e.end+part.pos
+				err = &moved
 			}
 			r.missed++
 		case ok:

@@ -312,3 +312,14 @@ func TestOutcomesAreSpelledAsTheCorpusDoes(t *testing.T) {
 		t.Errorf("got %s", b)
 	}
 }
+
+// Parts with one text are compiled once; what their errors point at is each policy's own.
+func TestSharedPartsPointIntoTheirOwnPolicy(t *testing.T) {
+	const part = "eth.tx.data[0..200] == '0xa9059cbb'"
+	set := compileSet(t, Policy{ID: "a", Effect: Allow, Condition: part}, Policy{ID: "b", Effect: Allow, Condition: "eth.tx.chain_id == 1 &&\n\t" + part})
+	for i, offset := range []int{0, 25} {
+		if r := set.Evaluate(evmRequest(t, nil)).Policies[i]; r.Outcome != Failed || r.Offset != offset || r.Expr != "eth.tx.data[0..200]" {
+			t.Errorf("policy %s: %v at %d: %q", r.ID, r.Outcome, r.Offset, r.Expr)
+		}
+	}
+}
