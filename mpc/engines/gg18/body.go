@@ -213,18 +213,22 @@ func isModulus(n *big.Int) bool {
 func inside(x, n *big.Int) bool { return x != nil && x.Cmp(one) > 0 && x.Cmp(n) < 0 }
 
 // compressed is SEC 1 §2.3.3.
-func compressed(p *crypto.ECPoint) []byte {
+func compressed(p *crypto.ECPoint) []byte { return compressedXY(p.X(), p.Y()) }
+
+func compressedXY(x, y *big.Int) []byte {
 	b := make([]byte, 33)
-	b[0] = 2 + byte(p.Y().Bit(0))
-	p.X().FillBytes(b[1:])
+	b[0] = 2 + byte(y.Bit(0))
+	x.FillBytes(b[1:])
 	return b
 }
 
 // edwardsBytes is RFC 8032 §5.1.2.
-func edwardsBytes(p *crypto.ECPoint) []byte {
-	b := p.Y().FillBytes(make([]byte, 32))
+func edwardsBytes(p *crypto.ECPoint) []byte { return edwardsXY(p.X(), p.Y()) }
+
+func edwardsXY(x, y *big.Int) []byte {
+	b := y.FillBytes(make([]byte, 32))
 	slices.Reverse(b)
-	b[31] |= byte(p.X().Bit(0)) << 7
+	b[31] |= byte(x.Bit(0)) << 7
 	return b
 }
 

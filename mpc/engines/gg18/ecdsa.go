@@ -26,17 +26,11 @@ func ecdsaKeygen(ctx context.Context, s mpc.Session, p mpc.KeygenParams) (body, 
 	if err != nil {
 		return nil, nil, err
 	}
-	err = withPreParams(p.PreParams, func(pre keygen.LocalPreParams) error {
+	err = withPreParams(p.PreParams, func(n *mpc.PreParamNumbers, pre keygen.LocalPreParams) error {
 		out := make(chan tss.Message, outCapacity)
 		end := make(chan *keygen.LocalPartySaveData, 1)
 		m := &machine{session: s, self: self, roster: r, party: keygen.NewLocalParty(params, out, end, pre),
-			out: out, rounds: 3, round: p.Round,
-			guard: func(_ *tss.PartyID, c tss.MessageContent) error {
-				if m, is := c.(*keygen.KGRound2Message2); is {
-					return guardCommitment(m.GetDeCommitment(), p.Committee)
-				}
-				return nil
-			}}
+			out: out, rounds: 3, round: p.Round, guard: guardMake(ec, p.Committee.Threshold, n, nil)}
 		if err := m.run(ctx, func() bool { return len(end) > 0 }); err != nil {
 			return err
 		}
@@ -51,11 +45,11 @@ func ecdsaReshare(ctx context.Context, s mpc.Session, p mpc.ReshareParams) (body
 	if err != nil {
 		return nil, nil, err
 	}
-	run := func(save keygen.LocalPartySaveData) (*keygen.LocalPartySaveData, error) {
+	run := func(n *mpc.PreParamNumbers, save keygen.LocalPartySaveData) (*keygen.LocalPartySaveData, error) {
 		out := make(chan tss.Message, outCapacity)
 		end := make(chan *keygen.LocalPartySaveData, 1)
 		m := &machine{session: s, self: p.Self, roster: r, party: resharing.NewLocalParty(params, save, out, end),
-			out: out, rounds: 4, round: p.Round}
+			out: out, rounds: 4, round: p.Round, guard: guardMake(tss.S256(), p.To.Threshold, n, p.PublicKey)}
 		if err := m.run(ctx, func() bool { return len(end) > 0 }); err != nil {
 			return nil, err
 		}
@@ -67,13 +61,13 @@ func ecdsaReshare(ctx context.Context, s mpc.Session, p mpc.ReshareParams) (body
 			return nil, nil, err
 		}
 		defer wipeECDSA(old)
-		_, err = run(*old)
+		_, err = run(nil, *old)
 		return nil, p.PublicKey, err
 	}
-	err = withPreParams(p.PreParams, func(pre keygen.LocalPreParams) error {
+	err = withPreParams(p.PreParams, func(n *mpc.PreParamNumbers, pre keygen.LocalPreParams) error {
 		save := keygen.NewLocalPartySaveData(len(p.To.Parties))
 		save.LocalPreParams = pre
-		made, err := run(save)
+		made, err := run(n, save)
 		if err != nil {
 			return err
 		}
@@ -105,17 +99,15 @@ func ecdsaSign(ctx context.Context, s mpc.Session, p mpc.SignParams) ([]byte, er
 		return nil, err
 	}
 	defer wipeECDSA(key)
+	guard, err := guardECDSASign(key, len(p.Quorum))
+	if err != nil {
+		return nil, err
+	}
 	out := make(chan tss.Message, outCapacity)
 	end := make(chan *common.SignatureData, 1)
 	m := &machine{session: s, self: self, roster: r, out: out, rounds: 9,
 		party: signing.NewLocalParty(digest, params, *key, out, end, len(p.Input.Digest)),
-		final: func(c tss.MessageContent) bool { _, is := c.(*signing.SignRound9Message); return is },
-		guard: func(from *tss.PartyID, c tss.MessageContent) error {
-			if m, is := c.(*signing.SignRound1Message1); is {
-				return guardCiphertext(m.GetC(), from, key)
-			}
-			return nil
-		}}
+		final: func(c tss.MessageContent) bool { _, is := c.(*signing.SignRound9Message); return is }, guard: guard}
 	if err := m.run(ctx, func() bool { return len(end) > 0 }); err != nil {
 		return nil, err
 	}
@@ -126,34 +118,8 @@ func ecdsaSign(ctx context.Context, s mpc.Session, p mpc.SignParams) ([]byte, er
 	return append(append(append(make([]byte, 0, 65), sig.R...), sig.S...), sig.SignatureRecovery[0]), nil
 }
 
-// guardCiphertext refuses a Paillier ciphertext without inverse: tss-lib raises it
-// to a negative power in a goroutine and uses the nil that comes of it.
-func guardCiphertext(c []byte, from *tss.PartyID, key *keygen.LocalPartySaveData) error {
-	for j, k := range key.Ks {
-		if k.Cmp(from.KeyInt()) != 0 {
-			continue
-		}
-		x, n := new(big.Int).SetBytes(c), key.PaillierPKs[j].N
-		if x.Sign() <= 0 || x.Cmp(new(big.Int).Mul(n, n)) >= 0 || new(big.Int).GCD(nil, nil, x, n).Cmp(one) != 0 {
-			return errors.New("ciphertext is not of the Paillier group")
-		}
-		return nil
-	}
-	return errors.New("sender is not of the set")
-}
-
-// guardCommitment refuses an opening with another number of points than the
-// polynomial has coefficients: tss-lib indexes it in a goroutine. The first part
-// is the randomness, then come x and y of each point.
-func guardCommitment(parts [][]byte, c mpc.Committee) error {
-	if len(parts) != 1+2*c.Threshold {
-		return errors.New("opening has the wrong number of points")
-	}
-	return nil
-}
-
-// withPreParams lends pre-parameters in tss-lib's form and wipes them.
-func withPreParams(p *mpc.PreParams, use func(keygen.LocalPreParams) error) error {
+// withPreParams lends pre-parameters, also in tss-lib's form, and wipes them.
+func withPreParams(p *mpc.PreParams, use func(*mpc.PreParamNumbers, keygen.LocalPreParams) error) error {
 	if p == nil {
 		return errors.New("ecdsa needs pre-parameters")
 	}
@@ -169,6 +135,6 @@ func withPreParams(p *mpc.PreParams, use func(keygen.LocalPreParams) error) erro
 		if !pre.ValidateWithProof() || sk.N.BitLen() != modulusBits || pre.NTildei.BitLen() != modulusBits {
 			return errors.New("pre-parameters failed tss-lib's validation")
 		}
-		return use(pre)
+		return use(n, pre)
 	})
 }

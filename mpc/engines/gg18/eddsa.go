@@ -27,13 +27,7 @@ func eddsaKeygen(ctx context.Context, s mpc.Session, p mpc.KeygenParams) (body, 
 	out := make(chan tss.Message, outCapacity)
 	end := make(chan *keygen.LocalPartySaveData, 1)
 	m := &machine{session: s, self: self, roster: r, party: keygen.NewLocalParty(params, out, end),
-		out: out, rounds: 2, round: p.Round,
-		guard: func(_ *tss.PartyID, c tss.MessageContent) error {
-			if m, is := c.(*keygen.KGRound2Message2); is {
-				return guardCommitment(m.GetDeCommitment(), p.Committee)
-			}
-			return nil
-		}}
+		out: out, rounds: 2, round: p.Round, guard: guardMake(ec, p.Committee.Threshold, nil, nil)}
 	if err := m.run(ctx, func() bool { return len(end) > 0 }); err != nil {
 		return nil, nil, err
 	}
@@ -58,7 +52,7 @@ func eddsaReshare(ctx context.Context, s mpc.Session, p mpc.ReshareParams) (body
 	out := make(chan tss.Message, outCapacity)
 	end := make(chan *keygen.LocalPartySaveData, 1)
 	m := &machine{session: s, self: p.Self, roster: r, party: resharing.NewLocalParty(params, save, out, end),
-		out: out, rounds: 4, round: p.Round}
+		out: out, rounds: 4, round: p.Round, guard: guardMake(tss.Edwards(), p.To.Threshold, nil, p.PublicKey)}
 	if err := m.run(ctx, func() bool { return len(end) > 0 }); err != nil {
 		return nil, nil, err
 	}
@@ -94,7 +88,7 @@ func eddsaSign(ctx context.Context, s mpc.Session, p mpc.SignParams) ([]byte, er
 	end := make(chan *common.SignatureData, 1)
 	m := &machine{session: s, self: self, roster: r, out: out, rounds: 3,
 		party: signing.NewLocalParty(new(big.Int).SetBytes(p.Input.Message), params, *key, out, end, len(p.Input.Message)),
-		final: func(c tss.MessageContent) bool { _, is := c.(*signing.SignRound3Message); return is }}
+		final: func(c tss.MessageContent) bool { _, is := c.(*signing.SignRound3Message); return is }, guard: guardEdDSASign()}
 	if err := m.run(ctx, func() bool { return len(end) > 0 }); err != nil {
 		return nil, err
 	}

@@ -1,5 +1,15 @@
 package gg18
 
+import (
+	"crypto/elliptic"
+	"testing"
+
+	eckeygen "github.com/bnb-chain/tss-lib/v2/ecdsa/keygen"
+	"github.com/bnb-chain/tss-lib/v2/tss"
+
+	"github.com/sigild/sigild/mpc"
+)
+
 // What the tests of package gg18_test need from inside; they are outside because
 // mpctest imports this package.
 var (
@@ -8,3 +18,20 @@ var (
 	PartyKey    = partyKey
 	NewRoster   = newRoster
 )
+
+// GuardMake is what a keygen or reshare checks of each message.
+func GuardMake(ec elliptic.Curve, threshold int, pre *mpc.PreParamNumbers, publicKey []byte) func(*tss.PartyID, tss.MessageContent) error {
+	return guardMake(ec, threshold, pre, publicKey).received
+}
+
+// GuardSign is what one of two signers checks of each message.
+func GuardSign(t testing.TB, key *eckeygen.LocalPartySaveData) func(*tss.PartyID, tss.MessageContent) error {
+	g, err := guardECDSASign(key, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g.received
+}
+
+// ErrEarly is errEarly.
+var ErrEarly = errEarly

@@ -1,21 +1,23 @@
 // Package gg18 runs one party of threshold ECDSA over secp256k1 (Gennaro and
 // Goldfeder, 2018) and of threshold EdDSA over Ed25519 with tss-lib v2.0.2. It
-// registers itself with mpc, and it is the only package that imports tss-lib.
+// registers itself with mpc as the engine of new secp256k1 keys, and it is the
+// only package that imports tss-lib. What its EdDSA makes, mpc/engines/frost uses.
 //
 // It is for parties that trust each other's programs to a degree: all in one
-// process, or the owner's own machines. tss-lib v2.0.2 lacks later hardening of
-// its proofs (no session nonce in Fiat-Shamir, loose bounds in MtA), and
-// some of its steps run in goroutines of their own whose panic nobody can
-// recover. A peer that may be hostile belongs on another engine, or this engine
-// in a process of its own.
+// process, or the owner's own machines. tss-lib v2.0.2 lacks later hardening of its
+// proofs: its Fiat-Shamir challenges bind no session, the range proof of round 1
+// neither that nor the verifier's modulus, and nothing proves that NTilde is a
+// product of two primes. A peer that may be hostile belongs on another engine, or
+// this engine in a process of its own.
 //
 // What it does about tss-lib's edges: every call runs under recover and a panic
-// becomes blame; save data is decoded afresh for each ceremony, because a reshare
-// zeroes the share it is given; the lengths of digests and messages are always
-// passed, because leading zero bytes are dropped without; party keys are hashes,
-// checked to be distinct and not zero; moduli are checked to have 2048 bits after
-// a reshare, which tss-lib checks only at keygen; proofs are never switched off;
-// its logger is replaced by one that discards.
+// becomes blame; every message is parsed and checked before the library sees it
+// (guard.go has the rules), because many of its verifiers run in goroutines whose
+// panic nobody can recover; save data is decoded afresh for each ceremony, because
+// a reshare zeroes the share it is given; the lengths of digests and messages are
+// always passed, because leading zero bytes are dropped without; party keys are
+// hashes, checked to be distinct and not zero; proofs are never switched off; its
+// logger is replaced by one that discards.
 package gg18
 
 import (

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/bnb-chain/tss-lib/v2/tss"
@@ -25,12 +26,14 @@ type machine struct {
 	out     <-chan tss.Message
 	// final says which message gives up the last share; nil for none.
 	final func(tss.MessageContent) bool
-	// guard refuses what would crash a goroutine of tss-lib; nil for nothing.
-	guard func(from *tss.PartyID, c tss.MessageContent) error
+	// guard looks at each message before tss-lib does.
+	guard *guard
 	// rounds is how many rounds have messages; round, if not nil, is told of each.
 	rounds int
 	round  func(round, rounds int)
 	last   int
+	// held are messages that came before an earlier one of their sender.
+	held []mpc.Envelope
 }
 
 // run starts the party and feeds it until done.
@@ -52,38 +55,75 @@ func (m *machine) run(ctx context.Context, done func() bool) error {
 		if err != nil {
 			return err
 		}
-		if err := m.step(&env.From, func() *tss.Error { return m.handle(env) }); err != nil {
+		if err := m.handle(env); err != nil {
 			return err
 		}
 	}
 }
 
-func (m *machine) handle(env mpc.Envelope) *tss.Error {
+// handle takes one message, and then those that waited for it.
+func (m *machine) handle(env mpc.Envelope) error {
+	err := m.handleOne(env)
+	if errors.Is(err, errEarly) {
+		m.held = append(m.held, env) // the session bounds how many there can be
+		return nil
+	}
+	waiting := m.held
+	m.held = nil
+	for i := 0; i < len(waiting) && err == nil; i++ {
+		if err = m.handleOne(waiting[i]); errors.Is(err, errEarly) {
+			m.held, err = append(m.held, waiting[i]), nil
+		}
+	}
+	return err
+}
+
+func (m *machine) handleOne(env mpc.Envelope) error {
+	// Whatever is wrong with the message itself is its sender's doing.
+	var msg tss.ParsedMessage
+	err := m.step(&env.From, func() (e *tss.Error) { msg, e = m.look(env); return e })
+	if err != nil {
+		return err
+	}
+	// What tss-lib finds in a round is the sender's doing if nobody else is there;
+	// else it names the culprits itself, or nobody can.
+	sender := &env.From
+	if len(m.roster.ids) > 2 {
+		sender = nil
+	}
+	return m.step(sender, func() *tss.Error { _, e := m.party.Update(msg); return e })
+}
+
+// look parses and guards a message.
+func (m *machine) look(env mpc.Envelope) (tss.ParsedMessage, *tss.Error) {
 	from := m.roster.ids[env.From]
+	refuse := func(err error) *tss.Error { return tss.NewError(err, "", -1, nil, from) }
 	if from == nil {
-		return tss.NewError(errors.New("sender is not of the committee"), "", -1, nil)
+		return nil, tss.NewError(errors.New("sender is not of the committee"), "", -1, nil)
 	}
 	msg, err := tss.ParseWireMessage(env.Payload, from, env.Broadcast)
 	if err != nil {
-		return tss.NewError(errors.New("message can't be parsed"), "", -1, nil, from)
+		return nil, refuse(errors.New("message can't be parsed"))
 	}
 	// The session admits one message per kind: a wrong label would get in a second.
 	if msg.Type() != env.Kind {
-		return tss.NewError(errors.New("message is of another kind than it says"), "", -1, nil, from)
+		return nil, refuse(errors.New("message is of another kind than it says"))
 	}
-	if m.guard != nil {
-		if err := m.guard(from, msg.Content()); err != nil {
-			return tss.NewError(err, "", -1, nil, from)
-		}
+	if !msg.ValidateBasic() {
+		return nil, refuse(errors.New("message lacks a part"))
 	}
-	_, e := m.party.Update(msg)
-	return e
+	if err := m.guard.received(from, msg.Content()); err != nil {
+		return nil, refuse(err)
+	}
+	return msg, nil
 }
 
-// step calls into tss-lib. A panic and an error without culprits are laid on
-// sender, whose message was being handled.
+// step calls into tss-lib. A panic and an error that names nobody but ourselves
+// are laid on sender, if not nil.
 func (m *machine) step(sender *mpc.Member, f func() *tss.Error) (err error) {
 	blame := func(culprits []mpc.Member, err error) error {
+		// "U doesn't equal T" names the party that noticed.
+		culprits = slices.DeleteFunc(culprits, func(c mpc.Member) bool { return c == m.self })
 		if len(culprits) == 0 && sender != nil {
 			culprits = []mpc.Member{*sender}
 		}
@@ -100,7 +140,10 @@ func (m *machine) step(sender *mpc.Member, f func() *tss.Error) (err error) {
 		if cause == nil {
 			cause = errors.New("no cause given")
 		}
-		return blame(m.roster.members(e.Culprits()), fmt.Errorf("round %d of %s: %w", e.Round(), m.self, cause))
+		if e.Round() > 0 {
+			cause = fmt.Errorf("round %d of %s: %w", e.Round(), m.self, cause)
+		}
+		return blame(m.roster.members(e.Culprits()), cause)
 	}
 	return nil
 }
@@ -138,8 +181,11 @@ func (m *machine) send(ctx context.Context, msg tss.Message) error {
 			env.To = append(env.To, peer)
 		}
 	}
-	if parsed, ok := msg.(tss.ParsedMessage); ok && m.final != nil {
-		env.Final = m.final(parsed.Content())
+	if parsed, ok := msg.(tss.ParsedMessage); ok {
+		env.Final = m.final != nil && m.final(parsed.Content())
+		if m.guard.sent != nil {
+			m.guard.sent(parsed.Content())
+		}
 	}
 	if n := roundOf(env.Kind); n > m.last {
 		if m.last = n; m.round != nil {
