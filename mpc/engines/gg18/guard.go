@@ -8,6 +8,7 @@ import (
 	"math/big"
 
 	"github.com/bnb-chain/tss-lib/v2/common"
+	"github.com/bnb-chain/tss-lib/v2/crypto"
 	"github.com/bnb-chain/tss-lib/v2/tss"
 )
 
@@ -96,7 +97,8 @@ func (n *numbers) scalar(what string, b []byte, ec elliptic.Curve) *big.Int {
 // point wants affine coordinates on the curve, below p.
 func (n *numbers) point(what string, ec elliptic.Curve, xb, yb []byte) {
 	x, y := n.canonical(what, xb), n.canonical(what, yb)
-	if p := ec.Params().P; x.Cmp(p) >= 0 || y.Cmp(p) >= 0 || !ec.IsOnCurve(x, y) {
+	_, err := crypto.NewECPoint(ec, x, y)
+	if p := ec.Params().P; x.Cmp(p) >= 0 || y.Cmp(p) >= 0 || err != nil {
 		n.fail("%s is not on the curve", what)
 	}
 }
