@@ -33,7 +33,7 @@ help:
 	@echo 'make test       everything that must hold: form, API, tests with a real SoftHSM, the demo'
 	@echo 'make lint       the first half of that, in seconds'
 	@echo 'make fuzz       every fuzz target for FUZZTIME ($(FUZZTIME))'
-	@echo 'make bench      figures of this machine'
+	@echo 'make bench      figures of this machine; make bench-peers: the policy engine beside cel-go and OPA'
 	@echo 'make package    .deb, .rpm, SBOM and off-line bundle in dist/ (VERSION, SIGNING_KEY)'
 	@echo 'make generate   the Go of api/, from its proto files'
 
@@ -77,6 +77,11 @@ campaign-providers: prelude-test
 .PHONY: bench
 bench: prelude-run
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 30m ./...
+
+# The policy engine beside others, which a module of its own brings.
+.PHONY: bench-peers
+bench-peers: prelude-run
+	$(GO) -C peers test -run '^$$' -bench . -benchmem
 
 # What is installed. A release is dated by its commit, so that others make the same bytes.
 VERSION ?= 0.1.0-dev
