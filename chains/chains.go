@@ -19,8 +19,13 @@ type Kind string
 
 // The kinds this build decodes.
 const (
-	KindEVMTransaction Kind = "evm.transaction"
-	KindSolanaMessage  Kind = "solana.message"
+	KindEVMTransaction     Kind = "evm.transaction"
+	KindEVMMessage         Kind = "evm.message"          // EIP-191, version 0x45
+	KindEVMTypedData       Kind = "evm.typed_data"       // EIP-712
+	KindEVMAuthorization   Kind = "evm.authorization"    // EIP-7702
+	KindEVMUserOperation   Kind = "evm.user_operation"   // ERC-4337
+	KindEVMSafeTransaction Kind = "evm.safe_transaction" // of a Safe's owner
+	KindSolanaMessage      Kind = "solana.message"
 )
 
 // Scheme names a signature scheme and its curve.
@@ -54,7 +59,7 @@ type Charge struct {
 	// Unbounded: no bound can be computed; every amount limit on the asset refuses.
 	Unbounded bool
 	// What it is spent for: "transfer", "fee", "create" (what a new account costs),
-	// "approval" (what another may spend), "mint", "burn", or "control" (given out
+	// "approval" (what another may take from now on), "mint", "burn", or "control" (given out
 	// of the wallet's hands).
 	What string
 	// To is the recipient in the chain's own spelling; empty for a fee.
@@ -69,8 +74,9 @@ const AnyToken = "token:*"
 // Decoded is everything later steps need to know of one payload.
 type Decoded struct {
 	Kind Kind
-	// Chain is the CAIP-2 id when the payload states it (EVM). Solana messages do
-	// not name their cluster: then it is the wallet's chain.
+	// Chain is the CAIP-2 id when the payload states it (EVM), and "eip155", every
+	// EVM chain, when it holds on all of them. Solana messages do not name their
+	// cluster: then it is the wallet's chain.
 	Chain string
 	Sign  SignInput
 	View  View

@@ -52,6 +52,7 @@ func TestEthersAndWeAgree(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	options := evm.Options{Wallet: wallet}
 	specs := unsigned()
 	var requests []members
 	for i, s := range specs {
@@ -63,7 +64,7 @@ func TestEthersAndWeAgree(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		d, err := evm.Decode(in, wallet)
+		d, err := evm.Decode(chains.KindEVMTransaction, in, options)
 		if err != nil {
 			t.Fatalf("row %d: %v", i, err)
 		}
@@ -74,14 +75,14 @@ func TestEthersAndWeAgree(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		signed, hash, err := evm.Assemble(d, wallet, [32]byte(sig[:32]), [32]byte(sig[32:]), sig[64])
+		out, err := evm.Assemble(d, options, [32]byte(sig[:32]), [32]byte(sig[32:]), sig[64])
 		if err != nil {
 			t.Fatalf("row %d: %v", i, err)
 		}
-		row := ours(d, fmt.Sprintf("0x%x", signed), fmt.Sprintf("0x%x", hash))
+		row := ours(d, fmt.Sprintf("0x%x", out.Signed), out.ID)
 		row["id"] = i
 		check = append(check, row)
-		tampered = append(tampered, tamper(row, signed)...)
+		tampered = append(tampered, tamper(row, out.Signed)...)
 	}
 	accept(t, "evm.mjs", check)
 	refuse(t, "evm.mjs", tampered)

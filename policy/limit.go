@@ -117,7 +117,8 @@ func (s *Set) CheckLimits(sp Spending) *LimitExceeded { return Check(s.limits, s
 //
 // An opaque payload could spend what no charge tells of, so it fails every limit
 // of its chain that it could touch: on EVM chains those on tokens (native value
-// and fee are always known from the transaction itself), elsewhere all.
+// and fee are always known from the transaction itself, and other payloads that
+// are not understood carry a charge of native coins without a bound), elsewhere all.
 func Check(limits []Limit, sp Spending) *LimitExceeded {
 	for i := range limits {
 		l := &limits[i]
@@ -177,7 +178,7 @@ func (l *Limit) asked(asset string, sp Spending) (sum uint256.Int, unbounded boo
 				continue
 			}
 			own, err := CanonicalAsset(c.Asset)
-			if err != nil && strings.HasPrefix(asset, c.Chain+"/") {
+			if err != nil && within(c.Chain, asset) {
 				return sum, true // what cannot be read may be any asset of its chain
 			}
 			if own != asset {
@@ -196,11 +197,17 @@ func (l *Limit) asked(asset string, sp Spending) (sum uint256.Int, unbounded boo
 
 // couldTouch says whether an opaque payload of the chain could spend the asset.
 func couldTouch(asset, chain string) bool {
-	own, reference, _ := strings.Cut(asset, "/")
-	if own != chain && chain != "" {
+	if chain != "" && !within(chain, asset) {
 		return false
 	}
+	own, reference, _ := strings.Cut(asset, "/")
 	return !(strings.HasPrefix(own, "eip155:") && strings.HasPrefix(reference, "slip44:"))
+}
+
+// within says whether an asset is one of the chain's; "eip155" is every EVM chain.
+func within(chain, asset string) bool {
+	own, _, _ := strings.Cut(asset, "/")
+	return own == chain || !strings.Contains(chain, ":") && strings.HasPrefix(own, chain+":")
 }
 
 // fits reports spent + asked <= most, without wrapping around.
@@ -271,12 +278,12 @@ func CanonicalAsset(s string) (string, error) {
 			return bad("a slip44 coin is decimal")
 		}
 		return s, nil
-	case family == "eip155" && standard == "erc20":
+	case family == "eip155" && (standard == "erc20" || standard == "erc721" || standard == "erc1155"):
 		a, err := evm.ParseAddress(reference)
 		if err != nil {
 			return bad(strings.TrimPrefix(err.Error(), "parsing address: "))
 		}
-		return fmt.Sprintf("%s/erc20:0x%x", chain, a), nil
+		return fmt.Sprintf("%s/%s:0x%x", chain, standard, a), nil
 	case family == "solana" && standard == "token":
 		if _, err := solana.ParseAddress(reference); err != nil {
 			return bad("a mint is base58 of 32 bytes")

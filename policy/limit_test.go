@@ -203,7 +203,7 @@ func TestLimitsThatMustNotCompile(t *testing.T) {
 		{"no asset", func(l *Limit) { l.Asset = "" }, CodeBadAsset},
 	}
 	for _, a := range []string{"ether", "eip155:1", "eip155:1/", "eip155:1/slip44", "eip155:1/slip44:x", "eip155:01/slip44:60", "eip155:x/slip44:60",
-		"eip155:1/erc20:0x12", "eip155:1/erc20:0xa0b86991c6218b36c1d19D4a2e9Eb0cE3606eB48", "eip155:1/erc721:" + recipient, "eip155:1/erc20:" + recipient + "/1",
+		"eip155:1/erc20:0x12", "eip155:1/erc20:0xa0b86991c6218b36c1d19D4a2e9Eb0cE3606eB48", "eip155:1/erc404:" + recipient, "eip155:1/erc20:" + recipient + "/1",
 		"bip122:000000000019d6689c085ae165831e93/slip44:0", "solana:abc/token:nope", "EIP155:1/slip44:60", "eip155:1/slip44:60 ", "solana:abc/erc20:" + recipient} {
 		rows = append(rows, struct {
 			name string

@@ -144,8 +144,16 @@ var (
 	)
 	timeType       = structOf(chains.Field{Name: "now", Type: typeTime, Doc: "the time of the decision"})
 	delegationType = structOf(chains.Field{Name: "id", Type: typeString, Doc: "the delegation that asks; absent when the owner does"})
-	requestIDType  = structOf(chains.Field{Name: "id", Type: typeString, Doc: "the caller's id for this request"})
-	callerType     = structOf(
+	chargesType    = listOf(structOf(
+		chains.Field{Name: "chain", Type: typeString, Doc: "CAIP-2 id; 'eip155' is every EVM chain"},
+		chains.Field{Name: "asset", Type: typeString, Doc: "CAIP-19 id; token contracts of EVM chains in lower case"},
+		chains.Field{Name: "amount", Type: typeInt, Doc: "at most, in the asset's smallest unit; absent when unbounded"},
+		chains.Field{Name: "unbounded", Type: typeBool, Doc: "nothing bounds the amount"},
+		chains.Field{Name: "what", Type: typeString, Doc: "'transfer', 'approval' or 'fee'"},
+		chains.Field{Name: "to", Type: typeString, Doc: "recipient or spender as its chain spells it; '' for a fee"},
+	))
+	requestIDType = structOf(chains.Field{Name: "id", Type: typeString, Doc: "the caller's id for this request"})
+	callerType    = structOf(
 		chains.Field{Name: "uid", Type: typeInt, Doc: "user id of the calling process; absent when unknown"},
 		chains.Field{Name: "gid", Type: typeInt, Doc: "group id of the calling process; absent when unknown"},
 	)
@@ -160,6 +168,7 @@ var requestRoots = []Root{
 	{Name: "approvers", Type: listOf(userType), Doc: "who approved", clauses: []string{ClauseConsensus}, of: approversValue},
 	{Name: "credentials", Type: listOf(credentialType), Doc: "what they approved with", clauses: []string{ClauseConsensus}, of: credentialsValue},
 	{Name: "time", Type: timeType, Doc: "the clock", clauses: []string{ClauseCondition, ClauseTime}, of: timeValue},
+	{Name: "charges", Type: chargesType, Doc: "what the payload spends, as limits count it; not there when part of the payload was not understood", lang: LangSigild, clauses: []string{ClauseCondition}, of: chargesValue},
 	{Name: "delegation", Type: delegationType, Doc: "who asks in the owner's place", lang: LangSigild, clauses: []string{ClauseCondition}, of: delegationValue},
 	{Name: "request", Type: requestIDType, Doc: "this request", lang: LangSigild, clauses: []string{ClauseCondition}, of: requestIDValue},
 	{Name: "caller", Type: callerType, Doc: "the process that asks", lang: LangSigild, clauses: []string{ClauseCondition}, of: callerValue},
@@ -231,6 +240,25 @@ func timeValue(r *Request) chains.Value {
 		return chains.StructValue(chains.Value{})
 	}
 	return chains.StructValue(instant(r.Now))
+}
+
+// chargesValue is absent, an error to read, for an opaque payload: what is missing
+// from the list could be what a rule is about.
+func chargesValue(r *Request) chains.Value {
+	if r.Decoded == nil || r.Decoded.Opaque {
+		return chains.Value{}
+	}
+	vs := make([]chains.Value, len(r.Decoded.Charges))
+	for i := range vs {
+		c := &r.Decoded.Charges[i]
+		var amount chains.Value
+		if !c.Unbounded {
+			amount = chains.IntValue(&c.Amount)
+		}
+		vs[i] = chains.StructValue(chains.StringValue(c.Chain), chains.StringValue(c.Asset), amount,
+			chains.BoolValue(c.Unbounded), chains.StringValue(c.What), chains.StringValue(c.To))
+	}
+	return chains.ListValue(vs...)
 }
 
 func delegationValue(r *Request) chains.Value { return chains.StructValue(stated(r.DelegationID)) }

@@ -150,6 +150,11 @@ func StandardSchema() *Schema { return standardSchema() }
 var standardSchema = sync.OnceValue(func() *Schema {
 	return NewSchema(
 		Root{Name: evm.Root, Type: evm.TxType, Doc: "an EVM transaction"},
+		Root{Name: evm.TypedDataRoot, Type: evm.TypedDataType, Doc: "typed data (EIP-712); a Safe transaction has it, too"},
+		Root{Name: evm.AuthorizationRoot, Type: evm.AuthorizationType, Doc: "an EIP-7702 authorization, signed alone"},
+		Root{Name: evm.MessageRoot, Type: evm.MessageType, Doc: "a message (EIP-191)"},
+		Root{Name: evm.UserOperationRoot, Type: evm.UserOperationType, Doc: "a user operation (ERC-4337)"},
+		Root{Name: evm.SafeRoot, Type: evm.SafeType, Doc: "a transaction of a Safe that the wallet is an owner of"},
 		Root{Name: solana.Root, Type: solana.TxType, Doc: "a Solana transaction message"},
 	)
 })
@@ -157,18 +162,11 @@ var standardSchema = sync.OnceValue(func() *Schema {
 // notYet names parts of the language that a later build brings; a policy that
 // uses one is refused with CodeUnsupported rather than as a spelling mistake.
 var notYet = map[string]string{
-	"eth.eip_712":                 "typed data (EIP-712)",
-	"eth.eip_7702_authorization":  "EIP-7702 authorizations",
-	"eth.tx.function_name":        "reading calldata by an ABI",
-	"eth.tx.function_signature":   "reading calldata by an ABI",
-	"eth.tx.contract_call_args":   "reading calldata by an ABI",
-	"eth.tx.max_fee_per_blob_gas": "blob transactions",
-	"eth.tx.calls":                "unwrapping of calls",
-	"eth.tx.spend":                "spending as a field",
-	"tron.tx":                     "Tron",
-	"bitcoin.tx":                  "Bitcoin",
-	"tempo.tx":                    "Tempo",
-	"controls":                    "limits as conditions",
-	"wallets":                     "lists of wallets",
-	"caller.unit":                 "the caller's systemd unit",
+	"eth.tx.spend": "spending as a field",
+	"tron.tx":      "Tron",
+	"bitcoin.tx":   "Bitcoin",
+	"tempo.tx":     "Tempo",
+	"controls":     "limits as conditions",
+	"wallets":      "lists of wallets",
+	"caller.unit":  "the caller's systemd unit",
 }

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/holiman/uint256"
+
 	"github.com/sigild/sigild/chains"
 	"github.com/sigild/sigild/chains/evm"
 	"github.com/sigild/sigild/chains/solana"
@@ -17,12 +19,7 @@ import (
 // later names the cases of the corpus that this build cannot decide, by what is
 // missing. They must be refused: not compile, not decode, or be denied. A case
 // that starts to work must be taken off the list, and the test says so.
-var later = map[string]string{
-	"eth-abi-limit":     "reading calldata by an ABI arrives with issue C",
-	"eth-batch-count":   "reading calldata by an ABI arrives with issue C",
-	"reclaim-eth":       "eth.tx.function_signature arrives with issue C",
-	"eth-permit2-first": "typed data arrives with issue C",
-}
+var later = map[string]string{}
 
 type corpus struct {
 	Cases []struct {
@@ -39,6 +36,7 @@ type corpusSide struct {
 		Raw *struct {
 			Chain, Unsigned, Message, Signer, Hash string
 			TypedData                              json.RawMessage
+			ABIs                                   map[string]json.RawMessage
 		}
 		Activity struct {
 			Type, Kind, Resource, Action string
@@ -111,7 +109,9 @@ func (side *corpusSide) request(t *testing.T) (req Request) {
 		if e != nil || e2 != nil {
 			t.Fatal(e, e2)
 		}
-		req.Decoded, err = evm.Decode(b, signer)
+		req.Decoded, err = evm.Decode(chains.KindEVMTransaction, b, evm.Options{Wallet: signer, ABIs: abis(t, r.Raw.ABIs)})
+	case r.Raw.TypedData != nil:
+		req.Decoded, err = evm.Decode(chains.KindEVMTypedData, r.Raw.TypedData, evm.Options{})
 	case r.Raw.Message != "":
 		b, e := base64.StdEncoding.DecodeString(r.Raw.Message)
 		signer, e2 := solana.ParseAddress(r.Raw.Signer)
@@ -124,6 +124,24 @@ func (side *corpusSide) request(t *testing.T) (req Request) {
 		t.Fatalf("decoding: %v", err)
 	}
 	return req
+}
+
+// abis are those that the owner has set for contracts on chain 1.
+func abis(t *testing.T, texts map[string]json.RawMessage) *evm.ABIs {
+	t.Helper()
+	var list []evm.ABI
+	for contract, text := range texts {
+		a, err := evm.ParseAddress(contract)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, evm.ABI{ChainID: *uint256.NewInt(1), Address: a, JSON: text})
+	}
+	set, err := evm.NewABIs(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return set
 }
 
 func TestTurnkeyCorpus(t *testing.T) {

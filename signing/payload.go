@@ -1,7 +1,6 @@
 package signing
 
 import (
-	"encoding/hex"
 	"errors"
 	"fmt"
 
@@ -18,12 +17,12 @@ func decode(r Request, w WalletInfo) (*chains.Decoded, error) {
 	switch {
 	case r.Kind == KindRawDigest:
 		return nil, refusal.New(refusal.RawDigestDenied, "a bare digest can't be judged; this key signs decoded transactions only")
-	case r.Kind == chains.KindEVMTransaction && w.Scheme == chains.ECDSASecp256k1:
-		var a [20]byte
-		if a, err = evm.ParseAddress(w.Address); err != nil {
-			return nil, fmt.Errorf("reading the wallet's address: %w", err)
+	case evm.Roots[r.Kind] != nil && w.Scheme == chains.ECDSASecp256k1:
+		var o evm.Options
+		if o, err = evmOptions(w); err != nil {
+			return nil, err
 		}
-		d, err = evm.Decode(r.Payload, a)
+		d, err = evm.Decode(r.Kind, r.Payload, o)
 	case r.Kind == chains.KindSolanaMessage && w.Scheme == chains.EdDSAEd25519:
 		d, err = solana.Decode(r.Payload, [32]byte(w.PublicKey), w.Chain, solana.Known{})
 	default:
@@ -45,15 +44,15 @@ func assemble(d *chains.Decoded, w WalletInfo, signature []byte, rule string, se
 	out := &Result{Signature: signature, Summary: d.Summary, Rule: rule, Sequence: sequence}
 	switch {
 	case w.Scheme == chains.ECDSASecp256k1 && len(signature) == 65:
-		a, err := evm.ParseAddress(w.Address)
+		o, err := evmOptions(w)
 		if err != nil {
-			return nil, fmt.Errorf("reading the wallet's address: %w", err)
+			return nil, err
 		}
-		signed, hash, err := evm.Assemble(d, a, [32]byte(signature[:32]), [32]byte(signature[32:64]), signature[64])
+		assembled, err := evm.Assemble(d, o, [32]byte(signature[:32]), [32]byte(signature[32:64]), signature[64])
 		if err != nil {
-			return nil, fmt.Errorf("assembling the transaction: %w", err)
+			return nil, fmt.Errorf("assembling the payload: %w", err)
 		}
-		out.Signed, out.TransactionID = signed, "0x"+hex.EncodeToString(hash[:])
+		out.Signed, out.TransactionID = assembled.Signed, assembled.ID
 	case w.Scheme == chains.EdDSAEd25519 && len(signature) == 64:
 		signed, id, err := solana.Assemble(d, [32]byte(w.PublicKey), solana.Known{}, [64]byte(signature))
 		if err != nil {
@@ -64,4 +63,13 @@ func assemble(d *chains.Decoded, w WalletInfo, signature []byte, rule string, se
 		return nil, fmt.Errorf("assembling the transaction: a signature of %d bytes for %s", len(signature), w.Scheme)
 	}
 	return out, nil
+}
+
+// evmOptions is what the decoder of EVM payloads needs to know of a wallet.
+func evmOptions(w WalletInfo) (evm.Options, error) {
+	a, err := evm.ParseAddress(w.Address)
+	if err != nil {
+		return evm.Options{}, fmt.Errorf("reading the wallet's address: %w", err)
+	}
+	return evm.Options{Wallet: a}, nil
 }

@@ -134,7 +134,7 @@ func TestRefusesPayloads(t *testing.T) {
 		"cut":                      {sol, sol.kind, message[:40], refusal.PayloadMalformed, map[string]string{"code": "encoding"}},
 		"a byte more":              {eth, eth.kind, append(transfer(t, 1, 1), 0), refusal.PayloadMalformed, map[string]string{"code": "encoding"}},
 		"unknown type":             {eth, eth.kind, []byte{0x7e, 0xc0}, refusal.PayloadMalformed, map[string]string{"code": "encoding", "offset": "0"}},
-		"blobs":                    {eth, eth.kind, []byte{3, 0xc0}, refusal.PayloadMalformed, map[string]string{"code": "form", "offset": "0"}},
+		"blobs":                    {eth, eth.kind, []byte{3, 0xc2, 0xc0, 0xc0}, refusal.PayloadMalformed, map[string]string{"code": "form", "offset": "2"}},
 		"unknown program":          {sol, sol.kind, unknown, refusal.PolicyDenied, nil},
 	} {
 		r := c.grant.request("id", c.payload)

@@ -24,12 +24,12 @@ func TestAssembleSendersAgree(t *testing.T) {
 		"chain38": transfer(func(x *types.DynamicFeeTx) { x.ChainID = new(big.Int).Lsh(big.NewInt(1), 200) }),
 	} {
 		t.Run(name, func(t *testing.T) {
-			d, err := Decode(encode(t, data), testWallet)
+			d, err := decodeTx(encode(t, data), testWallet)
 			if err != nil {
 				t.Fatal(err)
 			}
 			r, s, recid := sign(t, testKey, d.Sign.Digest)
-			signed, hash, err := Assemble(d, testWallet, r, s, recid)
+			signed, hash, err := assembleTx(d, testWallet, r, s, recid)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -49,12 +49,12 @@ func TestAssembleSendersAgree(t *testing.T) {
 }
 
 func TestAssembleRefusesBadSignatures(t *testing.T) {
-	d, err := Decode(encode(t, transfer()), testWallet)
+	d, err := decodeTx(encode(t, transfer()), testWallet)
 	if err != nil {
 		t.Fatal(err)
 	}
 	r, s, recid := sign(t, testKey, d.Sign.Digest)
-	if _, _, err := Assemble(d, testWallet, r, s, recid); err != nil {
+	if _, _, err := assembleTx(d, testWallet, r, s, recid); err != nil {
 		t.Fatalf("good signature: %v", err)
 	}
 	n := crypto.S256().Params().N
@@ -82,7 +82,7 @@ func TestAssembleRefusesBadSignatures(t *testing.T) {
 		"all of it zero":   {},
 		"signature of FFs": {[32]byte(ff()), [32]byte(ff()), 1},
 	} {
-		signed, hash, err := Assemble(d, testWallet, tc.r, tc.s, tc.recid)
+		signed, hash, err := assembleTx(d, testWallet, tc.r, tc.s, tc.recid)
 		if !errors.Is(err, ErrSignature) || signed != nil || hash != [32]byte{} {
 			t.Errorf("%s: got %x, %v; want ErrSignature", name, signed, err)
 		}
@@ -101,7 +101,7 @@ func ff() []byte {
 
 func TestAssembleRefusesWhatIsNotWhatWasDecoded(t *testing.T) {
 	decode := func() *chains.Decoded {
-		d, err := Decode(encode(t, transfer()), testWallet)
+		d, err := decodeTx(encode(t, transfer()), testWallet)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -117,7 +117,7 @@ func TestAssembleRefusesWhatIsNotWhatWasDecoded(t *testing.T) {
 	} {
 		d := decode()
 		change(d)
-		if signed, _, err := Assemble(d, testWallet, r, s, recid); err == nil || signed != nil {
+		if signed, _, err := assembleTx(d, testWallet, r, s, recid); err == nil || signed != nil {
 			t.Errorf("changed %s: assembled", name)
 		} else if !errors.Is(err, ErrMismatch) {
 			t.Errorf("changed %s: %v, want ErrMismatch", name, err)
@@ -125,10 +125,10 @@ func TestAssembleRefusesWhatIsNotWhatWasDecoded(t *testing.T) {
 	}
 	d := decode()
 	d.Raw = d.Raw[:10]
-	if _, _, err := Assemble(d, testWallet, r, s, recid); err == nil {
+	if _, _, err := assembleTx(d, testWallet, r, s, recid); err == nil {
 		t.Error("cut payload assembled")
 	}
-	if _, _, err := Assemble(decode(), [20]byte{1}, r, s, recid); err == nil {
+	if _, _, err := assembleTx(decode(), [20]byte{1}, r, s, recid); err == nil {
 		t.Error("assembled for another wallet")
 	}
 }
@@ -137,7 +137,7 @@ func TestAssembleRefusesWhatIsNotWhatWasDecoded(t *testing.T) {
 func TestCompareSeesEveryField(t *testing.T) {
 	list := types.AccessList{{Address: testTo, StorageKeys: []common.Hash{{1}}}}
 	base := func(x *types.DynamicFeeTx) { x.Data = []byte{1, 2}; x.AccessList = list }
-	d, err := Decode(encode(t, transfer(base)), testWallet)
+	d, err := decodeTx(encode(t, transfer(base)), testWallet)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,7 +158,7 @@ func TestCompareSeesEveryField(t *testing.T) {
 		}
 		return b
 	}
-	if err := compare(signed(), want, d.View, testWallet, r, s, recid); err != nil {
+	if err := compare(signed(), want, d.View, Options{Wallet: testWallet}, r, s, recid); err != nil {
 		t.Fatalf("unchanged: %v", err)
 	}
 	for name, change := range map[string]func(*types.DynamicFeeTx){
@@ -179,15 +179,15 @@ func TestCompareSeesEveryField(t *testing.T) {
 		"r":      func(x *types.DynamicFeeTx) { x.R = big.NewInt(1) },
 		"s":      func(x *types.DynamicFeeTx) { x.S = big.NewInt(1) },
 	} {
-		if err := compare(signed(change), want, d.View, testWallet, r, s, recid); !errors.Is(err, ErrMismatch) {
+		if err := compare(signed(change), want, d.View, Options{Wallet: testWallet}, r, s, recid); !errors.Is(err, ErrMismatch) {
 			t.Errorf("changed %s: %v, want ErrMismatch", name, err)
 		}
 	}
-	if err := compare(signed()[:40], want, d.View, testWallet, r, s, recid); err == nil {
+	if err := compare(signed()[:40], want, d.View, Options{Wallet: testWallet}, r, s, recid); err == nil {
 		t.Error("cut transaction compares equal")
 	}
 	legacyV := mustRLP(t, []any{uint64(7), big.NewInt(1), uint64(1), testTo, big.NewInt(1), []byte{}, uint(27), uint(1), uint(1)})
-	if err := compare(legacyV, want, d.View, testWallet, r, s, recid); err == nil {
+	if err := compare(legacyV, want, d.View, Options{Wallet: testWallet}, r, s, recid); err == nil {
 		t.Error("signature without a chain id compares equal")
 	}
 }

@@ -16,7 +16,7 @@ func BenchmarkDecode1559(b *testing.B) {
 	in := encode(b, transfer())
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := Decode(in, testWallet); err != nil {
+		if _, err := decodeTx(in, testWallet); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -44,13 +44,13 @@ func BenchmarkGethRLP1559(b *testing.B) {
 }
 
 func BenchmarkAssemble1559(b *testing.B) {
-	d, err := Decode(encode(b, transfer()), testWallet)
+	d, err := decodeTx(encode(b, transfer()), testWallet)
 	if err != nil {
 		b.Fatal(err)
 	}
 	r, s, recid := sign(b, testKey, d.Sign.Digest)
 	for b.Loop() {
-		if _, _, err := Assemble(d, testWallet, r, s, recid); err != nil {
+		if _, _, err := assembleTx(d, testWallet, r, s, recid); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"github.com/ethereum/go-ethereum/core/types"
 	"github.com/ethereum/go-ethereum/crypto"
 	"github.com/ethereum/go-ethereum/rlp"
+
+	"github.com/sigild/sigild/chains"
 )
 
 var (
@@ -33,6 +35,12 @@ func encode(t testing.TB, data types.TxData) []byte {
 	case *types.DynamicFeeTx:
 		typ = []byte{2}
 		items = []any{x.ChainID, x.Nonce, x.GasTipCap, x.GasFeeCap, x.Gas, to(x.To), x.Value, x.Data, x.AccessList}
+	case *types.BlobTx:
+		typ = []byte{3}
+		items = []any{x.ChainID, x.Nonce, x.GasTipCap, x.GasFeeCap, x.Gas, x.To, x.Value, x.Data, x.AccessList, x.BlobFeeCap, x.BlobHashes}
+	case *types.SetCodeTx:
+		typ = []byte{4}
+		items = []any{x.ChainID, x.Nonce, x.GasTipCap, x.GasFeeCap, x.Gas, x.To, x.Value, x.Data, x.AccessList, x.AuthList}
 	default:
 		t.Fatalf("no encoder for %T", data)
 	}
@@ -70,4 +78,17 @@ func sign(t testing.TB, key *ecdsa.PrivateKey, digest [32]byte) (r, s [32]byte, 
 		t.Fatal(err)
 	}
 	return [32]byte(sig[:32]), [32]byte(sig[32:64]), sig[64]
+}
+
+// decodeTx and assembleTx are for a transaction of a wallet without ABIs.
+func decodeTx(b []byte, wallet [20]byte) (*chains.Decoded, error) {
+	return Decode(chains.KindEVMTransaction, b, Options{Wallet: wallet})
+}
+
+func assembleTx(d *chains.Decoded, wallet [20]byte, r, s [32]byte, recid byte) (signed []byte, hash [32]byte, err error) {
+	out, err := Assemble(d, Options{Wallet: wallet}, r, s, recid)
+	if err != nil {
+		return nil, hash, err
+	}
+	return out.Signed, common.HexToHash(out.ID), nil
 }

@@ -24,7 +24,7 @@ func FuzzDecode(f *testing.F) {
 // checkDecode holds for all bytes: either a DecodeError, or a transaction that
 // go-ethereum encodes to the same bytes and hashes to the same digest.
 func checkDecode(t *testing.T, in []byte) (accepted bool) {
-	d, err := Decode(in, testWallet)
+	d, err := decodeTx(in, testWallet)
 	if err != nil {
 		var de *chains.DecodeError
 		if !errors.As(err, &de) || d != nil || de.Offset > len(in) {

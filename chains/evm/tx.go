@@ -6,7 +6,7 @@ import (
 	"github.com/sigild/sigild/chains"
 )
 
-// Transaction types (EIP-2718). Types 3 and 4 are known and refused.
+// Transaction types (EIP-2718).
 const (
 	typeLegacy  = 0x00
 	typeAccess  = 0x01 // EIP-2930
@@ -20,19 +20,23 @@ type tx struct {
 	typ        byte
 	chainID    uint256.Int
 	nonce      uint64
-	tip        uint256.Int // max priority fee per gas; typeDynamic only
+	tip        uint256.Int // max priority fee per gas; from typeDynamic on
 	price      uint256.Int // gas price, or max fee per gas
 	gas        uint64
 	to         []byte // 20 bytes, or empty for contract creation
 	value      uint256.Int
 	data       []byte
-	accessList []byte // its canonical encoding, header included; nil in legacy
+	accessList []byte      // its canonical encoding, header included; nil in legacy
+	blobFee    uint256.Int // max fee per blob gas; typeBlob only
+	blobHashes []byte      // canonical encoding of the list; typeBlob only
+	blobs      int         // how many there are
+	auths      []byte      // canonical encoding of the authorization list; typeSetCode only
 
 	// Set when a signed transaction was parsed.
 	parity byte
 	r, s   uint256.Int
 
-	at struct{ chainID, nonce, tip, price int } // where the fields were
+	at struct{ chainID, nonce, tip, price, to, blobs int } // where the fields were
 }
 
 // parse reads exactly one transaction, signed or not, and nothing after it.
@@ -44,12 +48,10 @@ func parse(b []byte, signed bool) (*tx, error) {
 		t.readLegacy(r, signed)
 	case first >= 0x80:
 		return nil, fail(chains.CodeEncoding, 0, "an RLP string where a transaction is expected")
-	case first == typeAccess, first == typeDynamic:
+	case first >= typeAccess && first <= typeSetCode:
 		t.typ = first
 		r.pos = 1
 		t.readTyped(r, signed)
-	case first == typeBlob, first == typeSetCode:
-		return nil, fail(chains.CodeForm, 0, "not supported yet: type 0x%02x", first)
 	default:
 		return nil, fail(chains.CodeEncoding, 0, "unknown transaction type 0x%02x", first)
 	}
@@ -106,10 +108,13 @@ func (t *tx) readLegacyV(r *reader, v *uint256.Int) {
 func (t *tx) readTyped(r *reader, signed bool) {
 	end := r.list(len(r.b), "the transaction")
 	t.at.chainID = r.pos
+	if t.typ == typeBlob && r.err == nil && r.pos < end && r.b[r.pos] >= 0xc0 {
+		r.err = fail(chains.CodeForm, r.pos, "the network form of a blob transaction; blobs are not signed, give the transaction alone")
+	}
 	r.uint256(end, "chain id", &t.chainID)
 	t.at.nonce = r.pos
 	t.nonce = r.uint64(end, "nonce")
-	if t.typ == typeDynamic {
+	if t.typ >= typeDynamic {
 		t.at.tip = r.pos
 		r.uint256(end, "max priority fee per gas", &t.tip)
 	}
@@ -117,6 +122,14 @@ func (t *tx) readTyped(r *reader, signed bool) {
 	r.uint256(end, "gas price", &t.price)
 	t.readCall(r, end)
 	t.readAccessList(r, end)
+	switch t.typ {
+	case typeBlob:
+		r.uint256(end, "max fee per blob gas", &t.blobFee)
+		t.at.blobs = r.pos
+		t.readBlobHashes(r, end)
+	case typeSetCode:
+		t.readAuthorizations(r, end)
+	}
 	if !signed {
 		if r.err == nil && r.pos != end && t.readSignature(&reader{b: r.b, pos: r.pos}, end) {
 			r.err = fail(chains.CodeForm, r.pos, "the transaction is signed already")
@@ -141,10 +154,10 @@ func (t *tx) readSignature(r *reader, end int) bool {
 // readCall reads gas, to, value and data, which all types have in this order.
 func (t *tx) readCall(r *reader, end int) {
 	t.gas = r.uint64(end, "gas")
-	at := r.pos
+	t.at.to = r.pos
 	t.to = r.bytes(end, "to")
 	if r.err == nil && len(t.to) != 0 && len(t.to) != 20 {
-		r.fail(at, "to has the wrong length")
+		r.fail(t.at.to, "to has the wrong length")
 	}
 	r.uint256(end, "value", &t.value)
 	t.data = r.bytes(end, "data")
@@ -169,6 +182,22 @@ func (t *tx) readAccessList(r *reader, end int) {
 	}
 }
 
+// readBlobHashes checks the list of versioned hashes (EIP-4844) and keeps its bytes.
+func (t *tx) readBlobHashes(r *reader, end int) {
+	start := r.pos
+	stop := r.list(end, "blob hashes")
+	for r.err == nil && r.pos < stop {
+		at := r.pos
+		if h := r.fixed(stop, 32, "blob hash"); r.err == nil && h[0] != 1 {
+			r.err = fail(chains.CodeSemantic, at, "blob hash of version %d, only 1 exists (EIP-4844)", h[0])
+		}
+		t.blobs++
+	}
+	if r.err == nil {
+		t.blobHashes = r.b[start:stop:stop]
+	}
+}
+
 func (t *tx) endList(r *reader, end int) {
 	if r.err == nil && r.pos != end {
 		r.fail(r.pos, "more items than the list may have")
@@ -187,8 +216,14 @@ func (t *tx) check() error {
 		return fail(chains.CodeSemantic, t.at.nonce, "nonce 2^64-1 (EIP-2681)")
 	case t.tip.Gt(&t.price):
 		return fail(chains.CodeSemantic, t.at.tip, "max priority fee per gas above max fee per gas")
+	case t.typ >= typeBlob && len(t.to) == 0:
+		return fail(chains.CodeSemantic, t.at.to, "a transaction of type 0x%02x creates no contract", t.typ)
+	case t.typ == typeBlob && t.blobs == 0:
+		return fail(chains.CodeSemantic, t.at.blobs, "a blob transaction without blobs (EIP-4844)")
+	case t.typ == typeSetCode && len(t.auths) < 2:
+		return fail(chains.CodeSemantic, -1, "a set-code transaction without authorizations (EIP-7702)")
 	case t.fee(&fee):
-		return fail(chains.CodeSemantic, t.at.price, "gas times gas price exceeds 256 bits")
+		return fail(chains.CodeSemantic, t.at.price, "the highest fee exceeds 256 bits")
 	}
 	return nil
 }
@@ -200,10 +235,20 @@ var maxLegacyChainID = func() *uint256.Int {
 	return n.Rsh(n, 1)
 }()
 
-// fee sets f to gas times price in wei and reports overflow.
+// gasPerBlob is what one blob takes (EIP-4844, GAS_PER_BLOB).
+const gasPerBlob = 131072
+
+// fee sets f to gas times price, and for blobs their gas times their price, in
+// wei, and reports overflow.
 func (t *tx) fee(f *uint256.Int) (overflow bool) {
-	var gas uint256.Int
+	var gas, blobs uint256.Int
 	gas.SetUint64(t.gas)
 	_, overflow = f.MulOverflow(&gas, &t.price)
-	return overflow
+	if t.blobs == 0 {
+		return overflow
+	}
+	blobs.SetUint64(uint64(t.blobs) * gasPerBlob)
+	_, more := blobs.MulOverflow(&blobs, &t.blobFee)
+	_, sum := f.AddOverflow(f, &blobs)
+	return overflow || more || sum
 }
