@@ -16,8 +16,8 @@ import (
 
 // A blob is
 //
-//	version   1 byte, 1
-//	public    2-byte length (46) and a TPMT_PUBLIC: the TPM object
+//	version   1 byte, 1 or 2
+//	public    2-byte length (46, with a policy 78) and a TPMT_PUBLIC: the TPM object
 //	private   2-byte length (64 to 512) and its private area, encrypted by the SRK
 //	box       AES-256-GCM ciphertext of the plaintext (1 to 128 bytes) and its 16-byte tag
 //
@@ -26,13 +26,15 @@ import (
 // HKDF-SHA256(object's 32 bytes, salt SRK Name, info boxInfo); it is used once, so
 // the nonce is zero. The box authenticates all that stands before it and the aad.
 //
-// What is public never varies but in its last 32 bytes, so it is compared and not
-// parsed. A blob with a policy will be version 2.
+// What is public varies in its last 32 bytes and by its form only, so it is compared
+// and not parsed. Version 1 is an object without a policy, version 2 one with the
+// 32 bytes of a policy.
 const (
-	blobVersion = 1
-	boxInfo     = "sigild/tpm/box/v1"
-	boxTag      = 16
-	sealedLen   = 32 // bytes in the object
+	blobPlain  = 1
+	blobPolicy = 2
+	boxInfo    = "sigild/tpm/box/v1"
+	boxTag     = 16
+	sealedLen  = 32 // bytes in the object
 
 	minPrivate = 64
 	maxPrivate = 512
@@ -40,19 +42,30 @@ const (
 )
 
 // sealedTemplate is the object: only in this TPM, only under this SRK, opened by
-// its auth value, which may be empty. noDA: its auth value can't be guessed, and a
-// power loss after its use must not count as a wrong try.
-var sealedTemplate = tpm2.TPMTPublic{
-	Type:             tpm2.TPMAlgKeyedHash,
-	NameAlg:          tpm2.TPMAlgSHA256,
-	ObjectAttributes: tpm2.TPMAObject{FixedTPM: true, FixedParent: true, UserWithAuth: true, NoDA: true},
-	Parameters: tpm2.NewTPMUPublicParms(tpm2.TPMAlgKeyedHash,
-		&tpm2.TPMSKeyedHashParms{Scheme: tpm2.TPMTKeyedHashScheme{Scheme: tpm2.TPMAlgNull}}),
-	Unique: tpm2.NewTPMUPublicID(tpm2.TPMAlgKeyedHash, &tpm2.TPM2BDigest{Buffer: make([]byte, sha256.Size)}),
+// its auth value, which may be empty, or, when there is one, by nothing but its
+// policy. noDA: its auth value can't be guessed, and a power loss after its use must
+// not count as a wrong try.
+func sealedTemplate(policy []byte) tpm2.TPMTPublic {
+	return tpm2.TPMTPublic{
+		Type:             tpm2.TPMAlgKeyedHash,
+		NameAlg:          tpm2.TPMAlgSHA256,
+		ObjectAttributes: tpm2.TPMAObject{FixedTPM: true, FixedParent: true, UserWithAuth: policy == nil, NoDA: true},
+		AuthPolicy:       tpm2.TPM2BDigest{Buffer: policy},
+		Parameters: tpm2.NewTPMUPublicParms(tpm2.TPMAlgKeyedHash,
+			&tpm2.TPMSKeyedHashParms{Scheme: tpm2.TPMTKeyedHashScheme{Scheme: tpm2.TPMAlgNull}}),
+		Unique: tpm2.NewTPMUPublicID(tpm2.TPMAlgKeyedHash, &tpm2.TPM2BDigest{Buffer: make([]byte, sha256.Size)}),
+	}
 }
 
-// sealedPublic is the public area of every object, but for its last 32 bytes.
-var sealedPublic = bytes.TrimSuffix(tpm2.Marshal(sealedTemplate), make([]byte, sha256.Size))
+// sealedPublic is the public area of every object with this policy, but for its
+// last 32 bytes.
+func sealedPublic(policy []byte) []byte {
+	return bytes.TrimSuffix(tpm2.Marshal(sealedTemplate(policy)), make([]byte, sha256.Size))
+}
+
+// policyAt is where a public area has its policy: behind type, Name algorithm,
+// attributes and length.
+const policyAt = 2 + 2 + 4 + 2
 
 // object is the TPM's part of a blob.
 type object struct {
@@ -60,9 +73,22 @@ type object struct {
 	private []byte // contents of a TPM2B_PRIVATE
 }
 
+// policy is the object's policy, nil when it has none. check comes first.
+func (o object) policy() []byte {
+	if len(o.public) == len(sealedPublic(nil))+sha256.Size {
+		return nil
+	}
+	return o.public[policyAt : policyAt+sha256.Size]
+}
+
 // check holds o against what we make.
 func (o object) check() error {
-	if len(o.public) != len(sealedPublic)+sha256.Size || !bytes.HasPrefix(o.public, sealedPublic) {
+	var policy []byte
+	if len(o.public) > policyAt+sha256.Size+sha256.Size {
+		policy = o.public[policyAt : policyAt+sha256.Size]
+	}
+	want := sealedPublic(policy)
+	if len(o.public) != len(want)+sha256.Size || !bytes.HasPrefix(o.public, want) {
 		return fmt.Errorf("the public area is not one of ours")
 	}
 	if len(o.private) < minPrivate || len(o.private) > maxPrivate {
@@ -74,16 +100,24 @@ func (o object) check() error {
 // name is the TPM Name of o.
 func (o object) name() tpm2.TPM2BName { return tpm2.TPM2BName{Buffer: nameOf(o.public)} }
 
+// version is that of the blob with o.
+func (o object) version() byte {
+	if o.policy() == nil {
+		return blobPlain
+	}
+	return blobPolicy
+}
+
 // header is o as the beginning of a blob.
 func (o object) header() []byte {
-	h := []byte{blobVersion}
+	h := []byte{o.version()}
 	h = append(binary.BigEndian.AppendUint16(h, uint16(len(o.public))), o.public...)
 	return append(binary.BigEndian.AppendUint16(h, uint16(len(o.private))), o.private...)
 }
 
 // decodeBlob takes b apart. What it returns are parts of b.
 func decodeBlob(b []byte) (o object, header, box []byte, err error) {
-	if len(b) == 0 || b[0] != blobVersion {
+	if len(b) == 0 || b[0] != blobPlain && b[0] != blobPolicy {
 		return object{}, nil, nil, fmt.Errorf("%w: no blob of ours begins so", seal.ErrTampered)
 	}
 	rest := b[1:]
@@ -96,6 +130,9 @@ func decodeBlob(b []byte) (o object, header, box []byte, err error) {
 	}
 	if err := o.check(); err != nil {
 		return object{}, nil, nil, fmt.Errorf("%w: %w", seal.ErrTampered, err)
+	}
+	if b[0] != o.version() {
+		return object{}, nil, nil, fmt.Errorf("%w: its version is not that of its object", seal.ErrTampered)
 	}
 	if len(rest) <= boxTag || len(rest) > seal.MaxSealed+boxTag {
 		return object{}, nil, nil, fmt.Errorf("%w: its box has %d bytes", seal.ErrTampered, len(rest))

@@ -26,6 +26,9 @@ type bus struct {
 	mu       sync.Mutex
 	captured []byte // both directions, in order; guarded by mu
 	commands []tpm2.TPMCC
+	// wire is the way to the TPM while answer or change runs, which may send commands
+	// of its own on it.
+	wire net.Conn
 	// answer, if it returns bytes, answers a command in the TPM's place. change
 	// sees each answer of the TPM; what it returns goes on, nothing: no answer.
 	answer func(cc tpm2.TPMCC, command []byte) []byte
@@ -119,6 +122,7 @@ func (b *bus) pass(tpm net.Conn, command []byte) (answer []byte, ok bool) {
 	b.captured = append(b.captured, command...)
 	b.commands = append(b.commands, cc)
 	made, change := b.answer, b.change
+	b.wire = tpm
 	b.mu.Unlock()
 	if made != nil {
 		if answer := made(cc, command); answer != nil {
@@ -136,6 +140,18 @@ func (b *bus) pass(tpm net.Conn, command []byte) (answer []byte, ok bool) {
 		answer = change(cc, answer)
 	}
 	return answer, true
+}
+
+// inject has the TPM carry out a command of somebody else's; only for answer and
+// change to call.
+func (b *bus) inject(t testing.TB, command []byte) {
+	b.mu.Lock()
+	wire := b.wire
+	b.mu.Unlock()
+	answer, err := socket{wire}.roundTrip(command)
+	if err != nil || code(answer) != tpm2.TPMRCSuccess {
+		t.Errorf("injecting %x: %x, %v", command, answer, err)
+	}
 }
 
 // set changes what the bus does.

@@ -25,9 +25,15 @@ type Config struct {
 	SRKName []byte
 	// SecretFile holds 32 random bytes from outside the TPM (a systemd credential),
 	// in a regular file that others can't read. Who has the TPM and its bus, but not
-	// this file, opens nothing. Empty: no outside secret; with a discrete TPM that
-	// leaves the host open to whoever can put a device on its bus.
+	// this file, opens nothing. Empty: no outside secret; see TrustBus.
 	SecretFile string
+	// TrustBus says that nobody can get at the TPM's bus, which then needs no outside
+	// secret: a TPM in the processor, as firmware of the machine, or of the hypervisor.
+	// Without SecretFile and without this, only TPMs whose maker makes no chips of their
+	// own are used.
+	TrustBus bool
+	// PCR binds what is sealed to approved boot states; nil: to none.
+	PCR *PCRPolicy
 	// Log gets the connections that were lost; nil: nothing is logged.
 	Log *slog.Logger
 }
@@ -57,6 +63,9 @@ func (c Config) complete() (Config, error) {
 		return c, fmt.Errorf("checking the TPM configuration: the pinned SRK name has %d bytes, want 34 that begin with 000b", len(c.SRKName))
 	case c.SecretFile != "" && !filepath.IsAbs(c.SecretFile):
 		return c, fmt.Errorf("checking the TPM configuration: secret file %q is not an absolute path", c.SecretFile)
+	}
+	if err := c.PCR.check(); err != nil {
+		return c, err
 	}
 	if c.CommandTimeout == 0 {
 		c.CommandTimeout = defaultCommandTimeout

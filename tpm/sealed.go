@@ -50,6 +50,9 @@ func (p *Provider) Unseal(ctx context.Context, ref seal.KeyRef, blob, aad []byte
 	if err != nil {
 		return fmt.Errorf("unsealing with TPM %s: %w", p.id, err)
 	}
+	if err := p.checkPolicy(o); err != nil {
+		return fmt.Errorf("unsealing with TPM %s: %w", p.id, err)
+	}
 	var plain []byte
 	defer func() { clear(plain) }()
 	err = p.withKey(ctx, o, func(key []byte) (err error) {
@@ -74,13 +77,31 @@ func (p *Provider) checkKEK(ref seal.KeyRef) error {
 	return nil
 }
 
+// checkPolicy refuses an object that another policy guards than the configuration
+// says: nobody should believe in a PCR policy that a blob doesn't have.
+func (p *Provider) checkPolicy(o object) error {
+	switch have, want := o.policy(), p.policy; {
+	case bytes.Equal(have, want):
+		return nil
+	case have == nil:
+		return fmt.Errorf("%w: it was sealed without a PCR policy, and the configuration has one; hint: a PCR policy is chosen at sigilctl init", seal.ErrPolicy)
+	case want == nil:
+		return fmt.Errorf("%w: it was sealed under a PCR policy, and the configuration has none; hint: provider.tpm.pcr_policy", seal.ErrPolicy)
+	}
+	return fmt.Errorf("%w: it was sealed under another PCR policy; hint: provider.tpm.pcr_policy.approver is not the one of sigilctl init, or secret_file was added or removed since", seal.ErrPolicy)
+}
+
 // withKey lends use the key in o, after the turn is over, and wipes it.
 func (p *Provider) withKey(ctx context.Context, o object, use func(key []byte) error) error {
 	var key []byte
 	defer func() { clear(key) }()
 	err := p.do(ctx, func(t *turn) error {
 		return p.auth.lend(roleSeal, func(auth []byte) (err error) {
-			key, err = t.unseal(auth, o)
+			if p.policy != nil {
+				key, err = t.unsealBooted(auth, o)
+			} else {
+				key, err = t.unseal(auth, o)
+			}
 			return err
 		})
 	})
@@ -93,7 +114,7 @@ func (p *Provider) withKey(ctx context.Context, o object, use func(key []byte) e
 // create makes the object that holds key.
 func (t *turn) create(auth, key []byte) (o object, err error) {
 	err = t.session(nil, encryptBoth, func(root storageKey, s tpm2.Session) error {
-		o, err = t.createUnder(root, s, sealedTemplate, tpm2.TPMSSensitiveCreate{
+		o, err = t.createUnder(root, s, sealedTemplate(t.p.policy), tpm2.TPMSSensitiveCreate{
 			UserAuth: tpm2.TPM2BAuth{Buffer: auth},
 			Data:     tpm2.NewTPMUSensitiveCreate(&tpm2.TPM2BSensitiveData{Buffer: key}),
 		})
@@ -152,24 +173,34 @@ func parentError(command string, err error) error {
 
 // unseal gives the key in o, for the caller to wipe.
 func (t *turn) unseal(auth []byte, o object) (key []byte, err error) {
-	h, err := t.load(o)
-	if aboutParameter(err) && !ours(err) {
-		return nil, t.blame(err)
-	}
+	h, err := t.loadSealed(o)
 	if err != nil {
 		return nil, err
 	}
 	err = t.session(auth, encryptOut, func(_ storageKey, s tpm2.Session) error {
-		rsp, err := tpm2.Unseal{ItemHandle: tpm2.AuthHandle{Handle: h, Name: o.name(), Auth: s}}.Execute(t)
-		if err != nil {
-			return fmt.Errorf("TPM2_Unseal: %w", err)
-		}
-		key = rsp.OutData.Buffer
-		return nil
+		key, err = t.unsealWith(o, h, s)
+		return err
 	})
-	if err != nil {
-		return nil, err
+	return key, err
+}
+
+// loadSealed loads o; when the TPM doesn't take it, the blob was changed or the TPM is
+// another one.
+func (t *turn) loadSealed(o object) (tpm2.TPMHandle, error) {
+	h, err := t.load(o)
+	if aboutParameter(err) && !ours(err) {
+		return 0, t.blame(err)
 	}
+	return h, err
+}
+
+// unsealWith gives the key in o, which is loaded at h, for the caller to wipe.
+func (t *turn) unsealWith(o object, h tpm2.TPMHandle, s tpm2.Session) ([]byte, error) {
+	rsp, err := tpm2.Unseal{ItemHandle: tpm2.AuthHandle{Handle: h, Name: o.name(), Auth: s}}.Execute(t)
+	if err != nil {
+		return nil, fmt.Errorf("TPM2_Unseal: %w", err)
+	}
+	key := rsp.OutData.Buffer
 	if len(key) != sealedLen { // not one of ours, though the TPM's own
 		clear(key)
 		return nil, fmt.Errorf("%w: the object holds %d bytes", seal.ErrTampered, len(key))

@@ -151,8 +151,12 @@ func decodePublic(b tpm2.TPM2BPublic) (tpm2.TPMTPublic, []byte, error) {
 // nameOf is the Name, over SHA-256, of a public area. One whose nameAlg is another
 // gets a Name that nothing has.
 func nameOf(public []byte) []byte {
-	digest := sha256.Sum256(public)
-	return append([]byte{byte(tpm2.TPMAlgSHA256 >> 8), byte(tpm2.TPMAlgSHA256)}, digest[:]...)
+	return append([]byte{byte(tpm2.TPMAlgSHA256 >> 8), byte(tpm2.TPMAlgSHA256)}, sum256(public)...)
+}
+
+func sum256(b []byte) []byte {
+	d := sha256.Sum256(b)
+	return d[:]
 }
 
 // likeTemplate says whether public is template with another public key.

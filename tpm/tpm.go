@@ -57,7 +57,10 @@ type Provider struct {
 	id   string
 	srk  []byte // its Name; never changes
 	auth auths
-	log  *slog.Logger
+	boot *boot // nil: no PCR policy
+	// policy of the objects that we seal and unseal; nil: none. Set by Open.
+	policy []byte
+	log    *slog.Logger
 
 	life context.Context // ends when Close loses patience
 	end  context.CancelCauseFunc
@@ -102,7 +105,12 @@ func open(ctx context.Context, cfg Config, l *link) (*Provider, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Provider{srk: bytes.Clone(cfg.SRKName), auth: auth, log: cfg.Log, shut: make(chan struct{}), turns: make(chan struct{}, 1), link: l}
+	boot, err := newBoot(cfg.PCR)
+	if err != nil {
+		auth.destroy()
+		return nil, err
+	}
+	p := &Provider{srk: bytes.Clone(cfg.SRKName), auth: auth, boot: boot, log: cfg.Log, shut: make(chan struct{}), turns: make(chan struct{}, 1), link: l}
 	p.life, p.end = context.WithCancelCause(context.Background())
 	err = p.do(ctx, func(t *turn) error {
 		root, err := t.root()
@@ -113,8 +121,14 @@ func open(ctx context.Context, cfg Config, l *link) (*Provider, error) {
 			p.srk = bytes.Clone(root.name.Buffer)
 			p.log.WarnContext(ctx, "the SRK is not pinned: believing the one that answered", "srk_name", hex.EncodeToString(p.srk))
 		}
-		return t.alive()
+		if err := t.alive(); err != nil || cfg.SecretFile != "" || cfg.TrustBus || cfg.emulator() {
+			return err
+		}
+		return t.checkIntegrated()
 	})
+	if err == nil && boot != nil {
+		p.policy, err = objectPolicy(boot.name, p.srk, auth.buf != nil)
+	}
 	if err != nil {
 		_ = p.Close() // it never fails
 		return nil, fmt.Errorf("opening the TPM: %w", err)

@@ -161,11 +161,13 @@ func (t *turn) sweep() error {
 // maxHandles is more than a TPM has; it ends a list that would never end.
 const maxHandles = 4096
 
-// handles lists the handles of a type, in ascending order.
+// handles lists the handles of a type, in ascending order; loaded sessions of both
+// kinds are HMAC sessions here, in the order of their places.
 func (t *turn) handles(kind tpm2.TPMHT) ([]tpm2.TPMHandle, error) {
 	var all []tpm2.TPMHandle
-	for next := uint32(kind) << 24; ; {
-		rsp, err := tpm2.GetCapability{Capability: tpm2.TPMCapHandles, Property: next, PropertyCount: 64}.Execute(t)
+	const place = 1<<24 - 1 // without the type
+	for next := uint32(0); ; {
+		rsp, err := tpm2.GetCapability{Capability: tpm2.TPMCapHandles, Property: uint32(kind)<<24 | next, PropertyCount: 64}.Execute(t)
 		if err != nil {
 			return nil, fmt.Errorf("TPM2_GetCapability: %w", err)
 		}
@@ -178,11 +180,11 @@ func (t *turn) handles(kind tpm2.TPMHT) ([]tpm2.TPMHandle, error) {
 			if is == tpm2.TPMHTPolicySession {
 				is = tpm2.TPMHTHMACSession // they are listed together
 			}
-			if uint32(h) < next || is != kind || len(all) == maxHandles {
+			if uint32(h)&place < next || is != kind || len(all) == maxHandles {
 				return nil, fmt.Errorf("TPM2_GetCapability: it listed handle %#x", uint32(h))
 			}
 			all = append(all, h)
-			next = uint32(h) + 1
+			next = uint32(h)&place + 1
 		}
 		if !rsp.MoreData || len(list.Handle) == 0 {
 			return all, nil

@@ -263,6 +263,9 @@ func (t *TPM) Run(tb testing.TB, name string, args ...string) []byte {
 	return out
 }
 
+// Try is Run for a tool that may fail.
+func (t *TPM) Try(name string, args ...string) ([]byte, error) { return t.run(name, args...) }
+
 func (t *TPM) run(name string, args ...string) ([]byte, error) {
 	path, err := find(name)
 	if err != nil {
