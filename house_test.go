@@ -14,7 +14,7 @@ const modulePath = "github.com/sigild/sigild"
 const order = `
 	cmd/sigild         -> cmd/config server tpm systemd
 	cmd/sigilctl       -> cmd/config client delegation tpm
-	cmd/config         -> hsm tpm systemd
+	cmd/config         -> hsm tpm systemd credential
 	demo               -> client journal mpc chains/evm chains/solana internal/testhsm internal/testtpm
 
 	server             -> delegation delivery api systemd

@@ -18,11 +18,13 @@ const (
 	ForOrganizationRoot Purpose = "organization-root"
 	// ForUser: an end user's credential.
 	ForUser Purpose = "user"
+	// ForPCRApproval: approves boot states of a host with a TPM.
+	ForPCRApproval Purpose = "pcr-approval"
 )
 
 func (p Purpose) check() error {
 	switch p {
-	case ForOperator, ForOrganizationRoot, ForUser:
+	case ForOperator, ForOrganizationRoot, ForUser, ForPCRApproval:
 		return nil
 	}
 	return fmt.Errorf("unknown purpose %q", clip(string(p)))

@@ -72,7 +72,7 @@ func (k PublicKey) check() error {
 	var err error
 	switch k.Algorithm {
 	case P256:
-		_, err = k.p256()
+		_, err = k.P256()
 	case Ed25519:
 		err = checkEd25519(k.Bytes)
 	case Secp256k1:
@@ -83,7 +83,11 @@ func (k PublicKey) check() error {
 	return err
 }
 
-func (k PublicKey) p256() (*ecdsa.PublicKey, error) {
+// P256 is the key as crypto/ecdsa has it; an error for another algorithm.
+func (k PublicKey) P256() (*ecdsa.PublicKey, error) {
+	if k.Algorithm != P256 {
+		return nil, fmt.Errorf("reading p256 public key: it is of algorithm %q", clip(string(k.Algorithm)))
+	}
 	if len(k.Bytes) != 33 {
 		return nil, fmt.Errorf("reading p256 public key: %d bytes, want 33 (SEC 1 compressed)", len(k.Bytes))
 	}
@@ -144,7 +148,7 @@ func (k PublicKey) Verify(message, signature []byte) error {
 	ok := false
 	switch k.Algorithm {
 	case P256:
-		pub, err := k.p256()
+		pub, err := k.P256()
 		if err != nil {
 			return err
 		}

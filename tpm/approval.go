@@ -42,8 +42,7 @@ type Approval struct {
 
 const (
 	approvalVersion = 1
-	// MaxApproval is the largest file of an approval, in bytes.
-	MaxApproval = 8 << 10
+	maxApproval     = 8 << 10 // bytes of a file
 	// maxApprovals bounds a folder.
 	maxApprovals   = 64
 	approvalSuffix = ".json"
@@ -173,8 +172,8 @@ func ParseApproval(b []byte) (Approval, error) {
 }
 
 func parseApproval(b []byte) (Approval, error) {
-	if len(b) > MaxApproval {
-		return Approval{}, fmt.Errorf("more than %d bytes", MaxApproval)
+	if len(b) > maxApproval {
+		return Approval{}, fmt.Errorf("more than %d bytes", maxApproval)
 	}
 	var f approvalFile
 	if err := json.Unmarshal(b, &f); err != nil {
@@ -233,7 +232,7 @@ func ReadApprovals(dir string) ([]NamedApproval, error) {
 		if len(out) == maxApprovals {
 			return nil, fmt.Errorf("reading the PCR approvals: %w: more than %d in %s; hint: remove those that are revoked", seal.ErrPolicy, maxApprovals, dir)
 		}
-		a, err := readApproval(filepath.Join(dir, e.Name()))
+		a, err := ReadApproval(filepath.Join(dir, e.Name()))
 		if err != nil {
 			return nil, fmt.Errorf("reading the PCR approval %s: %w: %w", e.Name(), seal.ErrPolicy, err)
 		}
@@ -242,7 +241,8 @@ func ReadApprovals(dir string) ([]NamedApproval, error) {
 	return out, nil
 }
 
-func readApproval(path string) (Approval, error) {
+// ReadApproval reads one file; see [ParseApproval].
+func ReadApproval(path string) (Approval, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return Approval{}, err
@@ -255,7 +255,7 @@ func readApproval(path string) (Approval, error) {
 	if err != nil {
 		return Approval{}, err
 	}
-	b, err := io.ReadAll(io.LimitReader(f, MaxApproval+1))
+	b, err := io.ReadAll(io.LimitReader(f, maxApproval+1))
 	if err != nil {
 		return Approval{}, err
 	}

@@ -165,7 +165,7 @@ func (e *PCRError) Error() string {
 		if i > 0 {
 			b.WriteByte(',')
 		}
-		fmt.Fprintf(&b, " PCR %d is %x instead of %x", n, approved, is)
+		fmt.Fprintf(&b, " PCR %d is %x instead of %x", n, is, approved)
 	}
 	return b.String()
 }

@@ -9,6 +9,9 @@
 // session is salted to it and encrypts what goes over the bus, so that a listener
 // learns nothing and another TPM can't take its place.
 //
+// With a PCRPolicy the object opens in boot states alone that somebody approved, with a
+// key this host never sees, and did not revoke since.
+//
 // It refuses: an SRK that is not the pinned one; a key whose public area is not
 // exactly what it makes itself; a blob that does not authenticate; an object
 // whose auth value is not the one the outside secret gives; the raw /dev/tpm0. It
@@ -18,7 +21,8 @@
 // Its limits. Sealing does not prove who sealed: whoever may use the TPM can make
 // a blob of ours, so the vault pins what it keeps in one. Without an outside
 // secret a device put on a discrete TPM's bus can have it unseal; Config.SecretFile
-// closes that. No PCR is measured here yet. A checkpoint key and each decryption key
+// closes that, and without it a TPM that may be a chip is refused. What PCRs are worth
+// is the firmware's business. A checkpoint key and each decryption key
 // take one of the TPM's persistent slots (7 on an Infineon SLB 9670), a counter one
 // of its 8 counters. The
 // go-tpm library copies auth values and unsealed keys on the Go heap, where we

@@ -46,6 +46,9 @@ func (p *Provider) do(ctx context.Context, work func(*turn) error) error {
 	if errors.Is(err, tpm2.TPMRCFailure) {
 		return t.failed(err)
 	}
+	if errors.Is(err, tpm2.TPMRCLockout) {
+		return t.locked(err)
+	}
 	return explain(err)
 }
 
@@ -264,6 +267,19 @@ func (t *turn) alive() error {
 		}
 		return nil
 	})
+}
+
+// locked says how long a lockout lasts.
+func (t *turn) locked(err error) error {
+	var l Lockout
+	probe := t.attempt(func(t *turn) (err error) {
+		l, err = t.lockout()
+		return err
+	})
+	if probe != nil {
+		return explain(err)
+	}
+	return fmt.Errorf("%w (%s)", explain(err), l)
 }
 
 // failed looks into TPM_RC_FAILURE, which some TPMs answer to one bad command and

@@ -84,8 +84,22 @@ type TPM struct {
 	// SRKName pins the storage root key, 68 hex digits; sigilctl init prints it.
 	SRKName string `yaml:"srk_name"`
 	// SecretFile holds 32 bytes from outside the TPM: a path, or credential:NAME.
-	SecretFile     string        `yaml:"secret_file"`
+	SecretFile string `yaml:"secret_file"`
+	// TrustBus says that nobody can get at the bus, so that no secret is needed.
+	TrustBus       bool          `yaml:"trust_bus"`
 	CommandTimeout time.Duration `yaml:"command_timeout"`
+	// PCRPolicy is chosen at sigilctl init; absent means none.
+	PCRPolicy *PCRPolicy `yaml:"pcr_policy"`
+}
+
+// PCRPolicy binds the store to approved boot states.
+type PCRPolicy struct {
+	// Approver is the public file of whoever approves: sigilctl credential create.
+	Approver string `yaml:"approver"`
+	// Counter revokes approvals, 68 hex digits; sigilctl pcr prepare prints it.
+	Counter string `yaml:"counter"`
+	// Approvals is a folder of files that end in .json.
+	Approvals string `yaml:"approvals"`
 }
 
 // PKCS11 is a token behind a module.
@@ -329,6 +343,17 @@ func (t TPM) check() error {
 	} else if t.SecretFile != "" {
 		if err := checkPath("provider.tpm.secret_file", t.SecretFile); err != nil {
 			return err
+		}
+	}
+	if p := t.PCRPolicy; p != nil {
+		if err := checkPath("provider.tpm.pcr_policy.approver", p.Approver); err != nil {
+			return err
+		}
+		if err := checkPath("provider.tpm.pcr_policy.approvals", p.Approvals); err != nil {
+			return err
+		}
+		if name, err := hex.DecodeString(p.Counter); err != nil || len(name) != 34 {
+			return errors.New("provider.tpm.pcr_policy.counter must have 68 hex digits, as sigilctl pcr prepare printed them")
 		}
 	}
 	if t.CommandTimeout < 0 || t.CommandTimeout > time.Minute {

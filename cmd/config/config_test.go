@@ -54,6 +54,9 @@ func TestTheManualShowsTheDefaults(t *testing.T) {
 	}
 }
 
+// tpmName has the form of a TPM Name.
+var tpmName = "000b" + strings.Repeat("a1", 32)
+
 // Every key is in the manual, under a comment of its own or of its section.
 func TestTheManualDocumentsEveryKey(t *testing.T) {
 	var doc yaml.Node
@@ -133,6 +136,9 @@ func TestWhatIsRefused(t *testing.T) {
 		{"a relative tpm", "provider: {tpm: {path: tpmrm0}}\n", "provider.tpm.path must be an absolute path"},
 		{"half an srk name", "provider: {tpm: {srk_name: 000b}}\n", "provider.tpm.srk_name must have 68 hex digits"},
 		{"a relative secret", "provider: {tpm: {secret_file: s}}\n", "provider.tpm.secret_file must be an absolute path"},
+		{"an approver by name", "provider: {tpm: {pcr_policy: {approver: bob.json, approvals: /a, counter: " + tpmName + "}}}\n", "pcr_policy.approver must be an absolute path"},
+		{"approvals nowhere", "provider: {tpm: {pcr_policy: {approver: /bob.json, counter: " + tpmName + "}}}\n", "pcr_policy.approvals must be an absolute path"},
+		{"no counter", "provider: {tpm: {pcr_policy: {approver: /bob.json, approvals: /a}}}\n", "pcr_policy.counter must have 68 hex digits"},
 		{"a slow tpm", "provider: {tpm: {command_timeout: 2m}}\n", "provider.tpm.command_timeout must be at most 1m"},
 		{"a typo", small + "socket:\n  app: {path: /x}\n", "line 6: field socket not found"},
 		{"a typo below", small + "sockets:\n  app: {paht: /x}\n", "line 7: field paht not found"},

@@ -2,14 +2,17 @@ package config
 
 import (
 	"context"
+	"crypto/ecdsa"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	"github.com/sigild/sigild/credential"
 	"github.com/sigild/sigild/hsm"
 	"github.com/sigild/sigild/seal"
 	"github.com/sigild/sigild/systemd"
@@ -39,7 +42,7 @@ func (c Config) OpenDevice(ctx context.Context, log *slog.Logger) (Device, error
 	if c.Provider.TPM.SRKName == "" {
 		return nil, fmt.Errorf("opening the TPM: %w: provider.tpm.srk_name is not set; hint: copy it from what sigilctl init printed", seal.ErrPolicy)
 	}
-	t, err := c.tpm(log)
+	t, err := c.TPM(log)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +71,7 @@ func (c Config) Provision(ctx context.Context) (d Device, keys Keys, advice stri
 		}
 		return p, Keys{KEK: k.KEK, Checkpoint: k.Checkpoint}, "", nil
 	}
-	t, err := c.tpm(nil)
+	t, err := c.TPM(nil)
 	if err != nil {
 		return nil, Keys{}, "", err
 	}
@@ -86,14 +89,40 @@ func (c Config) Provision(ctx context.Context) (d Device, keys Keys, advice stri
 	return p, Keys{KEK: k.KEK, Checkpoint: k.Checkpoint}, advice, nil
 }
 
-// tpm is the provider section as package tpm takes it.
-func (c Config) tpm(log *slog.Logger) (tpm.Config, error) {
+// TPM is the provider section as package tpm takes it; it reads the approver's file.
+func (c Config) TPM(log *slog.Logger) (tpm.Config, error) {
 	t := c.Provider.TPM
 	name, err := hex.DecodeString(t.SRKName)
 	if err != nil {
 		return tpm.Config{}, fmt.Errorf("reading provider.tpm.srk_name: %w", err)
 	}
-	return tpm.Config{Path: t.Path, CommandTimeout: t.CommandTimeout, SRKName: name, SecretFile: credentialPath(t.SecretFile), Log: log}, nil
+	out := tpm.Config{
+		Path: t.Path, CommandTimeout: t.CommandTimeout, SRKName: name, SecretFile: credentialPath(t.SecretFile), TrustBus: t.TrustBus, Log: log,
+	}
+	if p := t.PCRPolicy; p != nil {
+		approver, err := readApprover(p.Approver)
+		if err != nil {
+			return tpm.Config{}, fmt.Errorf("reading provider.tpm.pcr_policy.approver: %w: %w", seal.ErrPolicy, err)
+		}
+		out.PCR = &tpm.PCRPolicy{Approver: approver, Counter: seal.KeyRef(p.Counter), Dir: p.Approvals}
+	}
+	return out, nil
+}
+
+// readApprover reads the public file of whoever approves boot states.
+func readApprover(path string) (*ecdsa.PublicKey, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	f, err := credential.ParsePublicFile(b)
+	if err != nil {
+		return nil, err
+	}
+	if f.Purpose != credential.ForPCRApproval {
+		return nil, fmt.Errorf("%s was made for purpose %q, not %q", path, f.Purpose, credential.ForPCRApproval)
+	}
+	return f.Key.P256()
 }
 
 // HSM is the provider section as package hsm takes it.

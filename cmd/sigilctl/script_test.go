@@ -50,6 +50,10 @@ import (
 //	hidden FILE PROGRAM       no background process of that program, nor a child of one,
 //	                          has the file's line in its arguments or its environment
 //	asroot N PROGRAM ARG…     exits, as root
+//	tpm                       a TPM in place of a token, and sigild.yaml
+//	paste FILE                add the lines that FILE says to provider.tpm in sigild.yaml
+//	extend N                  measure something into PCR N
+//	boot                      switch the TPM off and on: its PCRs begin again
 func TestScripts(t *testing.T) {
 	// The sources may lie where the scratch user can't look.
 	scripts, err := os.MkdirTemp(base, "script")
@@ -94,6 +98,10 @@ func TestScripts(t *testing.T) {
 			"listen":         always(1, scriptListen),
 			"hidden":         always(2, scriptHidden),
 			"asroot":         always(2, scriptAsRoot),
+			"tpm":            always(0, scriptTPM),
+			"paste":          always(1, scriptPaste),
+			"extend":         always(1, scriptExtend),
+			"boot":           always(0, scriptBoot),
 		},
 	})
 }

@@ -14,6 +14,7 @@ import (
 
 	sigilv1 "github.com/sigild/sigild/api/sigil/v1"
 	"github.com/sigild/sigild/client"
+	"github.com/sigild/sigild/tpm"
 )
 
 // statusCommand asks the daemon on the admin socket.
@@ -96,5 +97,9 @@ func printStatus(cmd *cobra.Command, st *sigilv1.GetStatusResponse) {
 	}
 	fmt.Fprintf(w, "keys\t%d, of which this host alone could sign with %d (custody: host)\n", st.GetKeys(), st.GetKeysInHostCustody())
 	fmt.Fprintf(w, "pre-parameters\t%d of %d ready\n", st.GetPreParametersReady(), st.GetPreParametersTarget())
+	if l := st.GetTpmLockout(); l != nil {
+		state := tpm.Lockout{Locked: l.GetLocked(), Tries: l.GetTries(), MaxTries: l.GetMaxTries(), Recovery: time.Duration(l.GetRecoverySeconds()) * time.Second}
+		fmt.Fprintf(w, "TPM lockout\t%s\n", state)
+	}
 	fmt.Fprintf(w, "journal\t%d entries, signed by the device up to %d\n", st.GetJournalSequence(), st.GetCheckpointSequence())
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	sigilv1 "github.com/sigild/sigild/api/sigil/v1"
@@ -22,6 +23,7 @@ import (
 	"github.com/sigild/sigild/server"
 	"github.com/sigild/sigild/signing"
 	"github.com/sigild/sigild/systemd"
+	"github.com/sigild/sigild/tpm"
 	"github.com/sigild/sigild/vault"
 )
 
@@ -49,6 +51,8 @@ type rooms struct {
 	signing    *signing.Service
 	delivery   *delivery.Service
 	store      *delegation.PreParamStore
+	// lockout is what the TPM last said of wrong tries; nil without one.
+	lockout atomic.Pointer[tpm.Lockout]
 	// background runs checkpoints and the pool until cancel; done waits.
 	cancel context.CancelFunc
 	done   sync.WaitGroup
@@ -91,11 +95,11 @@ func (k *keeper) try(ctx context.Context) (open bool) {
 	}
 	r, err := k.unseal(ctx)
 	if err != nil {
-		why := reason(err)
-		if k.cfg.Provider.TPM != nil && errors.Is(err, seal.ErrAuth) {
-			why = "the TPM does not open with the outside secret; correct provider.tpm.secret_file; trying again"
+		say := reason
+		if k.cfg.Provider.TPM != nil {
+			say = reasonTPM
 		}
-		k.sealed(why, err)
+		k.sealed(say(err), err)
 		return false
 	}
 	if why := r.delegation.SealedFor(); why != "" {
@@ -198,6 +202,22 @@ func reason(err error) string {
 	return said
 }
 
+// reasonTPM is reason where the device is a TPM.
+func reasonTPM(err error) string {
+	said := strings.ReplaceAll(err.Error(), "\n", "; ")
+	switch {
+	case errors.Is(err, seal.ErrAuth):
+		return "the TPM does not open with the outside secret; correct provider.tpm.secret_file; trying again"
+	case errors.Is(err, seal.ErrLocked):
+		return "the TPM is locked: " + said
+	case errors.Is(err, seal.ErrNotFound):
+		return "it is another TPM, or it was cleared, or a key of ours was removed from it; trying again: " + said
+	case errors.Is(err, seal.ErrUnavailable):
+		return "the TPM does not answer as it should; trying again: " + said
+	}
+	return reason(err)
+}
+
 func (k *keeper) unseal(ctx context.Context) (_ *rooms, err error) {
 	r := &rooms{}
 	defer func() {
@@ -245,6 +265,9 @@ func (k *keeper) unseal(ctx context.Context) (_ *rooms, err error) {
 	r.cancel = cancel
 	r.done.Go(func() { r.run("checkpoints", k.log, r.journal.Run(background)) })
 	r.done.Go(func() { r.run("pre-parameters", k.log, pool.Run(background)) })
+	if t, ok := r.provider.(*tpm.Provider); ok {
+		r.done.Go(func() { r.watchLockout(background, t, k.log) })
+	}
 	return r, nil
 }
 
@@ -254,6 +277,31 @@ func (k *keeper) note(ctx context.Context, j *journal.Journal, kind journal.Kind
 		_, err := j.Append(tx, journal.Entry{Kind: kind, Facts: map[string]string{"version": version}})
 		return err
 	})
+}
+
+// lockoutEvery is how often a TPM is asked for its lockout state.
+const lockoutEvery = time.Minute
+
+// watchLockout keeps what status shows of wrong tries. The TPM is asked here, since
+// status must never wait for a device.
+func (r *rooms) watchLockout(ctx context.Context, t *tpm.Provider, log *slog.Logger) {
+	for {
+		l, err := t.Lockout(ctx)
+		switch old := r.lockout.Load(); {
+		case err != nil && ctx.Err() == nil:
+			log.WarnContext(ctx, "asking the TPM for its lockout state", "error", err)
+		case err == nil && l.Tries > 0 && (old == nil || l.Tries != old.Tries):
+			log.WarnContext(ctx, "the TPM counts wrong tries, none of them sigild's", "state", l.String())
+		}
+		if err == nil {
+			r.lockout.Store(&l)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(lockoutEvery):
+		}
+	}
 }
 
 // run logs the end of a background task that was not ours to end.
@@ -331,6 +379,9 @@ func (k *keeper) show(r *rooms) *sigilv1.GetStatusResponse {
 	}
 	j := r.journal.Status()
 	out.JournalSequence, out.CheckpointSequence = j.Entries, j.Covered
+	if l := r.lockout.Load(); l != nil {
+		out.TpmLockout = &sigilv1.TPMLockout{Locked: l.Locked, Tries: l.Tries, MaxTries: l.MaxTries, RecoverySeconds: uint32(l.Recovery / time.Second)}
+	}
 	for _, s := range k.vault.Slots() {
 		out.Providers = append(out.Providers, s.Provider)
 	}

@@ -89,8 +89,11 @@ type GetStatusResponse struct {
 	Keys uint32 `protobuf:"varint,12,opt,name=keys,proto3" json:"keys,omitempty"`
 	// Those of which this host alone holds a quorum of the root set.
 	KeysInHostCustody uint32 `protobuf:"varint,13,opt,name=keys_in_host_custody,json=keysInHostCustody,proto3" json:"keys_in_host_custody,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// What the TPM says of wrong tries; absent without a TPM. Read at the unsealing and
+	// then every minute.
+	TpmLockout    *TPMLockout `protobuf:"bytes,14,opt,name=tpm_lockout,json=tpmLockout,proto3,oneof" json:"tpm_lockout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetStatusResponse) Reset() {
@@ -214,12 +217,93 @@ func (x *GetStatusResponse) GetKeysInHostCustody() uint32 {
 	return 0
 }
 
+func (x *GetStatusResponse) GetTpmLockout() *TPMLockout {
+	if x != nil {
+		return x.TpmLockout
+	}
+	return nil
+}
+
+// TPMLockout is a TPM's defence against guessing. Objects of sigild don't count and
+// are not locked.
+type TPMLockout struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether objects that count are locked now.
+	Locked bool `protobuf:"varint,1,opt,name=locked,proto3" json:"locked,omitempty"`
+	// Wrong tries that are remembered.
+	Tries uint32 `protobuf:"varint,2,opt,name=tries,proto3" json:"tries,omitempty"`
+	// How many lock.
+	MaxTries uint32 `protobuf:"varint,3,opt,name=max_tries,json=maxTries,proto3" json:"max_tries,omitempty"`
+	// Seconds until one is forgotten.
+	RecoverySeconds uint32 `protobuf:"varint,4,opt,name=recovery_seconds,json=recoverySeconds,proto3" json:"recovery_seconds,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *TPMLockout) Reset() {
+	*x = TPMLockout{}
+	mi := &file_sigil_v1_status_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TPMLockout) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TPMLockout) ProtoMessage() {}
+
+func (x *TPMLockout) ProtoReflect() protoreflect.Message {
+	mi := &file_sigil_v1_status_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TPMLockout.ProtoReflect.Descriptor instead.
+func (*TPMLockout) Descriptor() ([]byte, []int) {
+	return file_sigil_v1_status_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *TPMLockout) GetLocked() bool {
+	if x != nil {
+		return x.Locked
+	}
+	return false
+}
+
+func (x *TPMLockout) GetTries() uint32 {
+	if x != nil {
+		return x.Tries
+	}
+	return 0
+}
+
+func (x *TPMLockout) GetMaxTries() uint32 {
+	if x != nil {
+		return x.MaxTries
+	}
+	return 0
+}
+
+func (x *TPMLockout) GetRecoverySeconds() uint32 {
+	if x != nil {
+		return x.RecoverySeconds
+	}
+	return 0
+}
+
 var File_sigil_v1_status_proto protoreflect.FileDescriptor
 
 const file_sigil_v1_status_proto_rawDesc = "" +
 	"\n" +
 	"\x15sigil/v1/status.proto\x12\bsigil.v1\x1a\x16sigil/v1/control.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\xb0\x04\n" +
+	"\x10GetStatusRequest\"\xfc\x04\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12&\n" +
 	"\fappliance_id\x18\x02 \x01(\tH\x00R\vapplianceId\x88\x01\x01\x12\x16\n" +
@@ -234,10 +318,19 @@ const file_sigil_v1_status_proto_rawDesc = "" +
 	" \x01(\x04R\x12checkpointSequence\x12,\n" +
 	"\x06paused\x18\v \x01(\v2\x0f.sigil.v1.PauseH\x02R\x06paused\x88\x01\x01\x12\x12\n" +
 	"\x04keys\x18\f \x01(\rR\x04keys\x12/\n" +
-	"\x14keys_in_host_custody\x18\r \x01(\rR\x11keysInHostCustodyB\x0f\n" +
+	"\x14keys_in_host_custody\x18\r \x01(\rR\x11keysInHostCustody\x12:\n" +
+	"\vtpm_lockout\x18\x0e \x01(\v2\x14.sigil.v1.TPMLockoutH\x03R\n" +
+	"tpmLockout\x88\x01\x01B\x0f\n" +
 	"\r_appliance_idB\x10\n" +
 	"\x0e_sealed_reasonB\t\n" +
-	"\a_paused2U\n" +
+	"\a_pausedB\x0e\n" +
+	"\f_tpm_lockout\"\x82\x01\n" +
+	"\n" +
+	"TPMLockout\x12\x16\n" +
+	"\x06locked\x18\x01 \x01(\bR\x06locked\x12\x14\n" +
+	"\x05tries\x18\x02 \x01(\rR\x05tries\x12\x1b\n" +
+	"\tmax_tries\x18\x03 \x01(\rR\bmaxTries\x12)\n" +
+	"\x10recovery_seconds\x18\x04 \x01(\rR\x0frecoverySeconds2U\n" +
 	"\rStatusService\x12D\n" +
 	"\tGetStatus\x12\x1a.sigil.v1.GetStatusRequest\x1a\x1b.sigil.v1.GetStatusResponseB/Z-github.com/sigild/sigild/api/sigil/v1;sigilv1b\x06proto3"
 
@@ -253,21 +346,23 @@ func file_sigil_v1_status_proto_rawDescGZIP() []byte {
 	return file_sigil_v1_status_proto_rawDescData
 }
 
-var file_sigil_v1_status_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_sigil_v1_status_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_sigil_v1_status_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),  // 0: sigil.v1.GetStatusRequest
 	(*GetStatusResponse)(nil), // 1: sigil.v1.GetStatusResponse
-	(*Pause)(nil),             // 2: sigil.v1.Pause
+	(*TPMLockout)(nil),        // 2: sigil.v1.TPMLockout
+	(*Pause)(nil),             // 3: sigil.v1.Pause
 }
 var file_sigil_v1_status_proto_depIdxs = []int32{
-	2, // 0: sigil.v1.GetStatusResponse.paused:type_name -> sigil.v1.Pause
-	0, // 1: sigil.v1.StatusService.GetStatus:input_type -> sigil.v1.GetStatusRequest
-	1, // 2: sigil.v1.StatusService.GetStatus:output_type -> sigil.v1.GetStatusResponse
-	2, // [2:3] is the sub-list for method output_type
-	1, // [1:2] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	3, // 0: sigil.v1.GetStatusResponse.paused:type_name -> sigil.v1.Pause
+	2, // 1: sigil.v1.GetStatusResponse.tpm_lockout:type_name -> sigil.v1.TPMLockout
+	0, // 2: sigil.v1.StatusService.GetStatus:input_type -> sigil.v1.GetStatusRequest
+	1, // 3: sigil.v1.StatusService.GetStatus:output_type -> sigil.v1.GetStatusResponse
+	3, // [3:4] is the sub-list for method output_type
+	2, // [2:3] is the sub-list for method input_type
+	2, // [2:2] is the sub-list for extension type_name
+	2, // [2:2] is the sub-list for extension extendee
+	0, // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_sigil_v1_status_proto_init() }
@@ -283,7 +378,7 @@ func file_sigil_v1_status_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sigil_v1_status_proto_rawDesc), len(file_sigil_v1_status_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   2,
+			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,0 +1,79 @@
+package main_test
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/sigild/sigild/internal/testtpm"
+)
+
+// scriptTPMs are the TPMs of the scripts that run.
+var scriptTPMs sync.Map // *testscript.TestScript to *testtpm.TPM
+
+// scriptTPM starts a TPM and writes a configuration that leads to it; its path is
+// short, since sockets' paths must be.
+func scriptTPM(ts *testscript.TestScript, _ []string) error {
+	dir, err := os.MkdirTemp("/tmp", "tpm-")
+	if err != nil {
+		return err
+	}
+	ts.Defer(func() { ts.Check(os.RemoveAll(dir)) })
+	tpm, err := testtpm.Make(dir)
+	if err != nil {
+		return err
+	}
+	ts.Defer(func() { ts.Check(tpm.Close()) })
+	scriptTPMs.Store(ts, tpm)
+	secret := make([]byte, 32)
+	for i := range secret {
+		secret[i] = byte(i + 1)
+	}
+	p := place{ts.MkAbs(".")}
+	if err := os.WriteFile(p.path("tpm-secret"), secret, 0o400); err != nil {
+		return err
+	}
+	return os.WriteFile(p.path("sigild.yaml"), fmt.Appendf(nil, `state_dir: %[1]s/state
+pin_file: %[1]s/store.pin
+sockets:
+  app: {path: %[1]s/app.sock}
+  admin: {path: %[1]s/admin.sock}
+roles:
+  operator: {uids: [%[2]d]}
+provider:
+  tpm:
+    path: %[3]s
+    secret_file: %[1]s/tpm-secret
+pre_parameters: {target: 0}
+`, p.dir, os.Geteuid(), tpm.Path), 0o600)
+}
+
+// scriptExtend measures something into a register, as a changed boot would.
+func scriptExtend(ts *testscript.TestScript, args []string) error {
+	_, err := tpmOf(ts).Try("tpm2_pcrextend", fmt.Sprintf("%s:sha256=%064x", args[0], 1))
+	return err
+}
+
+// scriptBoot is a power cycle of the TPM: its PCRs begin again.
+func scriptBoot(ts *testscript.TestScript, _ []string) error { return tpmOf(ts).Restart() }
+
+// scriptPaste adds the lines that a command printed to provider.tpm, the last section.
+func scriptPaste(ts *testscript.TestScript, args []string) error {
+	_, lines, ok := strings.Cut(ts.ReadFile(args[0]), "configuration:\n")
+	if !ok {
+		return fmt.Errorf("%s says nothing to add to the configuration", args[0])
+	}
+	lines = strings.ReplaceAll(lines, "/etc/sigild", ts.MkAbs("."))
+	return scriptEdit(ts, []string{"sigild.yaml", "pre_parameters:", lines + "pre_parameters:"})
+}
+
+func tpmOf(ts *testscript.TestScript) *testtpm.TPM {
+	tpm, ok := scriptTPMs.Load(ts)
+	if !ok {
+		ts.Fatalf("there is no TPM: say tpm first")
+	}
+	return tpm.(*testtpm.TPM)
+}
