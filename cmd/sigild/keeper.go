@@ -266,6 +266,7 @@ func (k *keeper) unseal(ctx context.Context) (_ *rooms, err error) {
 	r.done.Go(func() { r.run("checkpoints", k.log, r.journal.Run(background)) })
 	r.done.Go(func() { r.run("pre-parameters", k.log, pool.Run(background)) })
 	if t, ok := r.provider.(*tpm.Provider); ok {
+		r.askLockout(ctx, t, k.log)
 		r.done.Go(func() { r.watchLockout(background, t, k.log) })
 	}
 	return r, nil
@@ -286,21 +287,26 @@ const lockoutEvery = time.Minute
 // status must never wait for a device.
 func (r *rooms) watchLockout(ctx context.Context, t *tpm.Provider, log *slog.Logger) {
 	for {
-		l, err := t.Lockout(ctx)
-		switch old := r.lockout.Load(); {
-		case err != nil && ctx.Err() == nil:
-			log.WarnContext(ctx, "asking the TPM for its lockout state", "error", err)
-		case err == nil && l.Tries > 0 && (old == nil || l.Tries != old.Tries):
-			log.WarnContext(ctx, "the TPM counts wrong tries, none of them sigild's", "state", l.String())
-		}
-		if err == nil {
-			r.lockout.Store(&l)
-		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(lockoutEvery):
+			r.askLockout(ctx, t, log)
 		}
+	}
+}
+
+// askLockout asks once. What fails is logged: nothing depends on it.
+func (r *rooms) askLockout(ctx context.Context, t *tpm.Provider, log *slog.Logger) {
+	l, err := t.Lockout(ctx)
+	if err != nil {
+		if ctx.Err() == nil {
+			log.WarnContext(ctx, "asking the TPM for its lockout state", "error", err)
+		}
+		return
+	}
+	if old := r.lockout.Swap(&l); l.Tries > 0 && (old == nil || l.Tries != old.Tries) {
+		log.WarnContext(ctx, "the TPM counts wrong tries, none of them sigild's", "state", l.String())
 	}
 }
 
