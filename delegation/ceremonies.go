@@ -2,6 +2,7 @@ package delegation
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -39,6 +40,20 @@ func (b *book) owner(c *ceremonyRecord) string {
 		return w.Owner
 	}
 	return ""
+}
+
+// keyOf is the key a ceremony works with; nil for none.
+func (b *book) keyOf(c *ceremonyRecord) *key {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	target := c.Target
+	if d := b.delegations[target]; d != nil {
+		target = d.Wallet
+	}
+	if w := b.wallets[target]; w != nil {
+		return b.keys[w.Key]
+	}
+	return nil
 }
 
 // Ceremony shows how far a ceremony is, to its owner and to root members.
@@ -103,7 +118,13 @@ func (s *Service) startCeremony(c *ceremonyRecord, work ceremonyWork, undo func(
 			return
 		}
 		s.log.Error("ceremony failed", "ceremony", c.ID, "kind", c.Kind, "target", c.Target, "error", err)
-		failed := func(tx *vault.Tx, e *journal.Entry) error { return undo(tx) }
+		failed := func(tx *vault.Tx, e *journal.Entry) error {
+			// A keygen that failed leaves no key to guard.
+			if k := s.book.keyOf(c); k != nil && c.Kind != kindKeygen {
+				return errors.Join(undo(tx), s.CountFailure(tx, k.ID, err))
+			}
+			return undo(tx)
+		}
 		if err := s.endCeremony(s.stop, c, statusFailed, reasonForPeople(ctx), failed); err != nil {
 			s.log.Error("recording a failed ceremony", "ceremony", c.ID, "error", err)
 		}

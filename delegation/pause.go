@@ -12,7 +12,8 @@ import (
 
 // A pause stops signing of the appliance, an organization or a wallet. It is kept
 // in the record it stops, so that it survives a restart, and says who set it:
-// only that level's quorum, or the level above, ends it.
+// only that level's quorum, or the level above, ends it. The appliance itself
+// pauses the wallets of a frozen key.
 
 // Level is who paused.
 type Level string
@@ -22,6 +23,8 @@ const (
 	LevelOwner    Level = "owner"
 	LevelRoot     Level = "root"
 	LevelOperator Level = "operator"
+	// LevelAppliance pauses a wallet by itself (freeze.go); the root quorum resumes.
+	LevelAppliance Level = "appliance"
 )
 
 // Pause is a stop that holds until it is resumed.
@@ -82,13 +85,18 @@ func (s *Service) Resume(ctx context.Context, a Actor, requestID string, scope S
 	authorize := func() error { return s.mayResume(a, scope) }
 	_, err := act(ctx, s, a, scope.Organization, requestID, authorize, func(tx *vault.Tx, e *journal.Entry) (Resumed, error) {
 		e.Wallet = scope.Wallet
+		if scope.Wallet != "" {
+			if err := s.thaw(tx, scope); err != nil {
+				return Resumed{}, err
+			}
+		}
 		return Resumed{}, s.setPause(tx, scope, nil)
 	})
 	return err
 }
 
 func rank(l Level) int {
-	return map[Level]int{LevelOwner: 1, LevelRoot: 2, LevelOperator: 3}[l]
+	return map[Level]int{LevelOwner: 1, LevelRoot: 2, LevelOperator: 3, LevelAppliance: 4}[l]
 }
 
 // mayPause finds the level at which the actor may stop the scope.

@@ -97,6 +97,8 @@ type key struct {
 	Root mpc.ShareSet `json:"root"`
 	// Here lists the parties of the root set whose shares are sealed on this host.
 	Here []mpc.Party `json:"here,omitempty"`
+	// Failures counts broken ceremonies by the party that broke them.
+	Failures map[mpc.Party]int `json:"failures,omitempty"`
 }
 
 // custody is "host" while this host holds a quorum of the root set.

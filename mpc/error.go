@@ -51,6 +51,13 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
+// Broken says that a party broke the protocol or crashed the engine, or that what
+// the parties agreed on is no signature: such failures are to be counted. Silence,
+// refusals, damaged shares and cancelled calls are not.
+func (e *Error) Broken() bool {
+	return errors.Is(e.Err, ErrProtocol) || errors.Is(e.Err, ErrSignature)
+}
+
 // Blame is what an [Engine] returns when it can name culprits.
 type Blame struct {
 	Culprits []Member

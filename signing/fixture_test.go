@@ -198,6 +198,7 @@ func (h *house) serve(cfg signing.Config) {
 	if cfg.Authority == nil {
 		cfg.Authority = h.delegation
 	}
+	cfg.Failed = h.delegation.CountFailure
 	h.signing = signing.New(cfg)
 	h.t.Cleanup(h.signing.Close)
 }

@@ -89,7 +89,20 @@ func (s *Service) failed(ctx context.Context, a *approved, cause error) error {
 		e.Refund()
 	}
 	s.log.ErrorContext(ctx, "threshold signature failed", "wallet", a.standing.Wallet.ID, "delegation", a.standing.Delegation, "request", a.request.ID, "last_share_sent", sent, "error", cause)
-	if err := s.append(ctx, e); err != nil {
+	if m != nil && len(m.Culprits) > 0 {
+		e.Facts = map[string]string{"culprits": fmt.Sprint(m.Culprits)}
+	}
+	// Alone: a count that others of the same commit do not see would be lost.
+	err := s.vault.UpdateAlone(context.WithoutCancel(ctx), func(tx *vault.Tx) error {
+		if s.cfg.Failed != nil {
+			if err := s.cfg.Failed(tx, a.standing.Wallet.Key, cause); err != nil {
+				return err
+			}
+		}
+		_, err := s.journal.Append(tx, e)
+		return err
+	})
+	if err != nil {
 		// The approval stands without an outcome: the next start journals
 		// "outcome unknown" and the charge stays spent.
 		s.log.ErrorContext(ctx, "journaling a failed signature", "error", err)

@@ -34,6 +34,9 @@ type Config struct {
 	// MaxConcurrent threshold signatures run at once; zero means 8. Twice as many
 	// again may wait; what comes beyond is refused with RATE_LIMITED.
 	MaxConcurrent int
+	// Failed counts a failed signature against who broke it, in the transaction that
+	// journals it; nil counts nothing. Durable when that is.
+	Failed func(tx *vault.Tx, key string, cause error) error
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 	Log *slog.Logger

@@ -250,7 +250,7 @@ func (k *keeper) unseal(ctx context.Context) (_ *rooms, err error) {
 		return nil, err
 	}
 	r.signing = signing.New(signing.Config{
-		Authority: r.delegation, Vault: k.vault, Journal: r.journal,
+		Authority: r.delegation, Failed: r.delegation.CountFailure, Vault: k.vault, Journal: r.journal,
 		Timeout: k.cfg.Signing.Timeout, MaxConcurrent: k.cfg.Signing.MaxConcurrent, Log: k.log,
 	})
 	if r.delivery, err = delivery.Open(ctx, delivery.Config{

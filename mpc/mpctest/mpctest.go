@@ -6,6 +6,7 @@ package mpctest
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"embed"
 	"encoding/binary"
 	"encoding/json"
@@ -57,6 +58,20 @@ func (s Set) Body(t testing.TB, p mpc.Party) []byte {
 	share := s.Shares(t, p)[0]
 	i := bytes.Index(share, s.PublicKey) + len(s.PublicKey)
 	return share[i+4:][:binary.BigEndian.Uint32(share[i:])]
+}
+
+// WithEngine is the set as if another engine had made it.
+func (s Set) WithEngine(t testing.TB, engine string) Set {
+	t.Helper()
+	other := Set{s.ShareSet, map[mpc.Party][]byte{}}
+	other.Engine = engine
+	for p, share := range s.shares {
+		b := append([]byte{share[0], byte(len(engine))}, engine...)
+		b = append(b, share[2+int(share[1]):len(share)-sha256.Size]...)
+		sum := sha256.Sum256(b)
+		other.shares[p] = append(b, sum[:]...)
+	}
+	return other
 }
 
 // Committee is the set's committee.

@@ -146,7 +146,8 @@ func (x *PauseResponse) GetPause() *Pause {
 // Pause is a stop that holds until it is resumed.
 type Pause struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "operator", "root" or "owner": who paused, and so who may resume.
+	// "operator", "root" or "owner": who paused, and so who may resume. "appliance": the wallet's
+	// key was frozen after three broken ceremonies; the root quorum resumes.
 	Level string `protobuf:"bytes,1,opt,name=level,proto3" json:"level,omitempty"`
 	// When it began.
 	Since *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`
