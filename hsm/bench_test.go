@@ -80,16 +80,16 @@ func wrapDirectMain(args []string) int {
 	var t token
 	n, err := strconv.Atoi(args[4])
 	if err == nil {
-		err = t.start(args[0], args[1], "", args[2])
+		err = t.start(args[0], selection{label: args[1]}, args[2])
 	}
-	var id []byte
+	var r keyRef
 	if err == nil {
-		id, err = parseRef(seal.KeyRef(args[3]))
+		r, err = parseRef(seal.KeyRef(args[3]))
 	}
 	took := make([]time.Duration, 0, n)
 	for i := 0; i < n && err == nil; i++ {
 		began := time.Now()
-		_, err = t.wrap(id, make([]byte, 32), make([]byte, 96))
+		_, err = t.wrap(r, make([]byte, 32), make([]byte, 96))
 		took = append(took, time.Since(began))
 	}
 	if err != nil {

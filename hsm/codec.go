@@ -34,11 +34,12 @@ const (
 	maxModulus      = 4096 / 8
 	maxPKCS8        = 4 << 10 // of a 4096-bit key it is about 2400 bytes
 
-	blobVersion  = 1
 	ivLen        = 12
 	tagLen       = 16
-	blobOverhead = 1 + ivLen + tagLen // version ‖ iv ‖ … ‖ tag
+	macLen       = 32
+	blobOverhead = 1 + ivLen + tagLen // of GCM: version ‖ iv ‖ … ‖ tag
 	maxPlain     = 128                // seal.MaxSealed; a test holds them equal
+	maxBlob      = 1 + maxModulus + macLen
 )
 
 type op uint8
@@ -59,6 +60,10 @@ const (
 	opImportRSA
 	opPublicRSA
 	opDecryptOAEP
+	opBeginRoll
+	opEndRoll
+	opListRSA
+	opDestroyRSA
 )
 
 // rung is how far a request has climbed the supervisor's ladder.
@@ -99,7 +104,7 @@ var (
 	boundID     = bound{1, maxID}
 	boundAAD    = bound{0, maxAAD}
 	boundPlain  = bound{1, maxPlain}
-	boundBlob   = bound{blobOverhead + 1, blobOverhead + maxPlain}
+	boundBlob   = bound{blobOverhead + 1, maxBlob}
 	boundPoint  = bound{65, 65} // 04 ‖ X ‖ Y
 	boundRSA    = bound{minModulus, maxModulus}
 	boundFault  = []bound{{4, 4}, {0, maxFaultText}}
@@ -108,23 +113,31 @@ var (
 
 // shapes has one row per op; index 0 is no op.
 var shapes = [...]shape{
-	opStart:      {"start", []bound{{1, 4096}, {0, 32}, {0, 16}, {1, 4096}}, boundsToken, again}, // module, label, serial, PIN file
+	// Module, label, serial, manufacturer, model, PIN file, whether a KEK may be imported.
+	opStart:      {"start", []bound{{1, 4096}, {0, 32}, {0, 16}, {0, 32}, {0, 16}, {1, 4096}, {1, 1}}, boundsToken, again},
 	opInfo:       {"info", nil, boundsToken, again},
-	opProvision:  {"provision", nil, []bound{{16, 16}, {16, 16}}, 0},  // KEK id, checkpoint key id
-	opCheckKey:   {"check key", []bound{{1, 1}, boundID}, nil, again}, // kind, id
-	opWrap:       {"wrap", []bound{boundID, boundPlain, boundAAD}, []bound{boundBlob}, again | foreign},
-	opUnwrap:     {"unwrap", []bound{boundID, boundBlob, boundAAD}, []bound{boundPlain}, again | foreign},
-	opPublicP256: {"public key", []bound{boundID}, []bound{boundPoint}, again},
-	opSignP256:   {"sign", []bound{boundID, {32, 32}}, []bound{{64, 64}, boundPoint}, again | foreign}, // r ‖ s, public key
-	opRandom:     {"random", []bound{{2, 2}}, []bound{{1, maxRandom}}, again},                          // how many, u16
-	opHealth:     {"health", []bound{{0, maxID}}, nil, again},                                          // KEK of the canary; empty: none yet
+	opProvision:  {"provision", nil, []bound{boundKey, boundKey}, 0},               // KEK, checkpoint key
+	opCheckKey:   {"check key", []bound{{1, 1}, boundKey}, []bound{{2, 2}}, again}, // kind, key; what it lacks
+	opWrap:       {"wrap", []bound{boundKey, boundPlain, boundAAD}, []bound{boundBlob}, again | foreign},
+	opUnwrap:     {"unwrap", []bound{boundKey, boundBlob, boundAAD}, []bound{boundPlain}, again | foreign},
+	opPublicP256: {"public key", []bound{boundKey}, []bound{boundPoint}, again},
+	opSignP256:   {"sign", []bound{boundKey, {32, 32}}, []bound{{64, 64}, boundPoint}, again | foreign}, // r ‖ s, public key
+	opRandom:     {"random", []bound{{2, 2}}, []bound{{1, maxRandom}}, again},                           // how many, u16
+	opHealth:     {"health", []bound{{0, boundKey.max}}, nil, again},                                    // KEK of the canary; empty: none yet
 	opShutdown:   {"shutdown", nil, nil, 0},
 	// Bits, u16.
 	opGenerateRSA: {"generate RSA", []bound{{2, 2}}, []bound{{16, 16}}, 0},
 	opImportRSA:   {"import RSA", []bound{{1, maxPKCS8}}, []bound{{16, 16}}, 0},                                   // PKCS #8 DER
 	opPublicRSA:   {"public RSA key", []bound{boundID}, []bound{boundRSA, {1, 8}, {1, 1}}, again},                 // modulus, exponent, flags
 	opDecryptOAEP: {"decrypt", []bound{boundID, boundRSA}, []bound{{0, maxModulus - oaepExtra}}, again | foreign}, // id, ciphertext
+	opBeginRoll:   {"begin roll", []bound{boundKey}, []bound{boundKey}, 0},                                        // KEK; its successor
+	opEndRoll:     {"end roll", []bound{boundKey}, []bound{{4, 4}}, again},                                        // KEK that stays; how many were destroyed
+	opListRSA:     {"list RSA keys", nil, []bound{{0, maxRSAKeys * (1 + maxID)}}, again},                          // (u8 length ‖ id)*
+	opDestroyRSA:  {"destroy RSA key", []bound{boundID}, nil, 0},
 }
+
+// maxRSAKeys is how many decryption keys of ours a token may hold.
+const maxRSAKeys = 256
 
 func (o op) known() bool { return o >= opStart && int(o) < len(shapes) }
 

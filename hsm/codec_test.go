@@ -37,12 +37,13 @@ func TestCodecRoundTrip(t *testing.T) {
 				t.Errorf("the %s request has %d bytes, more than a frame", o, len(frame))
 			}
 			setSeq(frame, 77)
+			setRung(frame, rungFind)
 			body, err := readBody(bytes.NewReader(frame))
 			if err != nil {
 				t.Fatal(err)
 			}
 			m, err := decodeRequest(body)
-			if err != nil || m.op != o || m.seq != 77 || len(m.fields) != len(fields) {
+			if err != nil || m.op != o || m.seq != 77 || m.rung != rungFind || len(m.fields) != len(fields) {
 				t.Fatalf("decoding the %s request: %+v, %v", o, m, err)
 			}
 			for i := range fields {
@@ -149,7 +150,7 @@ func FuzzFrame(f *testing.F) {
 			return
 		}
 		if m, err := decodeRequest(body); err == nil {
-			again, err := encode(m.op, m.seq, m.status, shapes[m.op].request, m.fields)
+			again, err := encode(m.op, m.seq, class(m.rung), shapes[m.op].request, m.fields)
 			if err != nil || !bytes.Equal(again[4:], body) {
 				t.Errorf("request %x is encoded again as %x, %v", body, again, err)
 			}

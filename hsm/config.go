@@ -12,10 +12,15 @@ import (
 type Config struct {
 	// Module is the absolute path of the PKCS#11 module.
 	Module string
-	// TokenLabel and TokenSerial select the token; at least one is set, and
-	// together they must match exactly one. Slot numbers are never used.
+	// TokenLabel and TokenSerial select the token, or URI does; together they must
+	// match exactly one. Slot numbers are never used.
 	TokenLabel  string
 	TokenSerial string
+	// URI is a PKCS#11 URI (RFC 7512) of a token, in place of label and serial:
+	// "pkcs11:token=sigild;serial=1234". uri.go has what it may hold.
+	URI string
+	// AllowImportedKEK accepts a KEK that was, or may have been, outside the token.
+	AllowImportedKEK bool
 	// PINFile holds the user PIN; one newline at its end is not part of it. A
 	// regular file that others can't read, at most 256 bytes.
 	PINFile string
@@ -40,8 +45,10 @@ func (c Config) complete() (Config, error) {
 	switch {
 	case !filepath.IsAbs(c.Module):
 		return c, fmt.Errorf("checking the HSM configuration: module %q is not an absolute path", c.Module)
-	case c.TokenLabel == "" && c.TokenSerial == "":
-		return c, errors.New("checking the HSM configuration: neither token label nor serial is set")
+	case c.URI != "" && (c.TokenLabel != "" || c.TokenSerial != ""):
+		return c, errors.New("checking the HSM configuration: a URI and a token label or serial exclude each other")
+	case c.URI == "" && c.TokenLabel == "" && c.TokenSerial == "":
+		return c, errors.New("checking the HSM configuration: neither token label nor serial nor URI is set")
 	case len(c.TokenLabel) > 32 || len(c.TokenSerial) > 16:
 		return c, errors.New("checking the HSM configuration: a label has at most 32 bytes and a serial 16")
 	case c.PINFile == "":
@@ -51,6 +58,11 @@ func (c Config) complete() (Config, error) {
 	case c.CallTimeout < 0:
 		return c, errors.New("checking the HSM configuration: negative call timeout")
 	}
+	if c.URI != "" {
+		if _, err := parseURI(c.URI); err != nil {
+			return c, fmt.Errorf("checking the HSM configuration: %w", err)
+		}
+	}
 	if c.CallTimeout == 0 {
 		c.CallTimeout = defaultCallTimeout
 	}
@@ -58,4 +70,25 @@ func (c Config) complete() (Config, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	return c, nil
+}
+
+// selection is what a token must be; an empty text says nothing.
+type selection struct{ label, serial, manufacturer, model string }
+
+// selection is what c says of the token. c is complete.
+func (c Config) selection() selection {
+	if c.URI != "" {
+		who, _ := parseURI(c.URI) // complete has seen to it
+		return who
+	}
+	return selection{label: c.TokenLabel, serial: c.TokenSerial}
+}
+
+// String names what is selected, for errors.
+func (who selection) String() string {
+	s := fmt.Sprintf("%q serial %q", who.label, who.serial)
+	if who.manufacturer != "" || who.model != "" {
+		s += fmt.Sprintf(" manufacturer %q model %q", who.manufacturer, who.model)
+	}
+	return s
 }

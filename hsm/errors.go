@@ -71,6 +71,10 @@ func newFault(err error, format string, args ...any) *fault {
 	return &fault{class: classUnavailable, text: fmt.Sprintf(format, args...)}
 }
 
+// blamesInput says that the code of a failed opening may be about what was to be
+// opened: SoftHSM 2.6 says CKR_GENERAL_ERROR for a wrong tag.
+func (f *fault) blamesInput() bool { return f.class == classTampered || f.class == classUnavailable }
+
 // Error is the text, the CKR name if there is one, and the sentinel's words.
 func (f *fault) Error() string {
 	// A hint, which says what to do, stays last.
@@ -128,7 +132,7 @@ const (
 )
 
 // ckrTable is the one place where a PKCS#11 code becomes an error of ours. A
-// failed C_Decrypt is the exception: there the canary decides (ops.go), because
+// failed C_Decrypt is the exception: there the canary decides (wrap.go), because
 // SoftHSM 2.6 says CKR_GENERAL_ERROR for a wrong tag.
 var ckrTable = map[uint]ckr{
 	// The blob, not the device.

@@ -23,7 +23,6 @@ import (
 	"crypto/elliptic"
 	"crypto/rsa"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -48,7 +47,7 @@ type Keys struct {
 }
 
 // Provider is one token. It implements [seal.Provider], [seal.Sealer],
-// [seal.Signer] and [seal.Decrypter]. Its methods are safe for concurrent use; each returns within
+// [seal.Signer], [seal.Decrypter] and [seal.Roller]. Its methods are safe for concurrent use; each returns within
 // Config.CallTimeout and by the deadline of its context. A call that gives up
 // early (context) may still be carried out by the token.
 type Provider struct {
@@ -66,6 +65,7 @@ var (
 	_ seal.Sealer    = (*Provider)(nil)
 	_ seal.Signer    = (*Provider)(nil)
 	_ seal.Decrypter = (*Provider)(nil)
+	_ seal.Roller    = (*Provider)(nil)
 )
 
 // Open starts the worker, which logs in. While a wrong PIN is latched it starts
@@ -117,14 +117,15 @@ func (p *Provider) Health(ctx context.Context) error {
 	p.mu.Lock()
 	ref := p.canary
 	p.mu.Unlock()
-	id := []byte{}
+	key := []byte{}
 	if ref != "" {
-		var err error
-		if id, err = parseRef(ref); err != nil {
+		r, err := parseRef(ref)
+		if err != nil {
 			return err
 		}
+		key = r.wire()
 	}
-	if err := p.sup.call(ctx, opHealth, noFields, id); err != nil {
+	if err := p.sup.call(ctx, opHealth, noFields, key); err != nil {
 		return fmt.Errorf("checking the HSM: %w", err)
 	}
 	return nil
@@ -142,13 +143,18 @@ func (p *Provider) Info(ctx context.Context) (Info, error) {
 
 // Provision makes a KEK labelled "sigild-kek" and a checkpoint key labelled
 // "sigild-checkpoint" with new random ids, checks them and tries them. They are
-// in the token on return. It is not repeated when a worker dies: then keys that
-// nobody refers to may stay in the token.
+// in the token on return. How the KEK seals is found by trying: AES-GCM, AES key
+// wrap, RSA-OAEP with an HMAC; [seal.ErrUnsupported] when the token can do none of
+// these. Attributes that the token does not take are left out, and [Provider.Check]
+// tells which. It is not repeated when a worker dies: then keys that nobody refers
+// to may stay in the token.
 func (p *Provider) Provision(ctx context.Context) (Keys, error) {
 	var keys Keys
 	err := p.sup.call(ctx, opProvision, func(f [][]byte) error {
-		keys = Keys{KEK: makeRef(f[0]), Checkpoint: makeRef(f[1])}
-		return nil
+		kek, err := readWire(f[0])
+		checkpoint, err2 := readWire(f[1])
+		keys = Keys{KEK: kek.text(), Checkpoint: checkpoint.text()}
+		return errors.Join(err, err2)
 	})
 	if err != nil {
 		return Keys{}, fmt.Errorf("making keys in the HSM: %w", err)
@@ -160,21 +166,63 @@ func (p *Provider) Provision(ctx context.Context) (Keys, error) {
 // Check verifies that each key is there once and has the attributes we insist
 // on: [seal.ErrNotFound], [seal.ErrAmbiguous], [seal.ErrPolicy]. The same is checked
 // before a worker uses a key for the first time, and again every ten seconds of use
-// (known.go).
-func (p *Provider) Check(ctx context.Context, keys Keys) error {
+// (known.go). It returns the protections that the keys lack, such as
+// "KEK: CKA_COPYABLE"; none is the rule.
+func (p *Provider) Check(ctx context.Context, keys Keys) (lacks []string, err error) {
 	for _, k := range []struct {
+		name string
 		kind byte
 		ref  seal.KeyRef
-	}{{kindKEK, keys.KEK}, {kindCheckpoint, keys.Checkpoint}} {
-		id, err := parseRef(k.ref)
+	}{{"KEK", kindKEK, keys.KEK}, {"checkpoint key", kindCheckpoint, keys.Checkpoint}} {
+		r, err := parseRef(k.ref)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if err := p.sup.call(ctx, opCheckKey, noFields, []byte{k.kind}, id); err != nil {
-			return fmt.Errorf("checking HSM key %s: %w", k.ref, err)
+		err = p.sup.call(ctx, opCheckKey, func(f [][]byte) error {
+			for _, name := range protection(binary.BigEndian.Uint16(f[0])).names() {
+				lacks = append(lacks, k.name+": "+name)
+			}
+			return nil
+		}, []byte{k.kind}, r.wire())
+		if err != nil {
+			return nil, fmt.Errorf("checking HSM key %s: %w", k.ref, err)
 		}
 	}
-	return nil
+	return lacks, nil
+}
+
+// BeginRoll implements [seal.Roller]. Like Provision it is not repeated when a
+// worker dies; EndRoll removes what it left.
+func (p *Provider) BeginRoll(ctx context.Context, ref seal.KeyRef) (next seal.KeyRef, err error) {
+	r, err := parseRef(ref)
+	if err != nil {
+		return "", err
+	}
+	err = p.sup.call(ctx, opBeginRoll, func(f [][]byte) error {
+		n, err := readWire(f[0])
+		next = n.text()
+		return err
+	}, r.wire())
+	if err != nil {
+		return "", fmt.Errorf("making a successor to HSM key %s: %w", ref, err)
+	}
+	return next, nil
+}
+
+// EndRoll implements [seal.Roller].
+func (p *Provider) EndRoll(ctx context.Context, keep seal.KeyRef) (destroyed int, err error) {
+	r, err := parseRef(keep)
+	if err != nil {
+		return 0, err
+	}
+	err = p.sup.call(ctx, opEndRoll, func(f [][]byte) error {
+		destroyed = int(binary.BigEndian.Uint32(f[0]))
+		return nil
+	}, r.wire())
+	if err != nil {
+		return 0, fmt.Errorf("ending the roll to HSM key %s: %w", keep, err)
+	}
+	return destroyed, nil
 }
 
 // The kinds of key in opCheckKey.
@@ -184,11 +232,11 @@ const (
 	kindRSA        = 3
 )
 
-// Seal implements [seal.Sealer]: AES-256-GCM inside the token. plaintext has 1 to
-// [seal.MaxSealed] bytes, aad at most 4096. The blob is a version byte (1), the
-// 12-byte IV, the ciphertext and the 16-byte tag: 29 bytes more than plaintext.
+// Seal implements [seal.Sealer], in the way that ref says (wrap.go). plaintext has
+// 1 to [seal.MaxSealed] bytes, aad at most 4096. With AES-256-GCM, the rule, the blob
+// is a version byte (1), the 12-byte IV, the ciphertext and the 16-byte tag.
 func (p *Provider) Seal(ctx context.Context, ref seal.KeyRef, plaintext, aad []byte) ([]byte, error) {
-	id, err := parseRef(ref)
+	r, err := parseRef(ref)
 	if err != nil {
 		return nil, err
 	}
@@ -197,12 +245,12 @@ func (p *Provider) Seal(ctx context.Context, ref seal.KeyRef, plaintext, aad []b
 	}
 	var blob []byte
 	err = p.sup.call(ctx, opWrap, func(f [][]byte) error {
-		if len(f[0]) != len(plaintext)+blobOverhead || f[0][0] != blobVersion {
+		if least, most := r.wrap.blobLen(len(plaintext)); len(f[0]) < least || len(f[0]) > most || f[0][0] != byte(r.wrap) {
 			return fmt.Errorf("%w: the blob has the wrong form", seal.ErrUnavailable)
 		}
 		blob = append(blob, f[0]...)
 		return nil
-	}, id, plaintext, aad)
+	}, r.wire(), plaintext, aad)
 	if err != nil {
 		return nil, fmt.Errorf("sealing under HSM key %s: %w", ref, err)
 	}
@@ -212,22 +260,24 @@ func (p *Provider) Seal(ctx context.Context, ref seal.KeyRef, plaintext, aad []b
 
 // Unseal implements [seal.Sealer].
 func (p *Provider) Unseal(ctx context.Context, ref seal.KeyRef, blob, aad []byte, use func(plaintext []byte) error) error {
-	id, err := parseRef(ref)
+	r, err := parseRef(ref)
 	if err != nil {
 		return err
 	}
-	if len(blob) <= blobOverhead || len(blob) > blobOverhead+maxPlain || blob[0] != blobVersion || len(aad) > maxAAD {
+	least, _ := r.wrap.blobLen(1)
+	_, most := r.wrap.blobLen(maxPlain)
+	if len(blob) < least || len(blob) > most || blob[0] != byte(r.wrap) || len(aad) > maxAAD {
 		return fmt.Errorf("unsealing under HSM key %s: %w: no blob of ours has %d bytes", ref, seal.ErrTampered, len(blob))
 	}
 	var useErr error
 	err = p.sup.call(ctx, opUnwrap, func(f [][]byte) error {
-		if len(f[0]) != len(blob)-blobOverhead {
+		if least, most := r.wrap.blobLen(len(f[0])); len(blob) < least || len(blob) > most {
 			return fmt.Errorf("%w: the plaintext has the wrong length", seal.ErrUnavailable)
 		}
 		p.used(ref)
 		useErr = use(f[0])
 		return nil
-	}, id, blob, aad)
+	}, r.wire(), blob, aad)
 	if err != nil {
 		return fmt.Errorf("unsealing under HSM key %s: %w", ref, err)
 	}
@@ -237,7 +287,7 @@ func (p *Provider) Unseal(ctx context.Context, ref seal.KeyRef, blob, aad []byte
 // PublicP256 implements [seal.Signer]. Only the first answer for a key is
 // believed: another point later is [seal.ErrPolicy].
 func (p *Provider) PublicP256(ctx context.Context, ref seal.KeyRef) (*ecdsa.PublicKey, error) {
-	id, err := parseRef(ref)
+	r, err := parseRef(ref)
 	if err != nil {
 		return nil, err
 	}
@@ -245,7 +295,7 @@ func (p *Provider) PublicP256(ctx context.Context, ref seal.KeyRef) (*ecdsa.Publ
 	err = p.sup.call(ctx, opPublicP256, func(f [][]byte) error {
 		pub, err = p.pin(ref, f[0])
 		return err
-	}, id)
+	}, r.wire())
 	if err != nil {
 		return nil, fmt.Errorf("reading public key %s from the HSM: %w", ref, err)
 	}
@@ -255,7 +305,7 @@ func (p *Provider) PublicP256(ctx context.Context, ref seal.KeyRef) (*ecdsa.Publ
 // SignP256 implements [seal.Signer]. The signature is verified here, outside the
 // worker, before it is returned.
 func (p *Provider) SignP256(ctx context.Context, ref seal.KeyRef, digest [32]byte) ([]byte, error) {
-	id, err := parseRef(ref)
+	key, err := parseRef(ref)
 	if err != nil {
 		return nil, err
 	}
@@ -271,7 +321,7 @@ func (p *Provider) SignP256(ctx context.Context, ref seal.KeyRef, digest [32]byt
 		}
 		sig = append(sig, f[0]...)
 		return nil
-	}, id, digest[:])
+	}, key.wire(), digest[:])
 	if err != nil {
 		return nil, fmt.Errorf("signing with HSM key %s: %w", ref, err)
 	}
@@ -321,17 +371,6 @@ func (p *Provider) used(ref seal.KeyRef) {
 }
 
 func noFields([][]byte) error { return nil }
-
-func makeRef(id []byte) seal.KeyRef { return seal.KeyRef(hex.EncodeToString(id)) }
-
-// parseRef gives the CKA_ID. Upper case is refused: a key has one name.
-func parseRef(ref seal.KeyRef) ([]byte, error) {
-	id, err := hex.DecodeString(string(ref))
-	if err != nil || len(id) < 1 || len(id) > maxID || makeRef(id) != ref {
-		return nil, fmt.Errorf("%w: %.140q is not the lower-case hex of a CKA_ID", seal.ErrNotFound, string(ref))
-	}
-	return id, nil
-}
 
 // Format prints the provider's id, whatever the verb.
 func (p *Provider) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, p.id) }

@@ -26,22 +26,26 @@ const checkEvery = 10 * time.Second
 // maxKnown bounds the memory; a worker serves a few keys.
 const maxKnown = 64
 
+// knownID is a whole reference: what a key may lack is part of what was checked.
 type knownID struct {
-	kind byte // kindKEK, kindCheckpoint, kindRSA
-	id   string
+	kind    byte // kindKEK, kindCheckpoint, kindRSA
+	wrap    wrapping
+	without protection
+	id      string
 }
 
 // knownKey is a key that was checked.
 type knownKey struct {
-	key     key
-	point   []byte        // of a checkpoint key
+	kek     kek
+	key     key           // of a checkpoint key
+	point   []byte        // likewise
 	rsa     decryptionKey // of a decryption key
 	checked time.Time
 }
 
 // recall returns the key if it was checked lately, else what find finds and checks.
-func (t *token) recall(kind byte, id []byte, find func() (knownKey, error)) (knownKey, error) {
-	name := knownID{kind, string(id)}
+func (t *token) recall(kind byte, r keyRef, find func() (knownKey, error)) (knownKey, error) {
+	name := knownID{kind, r.wrap, r.without, string(r.id)}
 	if k, ok := t.known[name]; ok && time.Since(k.checked) < checkEvery {
 		return k, nil
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sigild/sigild/internal/testhsm"
+	"github.com/sigild/sigild/seal"
 	"github.com/sigild/sigild/seal/sealtest"
 )
 
@@ -110,22 +111,31 @@ func (l *logBuffer) String() string {
 func TestConformance(t *testing.T) {
 	sealtest.Run(t, func(t testing.TB) sealtest.Fixture {
 		r := newRig(t)
-		other, err := r.Provision(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		f := fixture(r.Provider)
-		f.KEK, f.OtherKEK, f.Checkpoint = r.keys.KEK, other.KEK, r.keys.Checkpoint
-		f.Missing = "00112233445566778899aabbccddeeff"
+		f := r.fixture(t)
 		f.RSA, f.OtherRSA = r.newRSA(t, 2048).Ref, r.importRSA(t).Ref
-		f.Reopen = func(t testing.TB) sealtest.Fixture { return fixture(mustOpen(t, r.cfg)) }
 		return f
 	})
 }
 
-func fixture(p *Provider) sealtest.Fixture {
-	return sealtest.Fixture{Provider: p, Sealer: p, Signer: p, Decrypter: p}
+// fixture is r for the conformance suite, without decryption keys.
+func (r *rig) fixture(t testing.TB) sealtest.Fixture {
+	t.Helper()
+	other, err := r.Provision(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	of := func(p *Provider) sealtest.Fixture {
+		return sealtest.Fixture{Provider: p, Sealer: p, Signer: p, Decrypter: p, Roller: p}
+	}
+	f := of(r.Provider)
+	f.KEK, f.OtherKEK, f.Checkpoint = r.keys.KEK, other.KEK, r.keys.Checkpoint
+	f.Missing = "00112233445566778899aabbccddeeff"
+	f.Reopen = func(t testing.TB) sealtest.Fixture { return of(mustOpen(t, r.cfg)) }
+	return f
 }
+
+// makeRef is the reference of a key that is named by its id alone.
+func makeRef(id []byte) seal.KeyRef { return keyRef{id: id}.text() }
 
 // worked seals and unseals once.
 func (r *rig) worked(t testing.TB) {

@@ -57,7 +57,7 @@ func makeKeyMain(args []string) int {
 
 func makeKey(module, label, pinFile, name, idHex, kind string) error {
 	var t token
-	if err := t.start(module, label, "", pinFile); err != nil {
+	if err := t.start(module, selection{label: label}, pinFile); err != nil {
 		return err
 	}
 	defer t.close()
@@ -65,7 +65,7 @@ func makeKey(module, label, pinFile, name, idHex, kind string) error {
 	if err != nil {
 		return err
 	}
-	ours := kekAttrs
+	ours := gcmAttrs
 	switch kind {
 	case "checkpoint":
 		ours = checkpointAttrs
@@ -77,7 +77,7 @@ func makeKey(module, label, pinFile, name, idHex, kind string) error {
 		if w.name != name {
 			continue
 		}
-		for _, a := range template(ours, id, "weak") {
+		for _, a := range template(ours, id, "weak", 0) {
 			if a.Type != w.typ || w.typ == 0 {
 				tmpl = append(tmpl, a)
 			} else if w.value != nil {
@@ -89,7 +89,7 @@ func makeKey(module, label, pinFile, name, idHex, kind string) error {
 		switch {
 		case kind == "checkpoint":
 			gen := []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_EC_KEY_PAIR_GEN, nil)}
-			_, _, err = t.mod.GenerateKeyPair(s, gen, template(publicAttrs, id, "weak"), tmpl)
+			_, _, err = t.mod.GenerateKeyPair(s, gen, template(publicAttrs, id, "weak", 0), tmpl)
 		case kind == "rsa":
 			_, err = t.generateRSAPair(s, 2048, id, tmpl)
 		case name == "imported":

@@ -77,7 +77,7 @@ func (p *Provider) makeRSA(ctx context.Context, o op, field []byte) (ref seal.Ke
 	}
 	defer side.Close()
 	err = side.sup.call(ctx, o, func(f [][]byte) error {
-		ref = makeRef(f[0])
+		ref = keyRef{id: f[0]}.text()
 		return nil
 	}, field)
 	return ref, err
@@ -86,7 +86,7 @@ func (p *Provider) makeRSA(ctx context.Context, o op, field []byte) (ref seal.Ke
 // RSAKey looks a decryption key up: [seal.ErrNotFound], [seal.ErrPolicy] when it
 // is weaker than those we make.
 func (p *Provider) RSAKey(ctx context.Context, ref seal.KeyRef) (RSAKey, error) {
-	id, err := parseRef(ref)
+	id, err := plainID(ref)
 	if err != nil {
 		return RSAKey{}, err
 	}
@@ -101,6 +101,52 @@ func (p *Provider) RSAKey(ctx context.Context, ref seal.KeyRef) (RSAKey, error) 
 		return RSAKey{}, fmt.Errorf("reading RSA key %s from the HSM: %w", ref, err)
 	}
 	return out, nil
+}
+
+// ListRSA returns the decryption keys that were made or imported here, in no order;
+// those that are not what we make are left out and counted.
+func (p *Provider) ListRSA(ctx context.Context) (keys []RSAKey, others int, err error) {
+	var refs []seal.KeyRef
+	err = p.sup.call(ctx, opListRSA, func(f [][]byte) error {
+		for b := f[0]; len(b) > 0; {
+			n := int(b[0])
+			if n < 1 || n > maxID || n >= len(b) {
+				return fmt.Errorf("%w: the list of keys has the wrong form", seal.ErrUnavailable)
+			}
+			refs = append(refs, keyRef{id: b[1 : 1+n]}.text())
+			b = b[1+n:]
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, 0, fmt.Errorf("listing the RSA keys of the HSM: %w", err)
+	}
+	for _, ref := range refs {
+		k, err := p.RSAKey(ctx, ref)
+		switch {
+		case errors.Is(err, seal.ErrPolicy), errors.Is(err, seal.ErrAmbiguous):
+			others++
+		case err != nil:
+			return nil, 0, err
+		default:
+			keys = append(keys, k)
+		}
+	}
+	return keys, others, nil
+}
+
+// DestroyRSA destroys a decryption key in the token, for good. What is encrypted to
+// it can't be opened any more. [seal.ErrNotFound], and [seal.ErrPolicy] for a key
+// that was neither made nor imported here.
+func (p *Provider) DestroyRSA(ctx context.Context, ref seal.KeyRef) error {
+	id, err := plainID(ref)
+	if err != nil {
+		return err
+	}
+	if err := p.sup.call(ctx, opDestroyRSA, noFields, id); err != nil {
+		return fmt.Errorf("destroying RSA key %s in the HSM: %w", ref, err)
+	}
+	return nil
 }
 
 // The flags of opPublicRSA.
@@ -124,7 +170,7 @@ func (p *Provider) ImportedRSA(ctx context.Context, ref seal.KeyRef) (bool, erro
 
 // DecryptOAEPSHA256 implements [seal.Decrypter].
 func (p *Provider) DecryptOAEPSHA256(ctx context.Context, ref seal.KeyRef, ciphertext []byte, use func(plaintext []byte) error) error {
-	id, err := parseRef(ref)
+	id, err := plainID(ref)
 	if err != nil {
 		return err
 	}

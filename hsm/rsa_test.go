@@ -186,10 +186,11 @@ func TestDecryptionFaultOfTheDeviceIsNotTheCiphertexts(t *testing.T) {
 	s.behave(t)
 }
 
-// TestTokenWithOAEP runs the suite on a token that does OAEP itself: testdata/oaep.c
-// makes one of SoftHSM. The bare operation is refused there, so whatever works
-// went the native way.
-func TestTokenWithOAEP(t *testing.T) {
+// withOAEP puts testdata/oaep.c before the module, which makes of SoftHSM a token
+// that does OAEP itself. The bare operation is refused there, so whatever works went
+// the native way.
+func withOAEP(t testing.TB) func(*Config) {
+	t.Helper()
 	so, err := buildOAEP()
 	if err != nil {
 		t.Fatalf("building testdata/oaep.c: %v", err)
@@ -198,24 +199,21 @@ func TestTokenWithOAEP(t *testing.T) {
 	if err := os.WriteFile(module, so, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	return func(c *Config) {
+		c.EnvAllow = append(c.EnvAllow, "SHIM_MODULE="+c.Module)
+		c.Module = module
+	}
+}
+
+func TestTokenWithOAEP(t *testing.T) {
 	sealtest.Run(t, func(t testing.TB) sealtest.Fixture {
-		r := newRig(t, func(c *Config) {
-			c.EnvAllow = append(c.EnvAllow, "SHIM_MODULE="+c.Module)
-			c.Module = module
-		})
-		other, err := r.Provision(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		r := newRig(t, withOAEP(t))
+		f := r.fixture(t)
 		made, imported := r.newRSA(t, 2048), r.importRSA(t)
 		if !made.Native || !imported.Native {
 			t.Errorf("the probe did not find OAEP: made %v, imported %v", made.Native, imported.Native)
 		}
-		f := fixture(r.Provider)
-		f.KEK, f.OtherKEK, f.Checkpoint = r.keys.KEK, other.KEK, r.keys.Checkpoint
 		f.RSA, f.OtherRSA = made.Ref, imported.Ref
-		f.Missing = "00112233445566778899aabbccddeeff"
-		f.Reopen = func(t testing.TB) sealtest.Fixture { return fixture(mustOpen(t, r.cfg)) }
 		return f
 	})
 }

@@ -27,28 +27,27 @@ const (
 // decrypts and unwraps would unwrap what is wrapped to it into a weaker one.
 // CKA_ALLOWED_MECHANISMS comes from the probe.
 var rsaAttrs = []attr{
-	{"CKA_CLASS", pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY},
-	{"CKA_KEY_TYPE", pkcs11.CKA_KEY_TYPE, pkcs11.CKK_RSA},
-	{"CKA_TOKEN", pkcs11.CKA_TOKEN, true},
-	{"CKA_PRIVATE", pkcs11.CKA_PRIVATE, true},
-	{"CKA_SENSITIVE", pkcs11.CKA_SENSITIVE, true},
-	{"CKA_EXTRACTABLE", pkcs11.CKA_EXTRACTABLE, false},
-	{"CKA_DECRYPT", pkcs11.CKA_DECRYPT, true},
-	{"CKA_SIGN", pkcs11.CKA_SIGN, false},
-	{"CKA_UNWRAP", pkcs11.CKA_UNWRAP, false},
-	{"CKA_DERIVE", pkcs11.CKA_DERIVE, false},
-	{"CKA_MODIFIABLE", pkcs11.CKA_MODIFIABLE, false},
-	{"CKA_COPYABLE", pkcs11.CKA_COPYABLE, false},
+	must("CKA_CLASS", pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY),
+	must("CKA_KEY_TYPE", pkcs11.CKA_KEY_TYPE, pkcs11.CKK_RSA),
+	must("CKA_TOKEN", pkcs11.CKA_TOKEN, true),
+	must("CKA_PRIVATE", pkcs11.CKA_PRIVATE, true),
+	must("CKA_SENSITIVE", pkcs11.CKA_SENSITIVE, true),
+	must("CKA_EXTRACTABLE", pkcs11.CKA_EXTRACTABLE, false),
+	must("CKA_DECRYPT", pkcs11.CKA_DECRYPT, true),
+	should("CKA_SIGN", pkcs11.CKA_SIGN, false, lackSign),
+	should("CKA_UNWRAP", pkcs11.CKA_UNWRAP, false, lackUnwrap),
+	should("CKA_DERIVE", pkcs11.CKA_DERIVE, false, lackDerive),
+	unmodifiable, uncopyable,
 }
 
 // rsaPublicAttrs is the public half. It is a session object: modulus and
 // exponent are read from the private one.
 var rsaPublicAttrs = []attr{
-	{"CKA_CLASS", pkcs11.CKA_CLASS, pkcs11.CKO_PUBLIC_KEY},
-	{"CKA_KEY_TYPE", pkcs11.CKA_KEY_TYPE, pkcs11.CKK_RSA},
-	{"CKA_TOKEN", pkcs11.CKA_TOKEN, false},
-	{"CKA_ENCRYPT", pkcs11.CKA_ENCRYPT, true},
-	{"CKA_PUBLIC_EXPONENT", pkcs11.CKA_PUBLIC_EXPONENT, []byte{1, 0, 1}},
+	must("CKA_CLASS", pkcs11.CKA_CLASS, pkcs11.CKO_PUBLIC_KEY),
+	must("CKA_KEY_TYPE", pkcs11.CKA_KEY_TYPE, pkcs11.CKK_RSA),
+	must("CKA_TOKEN", pkcs11.CKA_TOKEN, false),
+	must("CKA_ENCRYPT", pkcs11.CKA_ENCRYPT, true),
+	must("CKA_PUBLIC_EXPONENT", pkcs11.CKA_PUBLIC_EXPONENT, []byte{1, 0, 1}),
 }
 
 // scheme is the one mechanism that a decryption key allows.
@@ -59,9 +58,7 @@ const (
 	schemeRaw    scheme = pkcs11.CKM_RSA_X_509     // the token does the power, oaep.go the padding
 )
 
-func (s scheme) allowed() attr {
-	return attr{"CKA_ALLOWED_MECHANISMS", pkcs11.CKA_ALLOWED_MECHANISMS, mechanisms(uint(s))}
-}
+func (s scheme) allowed() attr { return only(uint(s)) }
 
 func (s scheme) mechanism() []*pkcs11.Mechanism {
 	if s == schemeRaw {
@@ -82,13 +79,13 @@ type decryptionKey struct {
 // generateRSA is opGenerateRSA.
 func (t *token) generateRSA(bits int) ([]byte, error) {
 	return t.makeRSA(func(s pkcs11.SessionHandle, id []byte, how scheme) (pkcs11.ObjectHandle, error) {
-		private := append(template(rsaAttrs, id, webhookLabel), pkcs11.NewAttribute(pkcs11.CKA_ALLOWED_MECHANISMS, how.allowed().value))
+		private := append(template(rsaAttrs, id, webhookLabel, 0), pkcs11.NewAttribute(pkcs11.CKA_ALLOWED_MECHANISMS, how.allowed().value))
 		return t.generateRSAPair(s, bits, id, private)
 	})
 }
 
 func (t *token) generateRSAPair(s pkcs11.SessionHandle, bits int, id []byte, private []*pkcs11.Attribute) (pkcs11.ObjectHandle, error) {
-	public := append(template(rsaPublicAttrs, id, webhookLabel), pkcs11.NewAttribute(pkcs11.CKA_MODULUS_BITS, bits))
+	public := append(template(rsaPublicAttrs, id, webhookLabel, 0), pkcs11.NewAttribute(pkcs11.CKA_MODULUS_BITS, bits))
 	gen := []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN, nil)}
 	_, h, err := t.mod.GenerateKeyPair(s, gen, public, private)
 	if err != nil {
@@ -115,7 +112,7 @@ func (t *token) importRSA(pkcs8 []byte) ([]byte, error) {
 	}
 	k.Precompute()
 	return t.makeRSA(func(s pkcs11.SessionHandle, id []byte, how scheme) (pkcs11.ObjectHandle, error) {
-		tmpl := append(template(rsaAttrs, id, importedLabel), pkcs11.NewAttribute(pkcs11.CKA_ALLOWED_MECHANISMS, how.allowed().value),
+		tmpl := append(template(rsaAttrs, id, importedLabel, 0), pkcs11.NewAttribute(pkcs11.CKA_ALLOWED_MECHANISMS, how.allowed().value),
 			pkcs11.NewAttribute(pkcs11.CKA_PUBLIC_EXPONENT, big.NewInt(int64(k.E)).Bytes()))
 		for _, part := range []struct {
 			typ   uint
@@ -224,9 +221,8 @@ func (t *token) tryRSA(k decryptionKey) error {
 
 // decryptionKey is the key with this id.
 func (t *token) decryptionKey(s pkcs11.SessionHandle, id []byte) (decryptionKey, error) {
-	k, err := t.recall(kindRSA, id, func() (k knownKey, err error) {
+	k, err := t.recall(kindRSA, keyRef{id: id}, func() (k knownKey, err error) {
 		k.rsa, err = t.findRSA(s, id)
-		k.key = k.rsa.key
 		return k, err
 	})
 	return k.rsa, err
@@ -234,7 +230,7 @@ func (t *token) decryptionKey(s pkcs11.SessionHandle, id []byte) (decryptionKey,
 
 // findRSA finds and checks a decryption key.
 func (t *token) findRSA(s pkcs11.SessionHandle, id []byte) (decryptionKey, error) {
-	found, err := t.find(s, id, rsaAttrs, nil)
+	found, err := t.find(s, keyRef{id: id}, rsaAttrs, nil)
 	if err != nil {
 		return decryptionKey{}, err
 	}
@@ -293,6 +289,59 @@ func (t *token) publicRSA(id []byte) (reply [][]byte, err error) {
 	return reply, err
 }
 
+// listRSA is opListRSA: the ids of the decryption keys labelled as ours.
+func (t *token) listRSA() (list []byte, err error) {
+	err = t.session(0, func(s pkcs11.SessionHandle) error {
+		for _, label := range []string{webhookLabel, importedLabel} {
+			found, err := t.search(s, maxRSAKeys+1, pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY), pkcs11.NewAttribute(pkcs11.CKA_LABEL, label))
+			if err != nil {
+				return err
+			}
+			for _, h := range found {
+				got, err := t.mod.GetAttributeValue(s, h, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_ID, nil)})
+				if err != nil {
+					return p11Fault("C_GetAttributeValue of CKA_ID", err)
+				}
+				if id := got[0].Value; len(id) >= 1 && len(id) <= maxID {
+					list = append(append(list, byte(len(id))), id...)
+				}
+			}
+			if len(found) > maxRSAKeys || len(list) > shapes[opListRSA].reply[0].max {
+				return newFault(seal.ErrPolicy, "listing decryption keys: more than %d", maxRSAKeys)
+			}
+		}
+		return nil
+	})
+	return list, err
+}
+
+// destroyRSA is opDestroyRSA. Only a key labelled as ours is destroyed.
+func (t *token) destroyRSA(id []byte) error {
+	t.forget(id)
+	return t.session(pkcs11.CKF_RW_SESSION, func(s pkcs11.SessionHandle) error {
+		if _, err := t.findRSA(s, id); err != nil {
+			return err
+		}
+		found, err := t.search(s, 2, pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY), pkcs11.NewAttribute(pkcs11.CKA_ID, id))
+		if err != nil {
+			return err
+		}
+		for _, h := range found {
+			got, err := t.mod.GetAttributeValue(s, h, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_LABEL, nil)})
+			if err != nil {
+				return p11Fault("C_GetAttributeValue of CKA_LABEL", err)
+			}
+			if label := string(got[0].Value); len(found) != 1 || label != webhookLabel && label != importedLabel {
+				return newFault(seal.ErrPolicy, "destroying the key with CKA_ID %x: it is labelled %q, not by us", id, label)
+			}
+			if err := t.mod.DestroyObject(s, h); err != nil {
+				return p11Fault("C_DestroyObject", err)
+			}
+		}
+		return nil
+	})
+}
+
 // errUnopened is every fault of a ciphertext, whichever step found it.
 func errUnopened() error { return newFault(seal.ErrTampered, "opening an OAEP ciphertext") }
 
@@ -325,11 +374,16 @@ func (t *token) decryptOAEP(id, ciphertext []byte) (plain []byte, err error) {
 // itself said no.
 func (t *token) openOAEP(s pkcs11.SessionHandle, k decryptionKey, ciphertext []byte) (plain []byte, failed bool, err error) {
 	if err := t.mod.DecryptInit(s, k.scheme.mechanism(), k.h); err != nil {
-		return nil, false, p11Fault("C_DecryptInit", err)
+		f := p11Fault("C_DecryptInit", err)
+		if k.scheme == schemeNative && f.code == pkcs11.CKR_ARGUMENTS_BAD { // SoftHSM, which takes SHA-1 only
+			f.class = classUnsupported
+		}
+		return nil, false, f
 	}
 	out, err := t.mod.Decrypt(s, ciphertext)
 	if err != nil {
-		return nil, true, p11Fault("C_Decrypt", err)
+		f := p11Fault("C_Decrypt", err)
+		return nil, f.blamesInput(), f
 	}
 	size := k.public.Size()
 	if k.scheme == schemeNative {

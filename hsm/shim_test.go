@@ -72,10 +72,10 @@ func shimmed(t testing.TB) (*shim, func(*Config)) {
 }
 
 // order tells the shim what to do from now on: "C_Encrypt rv 30".
-func (s *shim) order(t testing.TB, line string) {
+func (s *shim) order(t testing.TB, lines ...string) {
 	t.Helper()
 	tmp := s.control + ".new"
-	if err := os.WriteFile(tmp, []byte(line+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(tmp, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Rename(tmp, s.control); err != nil {

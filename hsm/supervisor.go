@@ -243,11 +243,16 @@ func (s *supervisor) ensure() (*child, error) {
 func (s *supervisor) start() error {
 	s.onStart()
 	began := time.Now()
-	serial := s.cfg.TokenSerial
+	who := s.cfg.selection()
 	if s.serial != "" {
-		serial = s.serial
+		who.serial = s.serial
 	}
-	frame, err := encodeRequest(opStart, []byte(s.cfg.Module), []byte(s.cfg.TokenLabel), []byte(serial), []byte(s.cfg.PINFile))
+	imported := []byte{0}
+	if s.cfg.AllowImportedKEK {
+		imported[0] = 1
+	}
+	frame, err := encodeRequest(opStart, []byte(s.cfg.Module), []byte(who.label), []byte(who.serial), []byte(who.manufacturer), []byte(who.model),
+		[]byte(s.cfg.PINFile), imported)
 	if err != nil {
 		return err
 	}
@@ -315,8 +320,8 @@ func (s *supervisor) latch(f *fault) {
 		Version:     latchVersion,
 		Time:        s.now().UTC().Truncate(time.Second),
 		Provider:    "pkcs11",
-		TokenLabel:  s.cfg.TokenLabel,
-		TokenSerial: s.cfg.TokenSerial,
+		TokenLabel:  s.cfg.selection().label,
+		TokenSerial: s.cfg.selection().serial,
 		Error:       name,
 	}
 	if s.serial != "" {

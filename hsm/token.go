@@ -31,13 +31,15 @@ type token struct {
 	// work is what operations share; no operation is active on it between them.
 	// Zero: there is none. A network HSM answers to few sessions opened in a row.
 	work pkcs11.SessionHandle
+	// allowImported: a KEK may have been outside the token.
+	allowImported bool
 	// known holds the keys that were found and checked; known.go.
 	known map[knownID]knownKey
 }
 
 // start loads the module, finds the token and logs in. After an error the worker
 // is of no use.
-func (t *token) start(module, label, serial, pinFile string) error {
+func (t *token) start(module string, who selection, pinFile string) error {
 	if t.mod != nil {
 		return newFault(errRefused, "started twice")
 	}
@@ -45,7 +47,7 @@ func (t *token) start(module, label, serial, pinFile string) error {
 	if err != nil {
 		return err
 	}
-	slot, flags, err := findToken(mod, label, serial)
+	slot, flags, err := findToken(mod, who)
 	if err != nil {
 		return err
 	}
@@ -77,10 +79,22 @@ func (t *token) close() {
 	t.mod = nil
 }
 
+// matches says whether the token is one of those selected.
+func (who selection) matches(ti pkcs11.TokenInfo) bool {
+	for _, is := range []struct{ want, have string }{
+		{who.label, ti.Label}, {who.serial, ti.SerialNumber}, {who.manufacturer, ti.ManufacturerID}, {who.model, ti.Model},
+	} {
+		if is.want != "" && is.want != is.have {
+			return false
+		}
+	}
+	return true
+}
+
 // findToken returns the slot and flags of the only token that matches.
-func findToken(mod *pkcs11.Ctx, label, serial string) (slot, flags uint, err error) {
-	if label == "" && serial == "" {
-		return 0, 0, newFault(errRefused, "neither token label nor serial given")
+func findToken(mod *pkcs11.Ctx, who selection) (slot, flags uint, err error) {
+	if who == (selection{}) {
+		return 0, 0, newFault(errRefused, "nothing selects the token")
 	}
 	slots, err := mod.GetSlotList(true)
 	if err != nil {
@@ -100,7 +114,7 @@ func findToken(mod *pkcs11.Ctx, label, serial string) (slot, flags uint, err err
 			continue
 		}
 		seen = append(seen, strconv.Quote(ti.Label)+" serial "+strconv.Quote(ti.SerialNumber))
-		if (label == "" || ti.Label == label) && (serial == "" || ti.SerialNumber == serial) {
+		if who.matches(ti) {
 			matches++
 			slot, flags = s, ti.Flags
 		}
@@ -109,15 +123,15 @@ func findToken(mod *pkcs11.Ctx, label, serial string) (slot, flags uint, err err
 	case matches == 1:
 		return slot, flags, nil
 	case matches > 1:
-		return 0, 0, newFault(seal.ErrAmbiguous, "finding token %q serial %q: %d match; hint: set the token's serial; there are %s",
-			label, serial, matches, strings.Join(seen, ", "))
+		return 0, 0, newFault(seal.ErrAmbiguous, "finding token %s: %d match; hint: set the token's serial; there are %s",
+			who, matches, strings.Join(seen, ", "))
 	case silent > 0:
-		return 0, 0, newFault(seal.ErrUnavailable, "finding token %q serial %q: no match; there are %s", label, serial, strings.Join(seen, ", "))
+		return 0, 0, newFault(seal.ErrUnavailable, "finding token %s: no match; there are %s", who, strings.Join(seen, ", "))
 	case len(seen) == 0:
-		return 0, 0, newFault(seal.ErrNotFound, "finding token %q serial %q: the module shows no initialised token; hint: check the module's own configuration and that the worker may read it (EnvAllow)",
-			label, serial)
+		return 0, 0, newFault(seal.ErrNotFound, "finding token %s: the module shows no initialised token; hint: check the module's own configuration and that the worker may read it (EnvAllow)",
+			who)
 	}
-	return 0, 0, newFault(seal.ErrNotFound, "finding token %q serial %q: no match; hint: there are %s", label, serial, strings.Join(seen, ", "))
+	return 0, 0, newFault(seal.ErrNotFound, "finding token %s: no match; hint: there are %s", who, strings.Join(seen, ", "))
 }
 
 // checkPINFlags looks at what the token says of its PIN before one is tried.

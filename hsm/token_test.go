@@ -160,14 +160,14 @@ func TestConfigRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	for words, change := range map[string]func(*Config){
-		"not an absolute path":           func(c *Config) { c.Module = "libsofthsm2.so" },
-		"is not an absolute":             func(c *Config) { c.Module = "" },
-		"neither token label nor serial": func(c *Config) { c.TokenLabel = "" },
-		"at most 32 bytes":               func(c *Config) { c.TokenLabel = strings.Repeat("x", 33) },
-		"and a serial 16":                func(c *Config) { c.TokenSerial = strings.Repeat("x", 17) },
-		"no PIN file":                    func(c *Config) { c.PINFile = "" },
-		"no latch file":                  func(c *Config) { c.LatchFile = "" },
-		"negative call timeout":          func(c *Config) { c.CallTimeout = -1 },
+		"not an absolute path":                   func(c *Config) { c.Module = "libsofthsm2.so" },
+		"is not an absolute":                     func(c *Config) { c.Module = "" },
+		"neither token label nor serial nor URI": func(c *Config) { c.TokenLabel = "" },
+		"at most 32 bytes":                       func(c *Config) { c.TokenLabel = strings.Repeat("x", 33) },
+		"and a serial 16":                        func(c *Config) { c.TokenSerial = strings.Repeat("x", 17) },
+		"no PIN file":                            func(c *Config) { c.PINFile = "" },
+		"no latch file":                          func(c *Config) { c.LatchFile = "" },
+		"negative call timeout":                  func(c *Config) { c.CallTimeout = -1 },
 	} {
 		cfg := good
 		change(&cfg)

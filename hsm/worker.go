@@ -128,7 +128,9 @@ func dispatch(t *token, o op, fields [][]byte) ([][]byte, error) {
 	case opShutdown:
 		return nil, nil
 	case opStart:
-		if err := t.start(string(fields[0]), string(fields[1]), string(fields[2]), string(fields[3])); err != nil {
+		who := selection{string(fields[1]), string(fields[2]), string(fields[3]), string(fields[4])}
+		t.allowImported = fields[6][0] == 1
+		if err := t.start(string(fields[0]), who, string(fields[5])); err != nil {
 			return nil, err
 		}
 		return t.info()
@@ -141,20 +143,8 @@ func dispatch(t *token, o op, fields [][]byte) ([][]byte, error) {
 		return t.info()
 	case opProvision:
 		return t.provision()
-	case opCheckKey:
-		return nil, t.check(fields[0][0], fields[1])
-	case opWrap:
-		return one(t.wrap(fields[0], fields[1], fields[2]))
-	case opUnwrap:
-		return one(t.unwrap(fields[0], fields[1], fields[2]))
-	case opPublicP256:
-		return one(t.public(fields[0]))
-	case opSignP256:
-		return t.sign(fields[0], fields[1])
 	case opRandom:
 		return one(t.random(int(binary.BigEndian.Uint16(fields[0]))))
-	case opHealth:
-		return nil, t.health(fields[0])
 	case opGenerateRSA:
 		return one(t.generateRSA(int(binary.BigEndian.Uint16(fields[0]))))
 	case opImportRSA:
@@ -163,6 +153,42 @@ func dispatch(t *token, o op, fields [][]byte) ([][]byte, error) {
 		return t.publicRSA(fields[0])
 	case opDecryptOAEP:
 		return one(t.decryptOAEP(fields[0], fields[1]))
+	case opListRSA:
+		return one(t.listRSA())
+	case opDestroyRSA:
+		return nil, t.destroyRSA(fields[0])
+	case opHealth:
+		if len(fields[0]) == 0 {
+			return nil, t.alive()
+		}
+	case opCheckKey:
+		fields = [][]byte{fields[1], fields[0]}
+	}
+	// The others begin with a key.
+	if len(fields) == 0 || len(fields[0]) < boundKey.min {
+		return nil, newFault(errRefused, "%s is not for the worker", o)
+	}
+	r, err := readWire(fields[0])
+	if err != nil {
+		return nil, err
+	}
+	switch o {
+	case opHealth:
+		return nil, t.health(r)
+	case opCheckKey:
+		return one(t.check(fields[1][0], r))
+	case opWrap:
+		return one(t.wrap(r, fields[1], fields[2]))
+	case opUnwrap:
+		return one(t.unwrap(r, fields[1], fields[2]))
+	case opPublicP256:
+		return one(t.public(r))
+	case opSignP256:
+		return t.sign(r, fields[1])
+	case opBeginRoll:
+		return one(t.beginRoll(r))
+	case opEndRoll:
+		return one(t.endRoll(r))
 	}
 	return nil, newFault(errRefused, "%s is not for the worker", o)
 }

@@ -81,6 +81,21 @@ type Counter interface {
 	Increment(ctx context.Context, ref KeyRef, from uint64) (uint64, error)
 }
 
+// Roller replaces a sealing key by a new one and destroys the old: whatever was
+// sealed under the old can then be opened by nobody, also not from a copy. The order
+// is BeginRoll, seal everything anew under the new key, make that durable, EndRoll of
+// the new one. Who dies in between calls EndRoll with whichever key its durable state
+// names, which finishes the roll or undoes it. Errors: the sentinels.
+type Roller interface {
+	// BeginRoll makes a successor to ref, which stays usable; the successor is in the
+	// device on return. [ErrAmbiguous] when there is one already.
+	BeginRoll(ctx context.Context, ref KeyRef) (next KeyRef, err error)
+	// EndRoll destroys all predecessors and successors of keep, for good, and says
+	// how many. It destroys nothing unless keep is there and works. Repeating it is
+	// harmless.
+	EndRoll(ctx context.Context, keep KeyRef) (destroyed int, err error)
+}
+
 // The sentinels every provider maps its own codes to. Callers decide with
 // errors.Is; the text of the wrapped error says what to do.
 var (

@@ -4,6 +4,7 @@
  * module, and the padding is taken off here.
  *
  *   SHIM_MODULE   the real module
+ *   OAEP_ONLY     when set, AES neither encrypts nor wraps
  */
 #include <dlfcn.h>
 #include <stdint.h>
@@ -149,6 +150,16 @@ static CK_RV p_C_Decrypt(CK_SESSION_HANDLE a, CK_BYTE_PTR b, CK_ULONG c, CK_BYTE
 	return CKR_OK;
 }
 
+static CK_RV p_C_EncryptInit(CK_SESSION_HANDLE a, CK_MECHANISM_PTR b, CK_OBJECT_HANDLE c)
+{
+	return getenv("OAEP_ONLY") ? CKR_MECHANISM_INVALID : real->C_EncryptInit(a, b, c);
+}
+
+static CK_RV p_C_WrapKey(CK_SESSION_HANDLE a, CK_MECHANISM_PTR b, CK_OBJECT_HANDLE c, CK_OBJECT_HANDLE d, CK_BYTE_PTR e, CK_ULONG_PTR f)
+{
+	return getenv("OAEP_ONLY") ? CKR_MECHANISM_INVALID : real->C_WrapKey(a, b, c, d, e, f);
+}
+
 CK_RV C_GetFunctionList(CK_FUNCTION_LIST_PTR_PTR list)
 {
 	void *lib = dlopen(getenv("SHIM_MODULE"), RTLD_NOW | RTLD_LOCAL);
@@ -164,6 +175,8 @@ CK_RV C_GetFunctionList(CK_FUNCTION_LIST_PTR_PTR list)
 	fake.C_GetAttributeValue = p_C_GetAttributeValue;
 	fake.C_DecryptInit = p_C_DecryptInit;
 	fake.C_Decrypt = p_C_Decrypt;
+	fake.C_EncryptInit = p_C_EncryptInit;
+	fake.C_WrapKey = p_C_WrapKey;
 	*list = &fake;
 	return CKR_OK;
 }

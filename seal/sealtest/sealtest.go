@@ -25,6 +25,8 @@ type Fixture struct {
 	Signer   seal.Signer // nil: the provider signs nothing
 	// Decrypter is nil when the provider opens nothing for others.
 	Decrypter seal.Decrypter
+	// Roller is nil when the provider's sealing keys stay what they are.
+	Roller seal.Roller
 	// Counter is nil when the provider counts nothing.
 	Counter seal.Counter
 
@@ -76,6 +78,9 @@ func Run(t *testing.T, open func(t testing.TB) Fixture) {
 		t.Run("counter", func(t *testing.T) { counter(ctx, t, f) })
 		t.Run("counter refuses", func(t *testing.T) { counterRefuses(ctx, t, f) })
 		t.Run("counter is one for all", func(t *testing.T) { counterRace(ctx, t, f) })
+	}
+	if f.Roller != nil {
+		t.Run("roller", func(t *testing.T) { roller(ctx, t, &f) })
 	}
 	outer := t // the reopened provider outlives its subtest
 	t.Run("reopen", func(t *testing.T) { reopen(ctx, t, outer, &f) })
