@@ -17,7 +17,7 @@ type Config struct {
 	TokenLabel  string
 	TokenSerial string
 	// URI is a PKCS#11 URI (RFC 7512) of a token, in place of label and serial:
-	// "pkcs11:token=sigild;serial=1234". uri.go has what it may hold.
+	// "pkcs11:token=sigild;serial=1234". [CheckURI] says what it may hold.
 	URI string
 	// AllowImportedKEK accepts a KEK that was, or may have been, outside the token.
 	AllowImportedKEK bool
@@ -59,7 +59,7 @@ func (c Config) complete() (Config, error) {
 		return c, errors.New("checking the HSM configuration: negative call timeout")
 	}
 	if c.URI != "" {
-		if _, err := parseURI(c.URI); err != nil {
+		if err := CheckURI(c.URI); err != nil {
 			return c, fmt.Errorf("checking the HSM configuration: %w", err)
 		}
 	}

@@ -151,16 +151,16 @@ func (s *supervisor) run() {
 	}
 }
 
-// serve runs one request, on two workers at most, all within CallTimeout.
+// serve runs one request, on two workers at most, until nobody waits for it.
 func (s *supervisor) serve(j *job) answer {
 	if s.poison.refuses(j.frame, s.now()) {
 		return answer{err: fmt.Errorf("%w (%s)", ErrPoisoned, j.op)}
 	}
-	deadline := time.Now().Add(s.cfg.CallTimeout)
 	workers, climb := 1, rungPlain
 	for {
-		if err := j.ctx.Err(); err != nil {
-			return answer{err: err} // nobody is listening
+		// The deadline itself is asked: the context learns of it a moment later.
+		if until, ok := j.ctx.Deadline(); j.ctx.Err() != nil || ok && !time.Now().Before(until) {
+			return answer{err: s.gaveUp(j.ctx, j.op)} // nobody is listening
 		}
 		c, err := s.ensure()
 		if err != nil {
@@ -168,7 +168,7 @@ func (s *supervisor) serve(j *job) answer {
 		}
 		fresh := c.served == 1 // has only logged in
 		setRung(j.frame, climb)
-		reply, err := c.exchange(j.frame, deadline)
+		reply, err := c.exchange(j.frame, time.Now().Add(s.cfg.CallTimeout))
 		var f *fault
 		switch {
 		case err == nil:

@@ -64,6 +64,16 @@ func TestTokenSelection(t *testing.T) {
 	twice := cfg
 	twice.TokenSerial = ""
 	wantOpenError(t, twice, seal.ErrAmbiguous, "2 match", tok.Serial, second, "hint: set the token's serial")
+	byURI := cfg
+	byURI.TokenLabel, byURI.TokenSerial = "", ""
+	byURI.URI = "pkcs11:token=" + tok.Label
+	wantOpenError(t, byURI, seal.ErrAmbiguous, "2 match", tok.Serial, second)
+	byURI.URI += ";manufacturer=SoftHSM%20project;serial=" + second
+	if p := mustOpen(t, byURI); p.ID() != "pkcs11:"+second {
+		t.Errorf("ID is %q, want the token that the URI names", p.ID())
+	}
+	byURI.URI = "pkcs11:token=" + tok.Label + ";manufacturer=Acme"
+	wantOpenError(t, byURI, seal.ErrNotFound, "manufacturer \"Acme\"", "hint: there are")
 	twice.TokenSerial = second
 	if p := mustOpen(t, twice); p.ID() != "pkcs11:"+second {
 		t.Errorf("ID is %q, want the second token's", p.ID())

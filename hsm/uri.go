@@ -8,6 +8,13 @@ import (
 	"unicode/utf8"
 )
 
+// CheckURI says whether uri is a PKCS#11 URI that Config.URI takes: RFC 7512 with
+// token, serial, manufacturer and model, of which token or serial, and nothing else.
+func CheckURI(uri string) error {
+	_, err := parseURI(uri)
+	return err
+}
+
 // parseURI reads a PKCS#11 URI (RFC 7512 §2.3) that names a token by token, serial,
 // manufacturer and model; at least token or serial. What else such a URI can say is
 // refused, with the reason: an attribute that is passed over in silence is one that

@@ -22,6 +22,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/sigild/sigild/hsm"
 )
 
 // DefaultPath is read when no --config is given.
@@ -107,6 +109,10 @@ type PKCS11 struct {
 	Module      string `yaml:"module"`
 	TokenLabel  string `yaml:"token_label"`
 	TokenSerial string `yaml:"token_serial"`
+	// URI names the token by RFC 7512, in place of label and serial.
+	URI string `yaml:"uri"`
+	// AllowImportedKEK takes a sealing key that may have been outside the token.
+	AllowImportedKEK bool `yaml:"allow_imported_kek"`
 	// PINFile is a path, or credential:NAME for a file in $CREDENTIALS_DIRECTORY.
 	PINFile     string        `yaml:"pin_file"`
 	CallTimeout time.Duration `yaml:"call_timeout"`
@@ -366,8 +372,16 @@ func (p PKCS11) check() error {
 	if err := checkPath("provider.pkcs11.module", p.Module); err != nil {
 		return err
 	}
-	if p.TokenLabel == "" && p.TokenSerial == "" {
-		return errors.New("provider.pkcs11 needs token_label or token_serial")
+	if p.URI != "" && (p.TokenLabel != "" || p.TokenSerial != "") {
+		return errors.New("provider.pkcs11: uri and token_label or token_serial exclude each other")
+	}
+	if p.URI == "" && p.TokenLabel == "" && p.TokenSerial == "" {
+		return errors.New("provider.pkcs11 needs token_label, token_serial or uri")
+	}
+	if p.URI != "" {
+		if err := hsm.CheckURI(p.URI); err != nil {
+			return fmt.Errorf("provider.pkcs11.uri: %w", err)
+		}
 	}
 	if len(p.TokenLabel) > 32 {
 		return errors.New("provider.pkcs11.token_label must have at most 32 bytes")

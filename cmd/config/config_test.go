@@ -178,7 +178,10 @@ func TestWhatIsRefused(t *testing.T) {
 		{"a mode that lets nobody in", small + "sockets: {admin: {mode: \"0000\"}}\n", `sockets.admin.mode: "0000" is not a mode`},
 		{"an empty mode", small + "sockets: {admin: {mode: \"\"}}\n", `sockets.admin.mode: "" is not a mode`},
 
-		{"no token", without("    token_label: sigild\n"), "provider.pkcs11 needs token_label or token_serial"},
+		{"no token", without("    token_label: sigild\n"), "provider.pkcs11 needs token_label, token_serial or uri"},
+		{"a URI and a label", pkcs11("uri: pkcs11:token=sigild"), "uri and token_label or token_serial exclude each other"},
+		{"a URI with a slot", strings.Replace(small, "token_label: sigild", "uri: \"pkcs11:slot-id=1\"", 1), "provider.pkcs11.uri: reading the PKCS#11 URI: \"slot-id\" is not taken"},
+		{"a URI with a PIN", strings.Replace(small, "token_label: sigild", "uri: \"pkcs11:token=a?pin-value=4711\"", 1), "a PIN does not belong in a configuration"},
 		{"a long label", strings.Replace(small, "label: sigild", "label: "+strings.Repeat("x", 33), 1), "provider.pkcs11.token_label must have at most 32 bytes"},
 		{"a long serial", pkcs11("token_serial: \"12345678901234567\""), "provider.pkcs11.token_serial must have at most 16 bytes"},
 		{"a long call", pkcs11("call_timeout: 61s"), "provider.pkcs11.call_timeout must be at most 1m"},
@@ -295,6 +298,16 @@ func TestProviderReachesHSM(t *testing.T) {
 	if h.Module != "/usr/lib/softhsm/libsofthsm2.so" || h.TokenLabel != "sigild" || h.TokenSerial != "0123" ||
 		h.PINFile != "/etc/sigild/hsm-pin" || h.LatchFile != "/s/pin-failed" || h.CallTimeout.Seconds() != 7 ||
 		fmt.Sprint(h.EnvAllow) != "[A=1=1 B=2]" || h.Log == nil {
+		t.Errorf("got %+v", h)
+	}
+}
+
+func TestURIReachesHSM(t *testing.T) {
+	c, err := Parse([]byte(strings.Replace(small, "token_label: sigild", "uri: \"pkcs11:token=sigild;serial=0123\"", 1) + "    allow_imported_kek: true\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h := c.HSM(slog.Default()); h.URI != "pkcs11:token=sigild;serial=0123" || h.TokenLabel != "" || !h.AllowImportedKEK {
 		t.Errorf("got %+v", h)
 	}
 }

@@ -130,7 +130,7 @@ func (c Config) HSM(log *slog.Logger) hsm.Config {
 	p := c.Provider.PKCS11
 	h := hsm.Config{
 		Module: p.Module, TokenLabel: p.TokenLabel, TokenSerial: p.TokenSerial, PINFile: credentialPath(p.PINFile),
-		LatchFile: c.LatchFile(), CallTimeout: p.CallTimeout, Log: log,
+		URI: p.URI, AllowImportedKEK: p.AllowImportedKEK, LatchFile: c.LatchFile(), CallTimeout: p.CallTimeout, Log: log,
 	}
 	for name, value := range p.Env {
 		h.EnvAllow = append(h.EnvAllow, name+"="+value)

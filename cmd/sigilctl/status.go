@@ -92,6 +92,9 @@ func printStatus(cmd *cobra.Command, st *sigilv1.GetStatusResponse) {
 		return
 	}
 	fmt.Fprintf(w, "appliance\t%s\nkeyslots\t%s\nrollback anchor\t%s\n", st.GetApplianceId(), strings.Join(st.GetProviders(), ", "), st.GetAnchor())
+	for _, lack := range st.GetMissingProtections() {
+		fmt.Fprintf(w, "not protected\t%s\n", lack)
+	}
 	if p := st.GetPaused(); p != nil {
 		fmt.Fprintf(w, "paused\tby its %s since %s: %s\n", p.GetLevel(), p.GetSince().AsTime().Format("2006-01-02T15:04:05Z"), p.GetReason())
 	}

@@ -53,6 +53,8 @@ type rooms struct {
 	store      *delegation.PreParamStore
 	// lockout is what the TPM last said of wrong tries; nil without one.
 	lockout atomic.Pointer[tpm.Lockout]
+	// lacks are the protections that the device's keys haven't got.
+	lacks []string
 	// background runs checkpoints and the pool until cancel; done waits.
 	cancel context.CancelFunc
 	done   sync.WaitGroup
@@ -232,8 +234,14 @@ func (k *keeper) unseal(ctx context.Context) (_ *rooms, err error) {
 	if err := k.vault.Unseal(ctx, map[string]seal.Sealer{r.provider.ID(): r.provider}); err != nil {
 		return nil, err
 	}
+	if err := k.endRolls(ctx, r.provider); err != nil {
+		return nil, err
+	}
 	checkpointKey, err := delegation.CheckpointKey(ctx, k.vault)
 	if err != nil {
+		return nil, err
+	}
+	if r.lacks, err = k.checkKeys(ctx, r.provider, seal.KeyRef(checkpointKey)); err != nil {
 		return nil, err
 	}
 	archive := journal.Archive{Dir: k.cfg.Journal.ArchiveDir, Entries: k.cfg.Journal.ArchiveEntries, After: k.cfg.Journal.ArchiveAfter}
@@ -383,6 +391,7 @@ func (k *keeper) show(r *rooms) *sigilv1.GetStatusResponse {
 		Anchor:             "none",
 		PreParametersReady: uint32(ready), PreParametersTarget: uint32(k.cfg.PreParameters.Target),
 	}
+	out.MissingProtections = r.lacks
 	j := r.journal.Status()
 	out.JournalSequence, out.CheckpointSequence = j.Entries, j.Covered
 	if l := r.lockout.Load(); l != nil {

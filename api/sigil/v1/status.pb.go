@@ -91,9 +91,12 @@ type GetStatusResponse struct {
 	KeysInHostCustody uint32 `protobuf:"varint,13,opt,name=keys_in_host_custody,json=keysInHostCustody,proto3" json:"keys_in_host_custody,omitempty"`
 	// What the TPM says of wrong tries; absent without a TPM. Read at the unsealing and
 	// then every minute.
-	TpmLockout    *TPMLockout `protobuf:"bytes,14,opt,name=tpm_lockout,json=tpmLockout,proto3,oneof" json:"tpm_lockout,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	TpmLockout *TPMLockout `protobuf:"bytes,14,opt,name=tpm_lockout,json=tpmLockout,proto3,oneof" json:"tpm_lockout,omitempty"`
+	// What the device's keys lack of the protections that sigild asks for, such as
+	// "KEK: CKA_COPYABLE": attributes that the token does not know, or an imported key.
+	MissingProtections []string `protobuf:"bytes,15,rep,name=missing_protections,json=missingProtections,proto3" json:"missing_protections,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *GetStatusResponse) Reset() {
@@ -224,6 +227,13 @@ func (x *GetStatusResponse) GetTpmLockout() *TPMLockout {
 	return nil
 }
 
+func (x *GetStatusResponse) GetMissingProtections() []string {
+	if x != nil {
+		return x.MissingProtections
+	}
+	return nil
+}
+
 // TPMLockout is a TPM's defence against guessing. Objects of sigild don't count and
 // are not locked.
 type TPMLockout struct {
@@ -303,7 +313,7 @@ var File_sigil_v1_status_proto protoreflect.FileDescriptor
 const file_sigil_v1_status_proto_rawDesc = "" +
 	"\n" +
 	"\x15sigil/v1/status.proto\x12\bsigil.v1\x1a\x16sigil/v1/control.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\xfc\x04\n" +
+	"\x10GetStatusRequest\"\xad\x05\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12&\n" +
 	"\fappliance_id\x18\x02 \x01(\tH\x00R\vapplianceId\x88\x01\x01\x12\x16\n" +
@@ -320,7 +330,8 @@ const file_sigil_v1_status_proto_rawDesc = "" +
 	"\x04keys\x18\f \x01(\rR\x04keys\x12/\n" +
 	"\x14keys_in_host_custody\x18\r \x01(\rR\x11keysInHostCustody\x12:\n" +
 	"\vtpm_lockout\x18\x0e \x01(\v2\x14.sigil.v1.TPMLockoutH\x03R\n" +
-	"tpmLockout\x88\x01\x01B\x0f\n" +
+	"tpmLockout\x88\x01\x01\x12/\n" +
+	"\x13missing_protections\x18\x0f \x03(\tR\x12missingProtectionsB\x0f\n" +
 	"\r_appliance_idB\x10\n" +
 	"\x0e_sealed_reasonB\t\n" +
 	"\a_pausedB\x0e\n" +
