@@ -26,6 +26,7 @@ const (
 	KindEVMUserOperation   Kind = "evm.user_operation"   // ERC-4337
 	KindEVMSafeTransaction Kind = "evm.safe_transaction" // of a Safe's owner
 	KindSolanaMessage      Kind = "solana.message"
+	KindSolanaOffchain     Kind = "solana.offchain_message" // an off-chain message or a sign-in text: no transaction
 )
 
 // Scheme names a signature scheme and its curve.

@@ -156,6 +156,8 @@ var standardSchema = sync.OnceValue(func() *Schema {
 		Root{Name: evm.UserOperationRoot, Type: evm.UserOperationType, Doc: "a user operation (ERC-4337)"},
 		Root{Name: evm.SafeRoot, Type: evm.SafeType, Doc: "a transaction of a Safe that the wallet is an owner of"},
 		Root{Name: solana.Root, Type: solana.TxType, Doc: "a Solana transaction message"},
+		Root{Name: solana.OffchainRoot, Type: solana.OffchainType, Doc: "a Solana off-chain message, which is no transaction"},
+		Root{Name: solana.SIWSRoot, Type: solana.SIWSType, Doc: "a text of Sign In With Solana"},
 	)
 })
 

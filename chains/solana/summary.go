@@ -12,6 +12,9 @@ import (
 // maxText is how much of a text that somebody else wrote a summary shows, in bytes.
 const maxText = 80
 
+// maxQuoted is how much of a text that is what is signed, in bytes.
+const maxQuoted = 2048
+
 // maxDecimals is how many decimals a summary writes; a u64 has no use for more.
 const maxDecimals = 20
 
@@ -37,6 +40,20 @@ func (w *writer) quote(b []byte) {
 	}
 	w.WriteString(strconv.QuoteToASCII(string(b)))
 	w.WriteString(cut)
+}
+
+// quoteAll writes text of which a signature is about, in ASCII: nearly all of it.
+func (w *writer) quoteAll(b []byte) {
+	cut := 0
+	if len(b) > maxQuoted {
+		cut, b = len(b)-maxQuoted, b[:maxQuoted]
+	}
+	w.WriteString(strconv.QuoteToASCII(string(b)))
+	if cut > 0 {
+		w.WriteString(" and ")
+		w.number(uint64(cut))
+		w.WriteString(" bytes more")
+	}
 }
 
 // account writes the address of account i.

@@ -2,8 +2,8 @@ package decode
 
 import (
 	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
+	"strings"
 
 	"github.com/sigild/sigild/chains"
 	"github.com/sigild/sigild/chains/solana"
@@ -18,13 +18,45 @@ func solanaKinds() []Kind {
 		{
 			Name: chains.KindSolanaMessage, Members: "messageHex, message, [lookupTables], [signer]",
 			Decode: solanaMessage, Bare: bareText("messageHex"),
-			Roots: map[string]*chains.Type{solana.Root: solana.TxType},
+			Roots: solana.Roots[chains.KindSolanaMessage],
+		},
+		{
+			Name: chains.KindSolanaOffchain, Members: "messageHex, message, [signer]",
+			Decode: solanaOffchain("messageHex", "message"), Bare: bareText("messageHex"),
+			Roots: solana.Roots[chains.KindSolanaOffchain],
+		},
+		{
+			Name: signMessage, Members: "payloadHex, [signer]",
+			Decode: solanaOffchain("payloadHex", ""), Bare: bareText("payloadHex"),
+			Roots: solana.Roots[chains.KindSolanaOffchain],
 		},
 	}
 }
 
+// signMessage is what applications call signMessage: bytes without a kind. Here as
+// in the daemon they must turn out to be an off-chain message or a sign-in text.
+const signMessage chains.Kind = "solana.sign_message"
+
+// solanaOffchain decodes what is no transaction.
+func solanaOffchain(inHex, inBase64 string) func(Row) (*chains.Decoded, error) {
+	return func(row Row) (*chains.Decoded, error) {
+		b, err := rowBytes(row, inHex, inBase64)
+		if err != nil {
+			return nil, err
+		}
+		if _, ok := row["signer"]; !ok {
+			return solana.InspectOffchain(b, mainnet)
+		}
+		wallet, err := signer(row)
+		if err != nil {
+			return nil, err
+		}
+		return solana.DecodeOffchain(b, wallet, mainnet)
+	}
+}
+
 func solanaMessage(row Row) (*chains.Decoded, error) {
-	b, err := messageBytes(row)
+	b, err := rowBytes(row, "messageHex", "message")
 	if err != nil {
 		return nil, err
 	}
@@ -93,29 +125,25 @@ func lookupTables(row Row) (map[[32]byte]*solana.Table, error) {
 	return tables, nil
 }
 
-// messageBytes reads `messageHex`, with or without 0x, or `message` in base64.
-func messageBytes(row Row) ([]byte, error) {
-	if _, ok := row["messageHex"]; ok {
-		text, err := row.Text("messageHex")
+// rowBytes reads hexadecimal text, with or without 0x, or base64.
+func rowBytes(row Row, inHex, inBase64 string) ([]byte, error) {
+	if _, ok := row[inHex]; ok || inBase64 == "" {
+		text, err := row.Text(inHex)
 		if err != nil {
 			return nil, err
 		}
-		if len(text) > 1 && text[:2] == "0x" {
-			return Hex(text)
+		if !strings.HasPrefix(text, "0x") {
+			text = "0x" + text
 		}
-		b, err := hex.DecodeString(text)
-		if err != nil {
-			return nil, Malformed(-1, "messageHex is no hexadecimal text")
-		}
-		return b, nil
+		return Hex(text)
 	}
-	text, err := row.Text("messageHex", "message")
+	text, err := row.Text(inHex, inBase64)
 	if err != nil {
 		return nil, err
 	}
 	b, err := base64.StdEncoding.Strict().DecodeString(text)
 	if err != nil {
-		return nil, Malformed(-1, "message is no base64")
+		return nil, Malformed(-1, "%s is no base64", inBase64)
 	}
 	return b, nil
 }

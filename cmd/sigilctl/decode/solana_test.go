@@ -55,6 +55,37 @@ func TestSolanaMessageVectors(t *testing.T) {
 	}
 }
 
+func TestSolanaMessagesThatAreNoTransactions(t *testing.T) {
+	texts, rows := vectors(t, "solana", "solana_offchain.jsonl")
+	for _, kind := range []chains.Kind{chains.KindSolanaOffchain, signMessage} {
+		for i, row := range rows {
+			text := texts[i]
+			if kind == signMessage {
+				text = strings.Replace(text, `"messageHex"`, `"payloadHex"`, 1)
+			}
+			a := ask(t, kind, text)[0]
+			if !a.OK || a.SigningBytes != "0x"+row["messageHex"].(string) || a.Kind != string(kind) && kind != signMessage {
+				t.Errorf("%v: %+v", row["id"], a)
+				continue
+			}
+			if row["version"] != "siws-raw" && a.View["text"] != row["text"] {
+				t.Errorf("%v: text %v, want %v", row["id"], a.View["text"], row["text"])
+			}
+		}
+	}
+	bad, _ := vectors(t, "solana", "solana_signmessage_malicious.jsonl")
+	messages, _ := vectors(t, "solana", "solana.jsonl")
+	v1, _ := vectors(t, "solana", "solana_v1.jsonl")
+	for _, row := range append(messages, v1...) {
+		bad = append(bad, strings.Replace(row, `"messageHex"`, `"payloadHex"`, 1))
+	}
+	for i, a := range ask(t, signMessage, bad...) {
+		if a.OK || !strings.Contains(a.Error.Message, "transaction") {
+			t.Errorf("row %d: %+v", i, a)
+		}
+	}
+}
+
 func TestSolanaLookupTables(t *testing.T) {
 	_, rows := vectors(t, "solana", "solana.jsonl")
 	var good map[string]any
