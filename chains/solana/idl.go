@@ -1,16 +1,244 @@
 package solana
 
 import (
-	"github.com/sigild/sigild/chains"
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
-// IDL is a stub for the moment.
-type IDL struct{}
+// MaxIDL is the largest IDL that is taken, in bytes of JSON.
+const MaxIDL = 400_000
 
-type idlInstruction struct{ name string }
+// Bounds of what an IDL may say.
+const (
+	maxIDLDepth        = 64
+	maxIDLInstructions = 1024
+	maxIDLArgs         = 128
+	maxIDLAccounts     = 255
+	maxIDLTypes        = 4096
+	maxIDLName         = 128
+)
 
-func (d *IDL) match(accounts, data []byte) *idlInstruction { return nil }
+// IDL says what the instructions of one program are called, by an Anchor
+// interface description: the form of 0.30 and later, with discriminators, or the
+// older one, whose discriminators follow from the names. It tells names and
+// arguments, never what happens to balances. It is immutable.
+type IDL struct {
+	program      [32]byte
+	name         string
+	canonical    []byte
+	instructions []*idlInstruction
+}
 
-func (x *idlInstruction) value(m *message, accounts, data []byte) chains.Value { return chains.Value{} }
+type idlInstruction struct {
+	name          string
+	discriminator []byte
+	// accounts are names, those of groups in the form group.account; required is
+	// how many must be passed.
+	accounts []string
+	required int
+	args     []idlField
+	argNames []string
+}
 
-func (x *idlInstruction) say(w *writer, data []byte) {}
+// NewIDL reads an IDL for program: JSON of at most 400 kB. It refuses an IDL of
+// a program that is built in, of another program, with members given twice, with
+// discriminators that can't be told apart, and with arguments of a type that can't be read.
+func NewIDL(program [32]byte, text []byte) (*IDL, error) {
+	d, err := newIDL(program, text)
+	if err != nil {
+		return nil, fmt.Errorf("reading IDL of program %s: %w", Address(program), err)
+	}
+	return d, nil
+}
+
+func newIDL(program [32]byte, text []byte) (*IDL, error) {
+	if p := programs[program]; p != nil {
+		return nil, fmt.Errorf("%s is built in", p.name)
+	}
+	if len(text) > MaxIDL {
+		return nil, fmt.Errorf("%d bytes, at most %d", len(text), MaxIDL)
+	}
+	var form idlForm
+	canonical, err := strictJSON(text, &form)
+	if err != nil {
+		return nil, err
+	}
+	if form.Address != "" {
+		if own, err := ParseAddress(form.Address); err != nil || own != program {
+			return nil, fmt.Errorf("it is for program %.44q", form.Address)
+		}
+	}
+	d := &IDL{program: program, name: form.Name, canonical: canonical}
+	if form.Metadata.Name != "" {
+		d.name = form.Metadata.Name
+	}
+	if d.name != "" && !idlName(d.name) {
+		return nil, errors.New("its name is no identifier")
+	}
+	if n := len(form.Instructions); n == 0 || n > maxIDLInstructions {
+		return nil, fmt.Errorf("%d instructions, want 1 to %d", n, maxIDLInstructions)
+	}
+	types, err := form.definitions()
+	if err != nil {
+		return nil, err
+	}
+	for i := range form.Instructions {
+		in, err := form.Instructions[i].compile(types)
+		if err != nil {
+			return nil, fmt.Errorf("instruction %.40q: %w", form.Instructions[i].Name, err)
+		}
+		for _, o := range d.instructions {
+			if bytes.HasPrefix(o.discriminator, in.discriminator) || bytes.HasPrefix(in.discriminator, o.discriminator) {
+				return nil, fmt.Errorf("instructions %s and %s start with the same bytes", o.name, in.name)
+			}
+			if o.name == in.name {
+				return nil, fmt.Errorf("two instructions are named %s", in.name)
+			}
+		}
+		d.instructions = append(d.instructions, in)
+	}
+	return d, nil
+}
+
+// Program is the program the IDL is for.
+func (d *IDL) Program() [32]byte { return d.program }
+
+// Name is the program's name, as the IDL has it.
+func (d *IDL) Name() string { return d.name }
+
+// Canonical is the IDL as JSON without white space, members in order; NewIDL reads it.
+func (d *IDL) Canonical() []byte { return bytes.Clone(d.canonical) }
+
+// Hash identifies program and IDL: SHA-256 over a domain, the program and
+// [IDL.Canonical].
+func (d *IDL) Hash() [32]byte {
+	h := sha256.New()
+	h.Write([]byte("sigild/solana/idl/v1"))
+	h.Write(d.program[:])
+	h.Write(d.canonical)
+	return [32]byte(h.Sum(nil))
+}
+
+// match finds the instruction that data is, in whole and with as many accounts as
+// it must have; nil when there is none.
+func (d *IDL) match(accounts, data []byte) *idlInstruction {
+	for _, in := range d.instructions {
+		if !bytes.HasPrefix(data, in.discriminator) {
+			continue
+		}
+		r := &idlReader{b: data[len(in.discriminator):]}
+		r.nodes = 64 + len(r.b)/2
+		for _, a := range in.args {
+			a.typ.skip(r, 0)
+		}
+		if r.failed || len(r.b) != 0 || len(accounts) < in.required {
+			return nil
+		}
+		return in
+	}
+	return nil
+}
+
+// strictJSON decodes text into v. It refuses members given twice (in whatever
+// case, since encoding/json does not tell cases apart), deep nesting, what is no
+// UTF-8, and what follows. It returns the text without white space, members in order.
+func strictJSON(text []byte, v any) (canonical []byte, err error) {
+	if !utf8.Valid(text) {
+		return nil, errors.New("not UTF-8")
+	}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	tree, err := readTree(d, 0)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return nil, errors.New("something follows the JSON")
+	}
+	if _, ok := tree.(map[string]any); !ok {
+		return nil, errors.New("not a JSON object")
+	}
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(tree); err != nil {
+		return nil, fmt.Errorf("writing it again: %w", err)
+	}
+	if canonical = bytes.TrimRight(b.Bytes(), "\n"); len(canonical) > MaxIDL {
+		return nil, fmt.Errorf("%d bytes without white space, at most %d", len(canonical), MaxIDL)
+	}
+	if err := json.Unmarshal(canonical, v); err != nil {
+		return nil, fmt.Errorf("not an IDL: %w", err)
+	}
+	return canonical, nil
+}
+
+func readTree(d *json.Decoder, depth int) (any, error) {
+	if depth > maxIDLDepth {
+		return nil, errors.New("nested too deep")
+	}
+	t, err := d.Token()
+	if err != nil {
+		return nil, fmt.Errorf("no JSON: %w", err)
+	}
+	switch t {
+	case json.Delim('{'):
+		out, folded := map[string]any{}, map[string]bool{}
+		for d.More() {
+			k, err := d.Token()
+			if err != nil {
+				return nil, fmt.Errorf("no JSON: %w", err)
+			}
+			name, ok := k.(string)
+			if !ok || folded[fold(name)] {
+				return nil, fmt.Errorf("member %.40q is given twice", k)
+			}
+			folded[fold(name)] = true
+			if out[name], err = readTree(d, depth+1); err != nil {
+				return nil, err
+			}
+		}
+		_, err := d.Token()
+		return out, err
+	case json.Delim('['):
+		out := []any{}
+		for d.More() {
+			v, err := readTree(d, depth+1)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, v)
+		}
+		_, err := d.Token()
+		return out, err
+	}
+	return t, nil
+}
+
+// fold is the same for names that differ in case only, as encoding/json sees it.
+func fold(s string) string {
+	return strings.Map(func(r rune) rune {
+		least := r
+		for f := unicode.SimpleFold(r); f != r; f = unicode.SimpleFold(f) {
+			least = min(least, f)
+		}
+		return least
+	}, s)
+}
+
+// idlName reports whether s is an identifier, possibly of several parts.
+func idlName(s string) bool {
+	if s == "" || len(s) > maxIDLName {
+		return false
+	}
+	return strings.IndexFunc(s, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '_' || r == '-' || r == ':')
+	}) < 0
+}

@@ -16,7 +16,7 @@ const mainnet = "solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp"
 func solanaKinds() []Kind {
 	return []Kind{
 		{
-			Name: chains.KindSolanaMessage, Members: "messageHex, message, [lookupTables], [signer]",
+			Name: chains.KindSolanaMessage, Members: "messageHex, message, [lookupTables], [idls], [signer]",
 			Decode: solanaMessage, Bare: bareText("messageHex"),
 			Roots: solana.Roots[chains.KindSolanaMessage],
 		},
@@ -65,6 +65,9 @@ func solanaMessage(row Row) (*chains.Decoded, error) {
 		return nil, err
 	}
 	known := solana.Known{Tables: tables, AllTables: tables != nil}
+	if known.IDLs, err = idls(row); err != nil {
+		return nil, err
+	}
 	if _, ok := row["signer"]; !ok {
 		return solana.Inspect(b, mainnet, known)
 	}
@@ -85,6 +88,34 @@ func signer(row Row) (wallet [32]byte, err error) {
 		return wallet, Malformed(-1, "signer is no account")
 	}
 	return wallet, nil
+}
+
+// idls reads `idls`: for each program its IDL, as an object or as JSON text. They
+// count as uploaded.
+func idls(row Row) (map[[32]byte]*solana.IDL, error) {
+	text, ok := row["idls"]
+	if !ok || string(text) == "null" {
+		return nil, nil
+	}
+	members, err := ParseRow(text)
+	if err != nil {
+		return nil, Malformed(-1, "idls is no object of IDLs")
+	}
+	out := map[[32]byte]*solana.IDL{}
+	for name, idl := range members {
+		program, err := solana.ParseAddress(name)
+		if err != nil {
+			return nil, Malformed(-1, "idls: %q is no address", name)
+		}
+		var quoted string
+		if json.Unmarshal(idl, &quoted) == nil {
+			idl = []byte(quoted)
+		}
+		if out[program], err = solana.NewIDL(program, idl); err != nil {
+			return nil, Malformed(-1, "%s", err.Error())
+		}
+	}
+	return out, nil
 }
 
 // lookupTables reads `lookupTables`: for each table its entries, from the first

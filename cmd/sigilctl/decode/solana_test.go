@@ -86,6 +86,48 @@ func TestSolanaMessagesThatAreNoTransactions(t *testing.T) {
 	}
 }
 
+func TestSolanaIDLs(t *testing.T) {
+	_, rows := vectors(t, "solana", "solana_traps.jsonl")
+	var in string
+	for _, r := range rows {
+		if strings.HasPrefix(r["name"].(string), "unknown-program") {
+			in = r["messageHex"].(string)
+		}
+	}
+	before := ask(t, chains.KindSolanaMessage, `{"messageHex":"`+in+`"}`)[0]
+	first := before.View["instructions"].([]any)[0].(map[string]any)
+	var discriminator []string
+	data := first["instruction_data_hex"].(string)
+	for i := 0; i+1 < len(data); i += 2 {
+		discriminator = append(discriminator, fmt.Sprint(mustByte(t, data[i:i+2])))
+	}
+	idl := fmt.Sprintf(`{"name":"x","instructions":[{"name":"go","discriminator":[%s],"accounts":[],"args":[]}]}`, strings.Join(discriminator, ","))
+	quoted, err := json.Marshal(idl)
+	if err != nil {
+		t.Fatal(err)
+	}
+	program := first["program_key"].(string)
+	for _, given := range []string{idl, string(quoted)} {
+		a := ask(t, chains.KindSolanaMessage, fmt.Sprintf(`{"messageHex":%q,"idls":{%q:%s}}`, in, program, given))[0]
+		parsed, _ := a.View["instructions"].([]any)[0].(map[string]any)["parsed_instruction_data"].(map[string]any)
+		if !a.OK || !a.Opaque || parsed["instruction_name"] != "go" {
+			t.Errorf("%+v", a)
+		}
+	}
+	for _, bad := range []string{`[]`, `{"x":{}}`, fmt.Sprintf(`{%q:{}}`, program), `{"11111111111111111111111111111111":` + idl + `}`} {
+		if a := ask(t, chains.KindSolanaMessage, fmt.Sprintf(`{"messageHex":%q,"idls":%s}`, in, bad))[0]; a.OK {
+			t.Errorf("%s: %+v", bad, a)
+		}
+	}
+}
+
+func mustByte(t *testing.T, s string) (b byte) {
+	if _, err := fmt.Sscanf(s, "%02x", &b); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
 func TestSolanaLookupTables(t *testing.T) {
 	_, rows := vectors(t, "solana", "solana.jsonl")
 	var good map[string]any
