@@ -15,6 +15,9 @@ const maxText = 80
 // maxQuoted is how much of a text that is what is signed, in bytes.
 const maxQuoted = 2048
 
+// maxShown is how much a summary shows of what an IDL reads, in bytes.
+const maxShown = 400
+
 // maxDecimals is how many decimals a summary writes; a u64 has no use for more.
 const maxDecimals = 20
 
