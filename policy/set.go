@@ -73,12 +73,7 @@ func Compile(policies []Policy, limits []Limit, schema *Schema) (*Set, []Diagnos
 		if i > 0 && sorted[i-1].ID == p.ID {
 			add(Diagnostic{ID: p.ID, Clause: "id", Code: CodeDuplicateID, Offset: -1, Message: "two policies have this id"})
 		}
-		s.policies = append(s.policies, compilePolicy(p, schema, shared, add))
-		if d := p.Scope.Delegation; d != "" {
-			s.scoped[d] = append(s.scoped[d], i)
-		} else {
-			s.everywhere = append(s.everywhere, i)
-		}
+		s.add(compilePolicy(p, schema, shared, add))
 	}
 	s.limits = compileLimits(limits, add)
 
@@ -97,6 +92,16 @@ func Compile(policies []Policy, limits []Limit, schema *Schema) (*Set, []Diagnos
 	}
 	s.hash = hashSet(sorted, s.limits)
 	return s, ds
+}
+
+// add puts a policy behind those of the set; its id comes after theirs.
+func (s *Set) add(c compiled) {
+	if d := c.policy.Scope.Delegation; d != "" {
+		s.scoped[d] = append(s.scoped[d], len(s.policies))
+	} else {
+		s.everywhere = append(s.everywhere, len(s.policies))
+	}
+	s.policies = append(s.policies, c)
 }
 
 // Hash identifies what the set says: SHA-256 over the language version and every
