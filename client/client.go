@@ -142,6 +142,11 @@ func (c *Client) Delegations() sigilv1.DelegationServiceClient {
 	return sigilv1.NewDelegationServiceClient(stamped{Client: c})
 }
 
+// Policies are the organization's documents: set with root stamps, read with any member's.
+func (c *Client) Policies() sigilv1.PolicyServiceClient {
+	return sigilv1.NewPolicyServiceClient(stamped{Client: c})
+}
+
 // Control stops signing and lets it go on: operators' stamps for organization "",
 // root members' or the owner's otherwise.
 func (c *Client) Control() sigilv1.ControlServiceClient {

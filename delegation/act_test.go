@@ -86,6 +86,12 @@ func acts() []actCase {
 			return h.RevokeDelegation(context.Background(), a(m), id, org, m.Delegation)
 		},
 	}, {
+		name: "SetDocuments", org: site.acme, by: both, short: rootShort,
+		call: func(h *house, a func(any) Actor, org, id string, n int) (any, error) {
+			m := DocumentChanges{RequestID: id, Organization: org, Set: []NewDocument{rulesDocument("main", fmt.Sprintf(`{"policies":[{"id":"p%d","effect":"EFFECT_DENY","condition":"false"}]}`, n))}}
+			return h.SetDocuments(context.Background(), a(m), m)
+		},
+	}, {
 		name: "Pause", org: site.acme, by: dana,
 		short: map[string][]holder{"another user": {site.erin.holder}, "operators": site.operators, "another organization's root": site.globexRoot, "none": nil},
 		call: func(h *house, a func(any) Actor, org, id string, n int) (any, error) {
@@ -128,7 +134,7 @@ func withDelegations(h *house) {
 // active writes an active delegation whose API key nobody has.
 func (h *house) active(id string, set mpctest.Set) {
 	h.t.Helper()
-	policies, _, err := checkRules(id, newDelegation("x", solWallet).Policies, nil)
+	policies, _, err := checkRules(id, newDelegation("x", solWallet))
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -280,6 +286,10 @@ func TestForeignOrganizationsLookUnknown(t *testing.T) {
 			"Wallet":     func(a Actor, org, id string) error { _, err := h.Wallet(a, org, id); return err },
 			"Delegation": func(a Actor, org, id string) error { _, err := h.Delegation(a, org, id); return err },
 			"Ceremony":   func(a Actor, org, id string) error { _, err := h.Ceremony(a, org, id); return err },
+			"Documents": func(a Actor, org, id string) error {
+				_, err := h.Documents(a, org, &DocumentName{KindRules, id})
+				return err
+			},
 			"FetchShare": func(a Actor, org, id string) error {
 				_, err := h.FetchShare(context.Background(), a, org, id)
 				return err

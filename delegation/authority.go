@@ -14,9 +14,9 @@ import (
 
 var _ signing.Authority = (*Service)(nil)
 
-// standing compiles what signing needs to know of a delegation; nil for one that
-// never became active.
-func (b *book) standing(d *delegationRecord) (*signing.Standing, error) {
+// standing compiles what signing needs to know of a delegation alone; nil for one
+// that never became active.
+func (b *book) standing(d *delegationRecord) (*standing, error) {
 	if d.Status == statusPending || d.Status == statusFailed {
 		return nil, nil
 	}
@@ -32,13 +32,13 @@ func (b *book) standing(d *delegationRecord) (*signing.Standing, error) {
 	if rules == nil {
 		return nil, fmt.Errorf("compiling stored policies: %v", problems)
 	}
-	st := &signing.Standing{
+	st := signing.Standing{
 		Delegation: d.ID, Organization: d.Organization, Owner: d.Owner, DelegatedUser: u.ID, DelegatedUserName: u.Name,
 		APIKey: d.APIKey, Version: d.Version,
 		Wallet: signing.WalletInfo{
 			ID: w.ID, Name: w.Name, Key: k.ID, Chain: w.Chain, Address: w.Address, Scheme: k.Scheme, PublicKey: k.Root.PublicKey,
 		},
-		Set: d.Set, ShareIDs: shareIDs(d.Set.ID, d.Set.Parties), Rules: rules,
+		Set: d.Set, ShareIDs: shareIDs(d.Set.ID, d.Set.Parties),
 	}
 	if d.ExpiresAt != nil {
 		st.ExpiresAt = *d.ExpiresAt
@@ -46,7 +46,17 @@ func (b *book) standing(d *delegationRecord) (*signing.Standing, error) {
 	if d.Status == statusRevoked {
 		st.Ended = refusal.New(refusal.DelegationRevoked, "the delegation was revoked")
 	}
-	return st, nil
+	return &standing{base: st, own: rules, organizationAllows: d.OrganizationAllows}, nil
+}
+
+// now finds the standing of a delegation as it is judged at this moment; nil for
+// none.
+func (b *book) now(delegation string) (*signing.Standing, error) {
+	st := find(b, b.standings, delegation)
+	if st == nil {
+		return nil, nil
+	}
+	return b.join(st)
 }
 
 // Authenticate is step 3: the key's id names the record, the HMAC is compared in
@@ -66,7 +76,9 @@ func (s *Service) Authenticate(walletID string, apiKey []byte) (*signing.Standin
 	same := hmac.Equal(got, want)
 	var st *signing.Standing
 	if rec != nil {
-		st = find(s.book, s.book.standings, rec.Delegation)
+		if st, err = s.book.now(rec.Delegation); err != nil {
+			return nil, err
+		}
 	}
 	if !same || rec == nil || st == nil || st.Wallet.ID != walletID || st.APIKey != id {
 		return nil, refusal.New(refusal.APIKeyInvalid, "the wallet API key does not open this wallet")
@@ -95,7 +107,10 @@ func (s *Service) Current(delegationID string) (*signing.Standing, error) {
 	if s.flights.ending(delegationID) {
 		return nil, refusal.New(refusal.DelegationRevoked, "the delegation is being revoked")
 	}
-	st := find(s.book, s.book.standings, delegationID)
+	st, err := s.book.now(delegationID)
+	if err != nil {
+		return nil, err
+	}
 	if st == nil {
 		return nil, refusal.New(refusal.NotActive, "the delegation is not active")
 	}

@@ -6,7 +6,6 @@ import (
 	"sync"
 
 	"github.com/sigild/sigild/refusal"
-	"github.com/sigild/sigild/signing"
 	"github.com/sigild/sigild/vault"
 )
 
@@ -25,14 +24,16 @@ type book struct {
 	apiKeys       map[string]*apiKeyRecord
 	ceremonies    map[string]*ceremonyRecord
 	// standings holds, for each delegation that was ever active, what signing needs to know.
-	standings map[string]*signing.Standing
+	standings map[string]*standing
+	// rulebooks holds those of organizations that set documents.
+	rulebooks map[string]*rulebook
 }
 
 func newBook() *book {
 	return &book{
 		organizations: map[string]*organization{}, users: map[string]*user{}, keys: map[string]*key{},
 		wallets: map[string]*wallet{}, delegations: map[string]*delegationRecord{}, apiKeys: map[string]*apiKeyRecord{},
-		ceremonies: map[string]*ceremonyRecord{}, standings: map[string]*signing.Standing{},
+		ceremonies: map[string]*ceremonyRecord{}, standings: map[string]*standing{}, rulebooks: map[string]*rulebook{},
 	}
 }
 
@@ -67,7 +68,14 @@ func loadBook(ctx context.Context, v *vault.Vault) (*book, error) {
 	if err := load(ctx, v, vault.TypeDelegation, func(id string, d *delegationRecord) { b.delegations[id] = d }); err != nil {
 		return nil, err
 	}
-	if err := b.check(); err != nil {
+	documents := map[string]*document{}
+	if err := load(ctx, v, vault.TypeDocument, func(id string, d *document) { documents[id] = d }); err != nil {
+		return nil, err
+	}
+	if err := b.check(documents); err != nil {
+		return nil, err
+	}
+	if err := b.bindAll(documents); err != nil {
 		return nil, err
 	}
 	for id, d := range b.delegations {
@@ -83,7 +91,7 @@ func loadBook(ctx context.Context, v *vault.Vault) (*book, error) {
 }
 
 // check refuses a record under another's id, and one that names what isn't there.
-func (b *book) check() error {
+func (b *book) check(documents map[string]*document) error {
 	var bad error
 	look := func(id, own string, ok bool) {
 		switch {
@@ -112,6 +120,9 @@ func (b *book) check() error {
 	}
 	for id, k := range b.apiKeys {
 		look(id, k.ID, b.delegations[k.Delegation] != nil)
+	}
+	for id, d := range documents {
+		look(id, d.id(), b.organizations[d.Organization] != nil)
 	}
 	for id, c := range b.ceremonies {
 		look(id, c.ID, b.delegations[c.Target] != nil || b.wallets[c.Target] != nil)

@@ -24,6 +24,9 @@ type NewDelegation struct {
 	ExpiresAt *time.Time
 	Policies  []policy.Policy
 	Limits    []policy.Limit
+	// OrganizationAllows lets the organization's ALLOW policies count; without it
+	// only Policies can allow.
+	OrganizationAllows bool
 }
 
 // DelegationStarted answers CreateDelegation.
@@ -38,6 +41,7 @@ type Delegation struct {
 	ExpiresAt                         *time.Time
 	Policies                          []policy.Policy
 	Limits                            []policy.Limit
+	OrganizationAllows                bool
 	PolicySet                         [32]byte
 	Parties                           []string
 	EncryptedAPIKey                   []byte
@@ -54,7 +58,7 @@ func (s *Service) CreateDelegation(ctx context.Context, a Actor, n NewDelegation
 	if err := checkRecipient("api_key_recipient", n.Recipient); err != nil {
 		return DelegationStarted{}, err
 	}
-	policies, limits, err := checkRules(id, n.Policies, n.Limits)
+	policies, limits, err := checkRules(id, n)
 	if err != nil {
 		return DelegationStarted{}, err
 	}
@@ -92,7 +96,7 @@ func (s *Service) CreateDelegation(ctx context.Context, a Actor, n NewDelegation
 		d := &delegationRecord{
 			V: recordVersion, ID: id, Organization: n.Organization, Wallet: w.ID, Owner: w.Owner, DelegatedUser: u.ID,
 			Status: statusPending, CreatedAt: now, ExpiresAt: end, Recipient: n.Recipient,
-			Policies: policies, Limits: limits, Version: 1,
+			Policies: policies, Limits: limits, OrganizationAllows: n.OrganizationAllows, Version: 1,
 		}
 		c := &ceremonyRecord{V: recordVersion, ID: newID("cer"), Organization: n.Organization, Kind: kindIssue, Target: d.ID, Status: statusRunning, StartedAt: now}
 		if err := store(tx, vault.TypeDelegation, d.ID, d); err != nil {
@@ -111,9 +115,10 @@ func (s *Service) CreateDelegation(ctx context.Context, a Actor, n NewDelegation
 
 // checkRules gives policies and limits their ids and scope and compiles them once,
 // so that what can't mean what it says is refused before anything is stored.
-func checkRules(delegationID string, ps []policy.Policy, ls []policy.Limit) ([]policy.Policy, []policy.Limit, error) {
-	if len(ps) == 0 || len(ps) > maxRules || len(ls) > maxRules {
-		return nil, nil, refusal.New(refusal.RequestInvalid, "a delegation takes 1 to %d policies and at most %d limits", maxRules, maxRules).With("field", "policies")
+func checkRules(delegationID string, n NewDelegation) ([]policy.Policy, []policy.Limit, error) {
+	ps, ls := n.Policies, n.Limits
+	if len(ps) == 0 && !n.OrganizationAllows || len(ps) > maxRules || len(ls) > maxRules {
+		return nil, nil, refusal.New(refusal.RequestInvalid, "a delegation takes 1 to %d policies and at most %d limits; without a policy it needs organization_allows", maxRules, maxRules).With("field", "policies")
 	}
 	names := map[string]bool{}
 	name := func(field, n string) error {
@@ -143,20 +148,14 @@ func checkRules(delegationID string, ps []policy.Policy, ls []policy.Limit) ([]p
 	}
 	set, problems := policy.Compile(policies, limits, nil)
 	if set == nil {
-		r := refusal.New(refusal.PolicyInvalid, "the policies or limits do not compile")
-		for _, d := range problems {
-			if d.Severity != policy.SeverityError {
-				continue
-			}
-			r = refusal.New(refusal.PolicyInvalid, "%s", d.Message).With("clause", d.Clause).With("code", d.Code).With("offset", fmt.Sprint(d.Offset))
+		return nil, nil, invalid(problems, func(id string) (string, string) {
 			for _, p := range policies {
-				if p.ID == d.ID {
-					r.With("policy", p.Name)
+				if p.ID == id {
+					return "policy", p.Name
 				}
 			}
-			break
-		}
-		return nil, nil, r
+			return "", ""
+		})
 	}
 	return policies, limits, nil
 }
@@ -234,11 +233,14 @@ func (s *Service) activate(tx *vault.Tx, e *journal.Entry, delegationID string, 
 	if err != nil {
 		return err
 	}
+	whole, err := s.book.join(st)
+	if err != nil {
+		return err
+	}
 	s.book.change(tx, func() {
 		s.book.delegations[active.ID], s.book.apiKeys[rec.ID], s.book.standings[active.ID] = &active, rec, st
 	})
-	hash := st.Rules.Hash()
-	e.Wallet, e.Delegation, e.ShareSet, e.PolicySet = d.Wallet, d.ID, set.ID, fmt.Sprintf("%x", hash)
+	e.Wallet, e.Delegation, e.ShareSet, e.PolicySet = d.Wallet, d.ID, set.ID, fmt.Sprintf("%x", whole.PolicySet)
 	e.Facts["api_key"] = rec.ID
 	return nil
 }
@@ -261,7 +263,7 @@ func (s *Service) Delegation(a Actor, org, id string) (Delegation, error) {
 func (s *Service) showDelegation(d *delegationRecord) Delegation {
 	out := Delegation{
 		ID: d.ID, Wallet: d.Wallet, DelegatedUser: d.DelegatedUser, Status: d.Status, ExpiresAt: d.ExpiresAt,
-		Policies: d.Policies, Limits: d.Limits,
+		Policies: d.Policies, Limits: d.Limits, OrganizationAllows: d.OrganizationAllows,
 	}
 	if d.Status == statusActive && d.expired(s.now()) {
 		out.Status = "expired"
@@ -269,8 +271,8 @@ func (s *Service) showDelegation(d *delegationRecord) Delegation {
 	for _, p := range d.Set.Parties {
 		out.Parties = append(out.Parties, string(p))
 	}
-	if st := find(s.book, s.book.standings, d.ID); st != nil {
-		out.PolicySet = st.Rules.Hash()
+	if st, err := s.book.now(d.ID); err == nil && st != nil {
+		out.PolicySet = st.PolicySet
 	}
 	if k := find(s.book, s.book.apiKeys, d.APIKey); k != nil && d.Status == statusActive {
 		out.EncryptedAPIKey = k.Encrypted

@@ -50,7 +50,9 @@ type organization struct {
 	Quorum int `json:"quorum"`
 	// PolicyAuthority is "api": policies come under stamps. Fixed at creation.
 	PolicyAuthority string `json:"policy_authority"`
-	Paused          *Pause `json:"paused,omitempty"`
+	// PolicyVersion moves with every change of its documents; 0 before the first.
+	PolicyVersion uint64 `json:"policy_version,omitempty"`
+	Paused        *Pause `json:"paused,omitempty"`
 }
 
 // UserKind says what a user may be.
@@ -145,6 +147,8 @@ type delegationRecord struct {
 	Recipient     string          `json:"api_key_recipient"`
 	Policies      []policy.Policy `json:"policies"`
 	Limits        []policy.Limit  `json:"limits,omitempty"`
+	// OrganizationAllows lets ALLOW policies of the organization's documents count.
+	OrganizationAllows bool `json:"organization_allows,omitempty"`
 	// Set is the delegation's own 2-of-2 share set; zero until the ceremony ends.
 	Set mpc.ShareSet `json:"share_set"`
 	// APIKey is the id of its wallet API key; empty until active and after revocation.

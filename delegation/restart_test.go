@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -30,8 +32,12 @@ func (h *house) picture() string {
 	}
 	for _, id := range []string{"dlg_1", "dlg_2"} {
 		if st := b.standings[id]; st != nil {
-			text = fmt.Appendf(text, "\n%s %d %x %v %v %v", st.Delegation, st.Version, st.Rules.Hash(), st.ShareIDs, st.ExpiresAt, st.Ended)
+			text = fmt.Appendf(text, "\n%s %d %x %v %v %v", st.base.Delegation, st.base.Version, st.own.Hash(), st.base.ShareIDs, st.base.ExpiresAt, st.base.Ended)
 		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(b.rulebooks)) {
+		r := b.rulebooks[id]
+		text = fmt.Appendf(text, "\n%s %d %x %x %x", id, r.version, r.hash, r.rules.Hash(), r.narrowing.Hash())
 	}
 	return string(text)
 }

@@ -76,6 +76,8 @@ type Spending struct {
 // LimitExceeded is the refusal of a limit.
 type LimitExceeded struct {
 	LimitID, Name string
+	// Delegation is whose requests the limit counts, as in [Limit].
+	Delegation string
 	// Asset is the limit's, canonical.
 	Asset string
 	// Max, Spent and Asked are in the asset's smallest unit. Spent does not include
@@ -134,7 +136,7 @@ func Check(limits []Limit, sp Spending) *LimitExceeded {
 
 func (l *Limit) check(sp Spending) *LimitExceeded {
 	asset, err := CanonicalAsset(l.Asset)
-	refusal := &LimitExceeded{LimitID: l.ID, Name: l.Name, Asset: asset, Max: l.Max}
+	refusal := &LimitExceeded{LimitID: l.ID, Name: l.Name, Delegation: l.Delegation, Asset: asset, Max: l.Max}
 	if err != nil { // an uncompiled limit: nothing can be said of it
 		refusal.Asset, refusal.AskedUnbounded = l.Asset, true
 		return refusal

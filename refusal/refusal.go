@@ -31,6 +31,7 @@ const (
 	PayloadMalformed     Reason = "PAYLOAD_MALFORMED"
 	PayloadNotUnderstood Reason = "PAYLOAD_NOT_UNDERSTOOD"
 	PolicyInvalid        Reason = "POLICY_INVALID"
+	PolicyVersionMoved   Reason = "POLICY_VERSION_MOVED"
 	RequestInvalid       Reason = "REQUEST_INVALID"
 	RequestIDReused      Reason = "REQUEST_ID_REUSED"
 	LimitExceeded        Reason = "LIMIT_EXCEEDED"
@@ -49,7 +50,7 @@ func Reasons() []Reason {
 		PolicyDenied, RawDigestDenied, CallerNotAllowed,
 		APIKeyInvalid, StampInvalid, StampExpired, DeliveryInvalid, QuorumMissing,
 		DelegationExpired, DelegationRevoked, NotActive, Paused, Sealed,
-		PayloadMalformed, PayloadNotUnderstood, PolicyInvalid, RequestInvalid,
+		PayloadMalformed, PayloadNotUnderstood, PolicyInvalid, PolicyVersionMoved, RequestInvalid,
 		RequestIDReused, LimitExceeded, RateLimited,
 		ProviderUnavailable, JournalUnwritable, StoreFull,
 		CeremonyFailed, OutcomeUnknown, NotFound,

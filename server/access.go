@@ -85,6 +85,9 @@ var table = []access{
 	{method: "/sigil.v1.DelegationService/GetDelegation", socket: onApp | onAdmin, role: roleApp | roleOperator | roleAuditor, by: byStamps, stamps: member, maxBytes: 4 * kib},
 	{method: "/sigil.v1.DelegationService/RevokeDelegation", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: owner | root, maxBytes: 4 * kib, deadline: 30 * time.Second},
 
+	{method: "/sigil.v1.PolicyService/SetDocuments", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root, maxBytes: 1024 * kib, deadline: 30 * time.Second},
+	{method: "/sigil.v1.PolicyService/GetDocuments", socket: onApp | onAdmin, role: roleApp | roleOperator | roleAuditor, by: byStamps, stamps: member, maxBytes: 4 * kib},
+
 	{method: "/sigil.v1.ControlService/Pause", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: operators | root | owner, maxBytes: 4 * kib, deadline: 30 * time.Second},
 	{method: "/sigil.v1.ControlService/Resume", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: operators | root | owner, maxBytes: 4 * kib},
 	{method: "/sigil.v1.ControlService/Seal", socket: onAdmin, role: roleOperator, by: byStamps, stamps: operators, maxBytes: 4 * kib, deadline: 30 * time.Second},

@@ -27,7 +27,7 @@ func (s delegationService) CreateDelegation(ctx context.Context, r *sigilv1.Crea
 	}
 	n := delegation.NewDelegation{
 		RequestID: r.GetRequestId(), Organization: r.GetOrganizationId(), Wallet: r.GetWalletId(),
-		DelegatedUser: r.GetDelegatedUserId(), Recipient: r.GetApiKeyRecipient(),
+		DelegatedUser: r.GetDelegatedUserId(), Recipient: r.GetApiKeyRecipient(), OrganizationAllows: r.GetOrganizationAllows(),
 	}
 	if r.ExpiresAt != nil {
 		if err := r.ExpiresAt.CheckValid(); err != nil {
@@ -112,7 +112,7 @@ func readLimits(in []*sigilv1.Limit) ([]policy.Limit, error) {
 func delegationMessage(d delegation.Delegation) *sigilv1.Delegation {
 	out := &sigilv1.Delegation{
 		DelegationId: d.ID, WalletId: d.Wallet, DelegatedUserId: d.DelegatedUser,
-		PolicySetHash: d.PolicySet[:], ShareSetParties: d.Parties,
+		PolicySetHash: d.PolicySet[:], ShareSetParties: d.Parties, OrganizationAllows: d.OrganizationAllows,
 	}
 	if d.ExpiresAt != nil {
 		out.ExpiresAt = timestamppb.New(*d.ExpiresAt)

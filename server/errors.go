@@ -62,6 +62,7 @@ var reasons = []reasonRow{
 	{refusal.NotActive, codes.FailedPrecondition, 0, slog.LevelInfo},
 	{refusal.Paused, codes.FailedPrecondition, 0, slog.LevelInfo},
 	{refusal.Sealed, codes.FailedPrecondition, 0, slog.LevelWarn},
+	{refusal.PolicyVersionMoved, codes.FailedPrecondition, 0, slog.LevelInfo},
 	{refusal.PayloadMalformed, codes.InvalidArgument, 0, slog.LevelInfo},
 	{refusal.PayloadNotUnderstood, codes.InvalidArgument, 0, slog.LevelInfo},
 	{refusal.PolicyInvalid, codes.InvalidArgument, 0, slog.LevelInfo},

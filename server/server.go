@@ -100,6 +100,7 @@ type Services struct {
 	User         sigilv1.UserServiceServer
 	Wallet       sigilv1.WalletServiceServer
 	Delegation   sigilv1.DelegationServiceServer
+	Policy       sigilv1.PolicyServiceServer
 	Delivery     sigilv1.DeliveryServiceServer
 	Signing      sigilv1.SigningServiceServer
 	Control      sigilv1.ControlServiceServer
@@ -120,6 +121,7 @@ func (s Services) list() []service {
 		{&sigilv1.UserService_ServiceDesc, s.User},
 		{&sigilv1.WalletService_ServiceDesc, s.Wallet},
 		{&sigilv1.DelegationService_ServiceDesc, s.Delegation},
+		{&sigilv1.PolicyService_ServiceDesc, s.Policy},
 		{&sigilv1.DeliveryService_ServiceDesc, s.Delivery},
 		{&sigilv1.SigningService_ServiceDesc, s.Signing},
 		{&sigilv1.ControlService_ServiceDesc, s.Control},

@@ -46,7 +46,7 @@ func (a *approved) redeem() error {
 }
 
 // errMoved sends a request back to step 3, to be judged by what is true now.
-var errMoved = errors.New("the delegation changed meanwhile")
+var errMoved = errors.New("the delegation or what judges it changed meanwhile")
 
 // judge is step 6.
 func (s *Service) judge(r Request, st *Standing, d *chains.Decoded) (policy.Decision, error) {
@@ -119,7 +119,7 @@ func (s *Service) approve(ctx context.Context, r Request, st *Standing, d *chain
 			return err
 		}
 		tx.OnRollback(leave)
-		if now.Version != st.Version {
+		if now.moved(st) {
 			return errMoved
 		}
 		known := s.journal.At(tx)
@@ -147,8 +147,7 @@ func (s *Service) approve(ctx context.Context, r Request, st *Standing, d *chain
 			return err
 		}
 		e := s.entry(journal.KindApproved, r, st)
-		hash := st.Rules.Hash()
-		e.Digest, e.PolicySet = digestOf(d), fmt.Sprintf("%x", hash)
+		e.Digest, e.PolicySet = digestOf(d), fmt.Sprintf("%x", st.PolicySet)
 		e.Outcome, e.Rule, e.Reason = string(journal.KindApproved), decision.Rule, d.Summary
 		for _, p := range decision.Policies {
 			e.Trace = append(e.Trace, p.ID+" "+p.Outcome.String())
@@ -224,7 +223,12 @@ func checkLimits(known journal.View, st *Standing, d *chains.Decoded) error {
 	if over == nil {
 		return nil
 	}
-	e := refusal.New(refusal.LimitExceeded, "%s", over.Error()).With("rule", over.LimitID).With("limit", over.Name).With("asset", over.Asset)
+	said := over.Error()
+	if over.Delegation == "" {
+		// Others spend under this limit, too: how much is not this caller's to know.
+		said = fmt.Sprintf("limit %q of all the organization's requests leaves too little of %s", over.LimitID, over.Asset)
+	}
+	e := refusal.New(refusal.LimitExceeded, "%s", said).With("rule", over.LimitID).With("limit", over.Name).With("asset", over.Asset)
 	e.After = over.RetryAfter
 	return e
 }

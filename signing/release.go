@@ -64,7 +64,7 @@ func (s *Service) mayRelease(a *approved) error {
 	}
 	err := s.stillServes(a.standing)
 	if errors.Is(err, errMoved) {
-		return refusal.New(refusal.NotActive, "the delegation changed while signing; ask again")
+		return refusal.New(refusal.NotActive, "the delegation or the policies changed while signing; ask again")
 	}
 	if err == nil {
 		a.released.Store(true)

@@ -234,7 +234,7 @@ func (s *Service) stillServes(st *Standing) error {
 	if err != nil {
 		return err
 	}
-	if now.Version != st.Version {
+	if now.moved(st) {
 		return errMoved
 	}
 	return s.mayServe(now, s.now())

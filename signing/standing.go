@@ -24,12 +24,19 @@ type Standing struct {
 	Set mpc.ShareSet
 	// ShareIDs name the set's shares in the vault, in the order of Set.Parties.
 	ShareIDs []string
-	// Rules are the compiled policies and limits.
+	// Rules are the compiled policies and limits of all layers that judge its requests.
 	Rules *policy.Set
+	// PolicySet names Rules and all else that judges; it moves with every change of them.
+	PolicySet [32]byte
 	// ExpiresAt is the end; zero means until revoked.
 	ExpiresAt time.Time
 	// Ended is the refusal that a delegation which signs no more answers with, nil while active.
 	Ended error
+}
+
+// moved reports whether a request that was judged under then has to be judged anew.
+func (st *Standing) moved(then *Standing) bool {
+	return st.Version != then.Version || st.PolicySet != then.PolicySet
 }
 
 // WalletInfo is the wallet as signing and policies see it.

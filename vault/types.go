@@ -18,7 +18,7 @@ const (
 	TypeShare        Type = 7  // one party's secret share
 	TypeShareSet     Type = 8  // the public description of a share set
 	TypeDelegation   Type = 9  // who may act for whom
-	TypePolicy       Type = 10 // a policy text
+	TypeDocument     Type = 10 // what an organization's policy authority set: rules, later interfaces
 	TypeLimit        Type = 11 // a limit
 	TypeOutbox       Type = 12 // a ciphertext that waits for its receipt
 	TypePreParams    Type = 13 // unused key-generation parameters
@@ -38,7 +38,7 @@ const (
 var typeNames = [...]string{
 	TypeAppliance: "appliance", TypeOperator: "operator", TypeOrganization: "organization",
 	TypeUser: "user", TypeKey: "key", TypeWallet: "wallet", TypeShare: "share",
-	TypeShareSet: "share set", TypeDelegation: "delegation", TypePolicy: "policy",
+	TypeShareSet: "share set", TypeDelegation: "delegation", TypeDocument: "document",
 	TypeLimit: "limit", TypeOutbox: "outbox", TypePreParams: "pre-parameters",
 	TypeCeremony: "ceremony", TypeStoreKey: "store key", TypeAPIKey: "api key", TypeAnswer: "answer",
 	TypeWebhook: "webhook", TypeWebhookSecret: "webhook secret", TypeVendorWallet: "vendor wallet",

@@ -104,12 +104,16 @@ type CreateDelegationRequest struct {
 	ApiKeyRecipient string `protobuf:"bytes,5,opt,name=api_key_recipient,json=apiKeyRecipient,proto3" json:"api_key_recipient,omitempty"`
 	// From this moment on nothing is signed; absent means until revoked.
 	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expires_at,json=expiresAt,proto3,oneof" json:"expires_at,omitempty"`
-	// The rules, 1 to 64.
+	// The rules, 1 to 64; 0 to 64 with organization_allows.
 	Policies []*Policy `protobuf:"bytes,7,rep,name=policies,proto3" json:"policies,omitempty"`
 	// The limits, 0 to 64.
-	Limits        []*Limit `protobuf:"bytes,8,rep,name=limits,proto3" json:"limits,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Limits []*Limit `protobuf:"bytes,8,rep,name=limits,proto3" json:"limits,omitempty"`
+	// Whether the organization's own ALLOW policies may allow the delegation's
+	// requests, now and as they will be; without it only the policies above may.
+	// Its DENY policies and limits hold for every delegation.
+	OrganizationAllows bool `protobuf:"varint,9,opt,name=organization_allows,json=organizationAllows,proto3" json:"organization_allows,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *CreateDelegationRequest) Reset() {
@@ -196,6 +200,13 @@ func (x *CreateDelegationRequest) GetLimits() []*Limit {
 		return x.Limits
 	}
 	return nil
+}
+
+func (x *CreateDelegationRequest) GetOrganizationAllows() bool {
+	if x != nil {
+		return x.OrganizationAllows
+	}
+	return false
 }
 
 // CreateDelegationResponse names what is being made. Durable when sent.
@@ -325,12 +336,14 @@ type Delegation struct {
 	Policies []*Policy `protobuf:"bytes,6,rep,name=policies,proto3" json:"policies,omitempty"`
 	// Its limits.
 	Limits []*Limit `protobuf:"bytes,7,rep,name=limits,proto3" json:"limits,omitempty"`
-	// SHA-256 that names the compiled rules and limits, 32 bytes.
+	// SHA-256 that names what judges its requests now, the organization's documents included, 32 bytes (docs/formats.md).
 	PolicySetHash []byte `protobuf:"bytes,8,opt,name=policy_set_hash,json=policySetHash,proto3" json:"policy_set_hash,omitempty"`
 	// Its share set: parties, all of which are needed.
 	ShareSetParties []string `protobuf:"bytes,9,rep,name=share_set_parties,json=shareSetParties,proto3" json:"share_set_parties,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Whether the organization's ALLOW policies may allow its requests.
+	OrganizationAllows bool `protobuf:"varint,10,opt,name=organization_allows,json=organizationAllows,proto3" json:"organization_allows,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Delegation) Reset() {
@@ -424,6 +437,13 @@ func (x *Delegation) GetShareSetParties() []string {
 		return x.ShareSetParties
 	}
 	return nil
+}
+
+func (x *Delegation) GetOrganizationAllows() bool {
+	if x != nil {
+		return x.OrganizationAllows
+	}
+	return false
 }
 
 // GetDelegationResponse answers GetDelegation.
@@ -595,7 +615,7 @@ var File_sigil_v1_delegation_proto protoreflect.FileDescriptor
 
 const file_sigil_v1_delegation_proto_rawDesc = "" +
 	"\n" +
-	"\x19sigil/v1/delegation.proto\x12\bsigil.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15sigil/v1/common.proto\"\xfc\x02\n" +
+	"\x19sigil/v1/delegation.proto\x12\bsigil.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15sigil/v1/common.proto\"\xad\x03\n" +
 	"\x17CreateDelegationRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12'\n" +
@@ -606,7 +626,8 @@ const file_sigil_v1_delegation_proto_rawDesc = "" +
 	"\n" +
 	"expires_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampH\x00R\texpiresAt\x88\x01\x01\x12,\n" +
 	"\bpolicies\x18\a \x03(\v2\x10.sigil.v1.PolicyR\bpolicies\x12'\n" +
-	"\x06limits\x18\b \x03(\v2\x0f.sigil.v1.LimitR\x06limitsB\r\n" +
+	"\x06limits\x18\b \x03(\v2\x0f.sigil.v1.LimitR\x06limits\x12/\n" +
+	"\x13organization_allows\x18\t \x01(\bR\x12organizationAllowsB\r\n" +
 	"\v_expires_at\"`\n" +
 	"\x18CreateDelegationResponse\x12#\n" +
 	"\rdelegation_id\x18\x01 \x01(\tR\fdelegationId\x12\x1f\n" +
@@ -614,7 +635,7 @@ const file_sigil_v1_delegation_proto_rawDesc = "" +
 	"ceremonyId\"d\n" +
 	"\x14GetDelegationRequest\x12'\n" +
 	"\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\x12#\n" +
-	"\rdelegation_id\x18\x02 \x01(\tR\fdelegationId\"\xa8\x03\n" +
+	"\rdelegation_id\x18\x02 \x01(\tR\fdelegationId\"\xd9\x03\n" +
 	"\n" +
 	"Delegation\x12#\n" +
 	"\rdelegation_id\x18\x01 \x01(\tR\fdelegationId\x12\x1b\n" +
@@ -626,7 +647,9 @@ const file_sigil_v1_delegation_proto_rawDesc = "" +
 	"\bpolicies\x18\x06 \x03(\v2\x10.sigil.v1.PolicyR\bpolicies\x12'\n" +
 	"\x06limits\x18\a \x03(\v2\x0f.sigil.v1.LimitR\x06limits\x12&\n" +
 	"\x0fpolicy_set_hash\x18\b \x01(\fR\rpolicySetHash\x12*\n" +
-	"\x11share_set_parties\x18\t \x03(\tR\x0fshareSetPartiesB\r\n" +
+	"\x11share_set_parties\x18\t \x03(\tR\x0fshareSetParties\x12/\n" +
+	"\x13organization_allows\x18\n" +
+	" \x01(\bR\x12organizationAllowsB\r\n" +
 	"\v_expires_at\"\x94\x01\n" +
 	"\x15GetDelegationResponse\x124\n" +
 	"\n" +

@@ -1,0 +1,245 @@
+package delegation
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"github.com/sigild/sigild/policy"
+	"github.com/sigild/sigild/refusal"
+	"github.com/sigild/sigild/signing"
+)
+
+// What judges a delegation's request is joined of layers, each compiled once:
+//
+//   - the organization's rules: its DENY policies and limits hold for every
+//     request, those of delegations included; its ALLOW policies count for a
+//     delegation only if the owner said so when making it. So nobody but the
+//     owner ever widens what a delegated user was given;
+//   - the delegation's own policies and limits.
+//
+// The layers are told apart by the ids of their rules: "organization/…" and what
+// was drawn for the delegation's own ("pol_…", "lim_…").
+
+const organizationPrefix = "organization/"
+
+// rulebook is what an organization's documents say, read and compiled. It is immutable.
+type rulebook struct {
+	version   uint64
+	documents []*document // ordered by kind and name
+	// hash names all documents.
+	hash [32]byte
+	// rules are all policies and limits, narrowing those that can't allow.
+	rules, narrowing *policy.Set
+}
+
+// readers read the documents of each kind into what a rulebook is made of, and
+// refuse what is malformed. Those of one kind come in the order of their names.
+var readers = map[DocumentKind]func(*binding, *document) error{
+	KindRules: (*binding).readRules,
+}
+
+// binding is a rulebook while its documents are read.
+type binding struct {
+	book         *book
+	organization string
+	policies     []policy.Policy
+	limits       []policy.Limit
+}
+
+// bind makes the rulebook of an organization from all its documents.
+func (b *book) bind(org string, version uint64, documents []*document) (*rulebook, error) {
+	slices.SortFunc(documents, func(x, y *document) int { return strings.Compare(x.name().String(), y.name().String()) })
+	if size := bytesOf(documents); len(documents) > maxDocuments || size > maxDocumentsBytes {
+		return nil, refusal.New(refusal.RequestInvalid, "an organization has at most %d documents of %d bytes together", maxDocuments, maxDocumentsBytes).With("field", "set")
+	}
+	made := &rulebook{version: version, documents: documents, hash: hashDocuments(documents)}
+	reading := &binding{book: b, organization: org}
+	for _, d := range documents {
+		read := readers[d.Kind]
+		if read == nil {
+			return nil, fmt.Errorf("reading document %s: its kind is not known to this build", d.id())
+		}
+		if err := read(reading, d); err != nil {
+			return nil, err
+		}
+	}
+	var problems []policy.Diagnostic
+	if made.rules, problems = policy.Compile(reading.policies, reading.limits, nil); made.rules == nil {
+		return nil, invalid(problems, func(id string) (string, string) { return "policy", strings.TrimPrefix(id, organizationPrefix) })
+	}
+	denies := slices.DeleteFunc(slices.Clone(reading.policies), func(p policy.Policy) bool { return p.Effect == policy.Allow })
+	if made.narrowing, problems = policy.Compile(denies, reading.limits, nil); made.narrowing == nil {
+		return nil, fmt.Errorf("compiling the policies that deny: %v", problems)
+	}
+	return made, nil
+}
+
+// bindAll makes the rulebooks of all organizations that ever set a document.
+func (b *book) bindAll(documents map[string]*document) error {
+	of := map[string][]*document{}
+	for _, d := range documents {
+		of[d.Organization] = append(of[d.Organization], d)
+	}
+	for id, o := range b.organizations {
+		if o.PolicyVersion == 0 && len(of[id]) == 0 {
+			continue
+		}
+		made, err := b.bind(id, o.PolicyVersion, of[id])
+		if err != nil {
+			return fmt.Errorf("reading the documents of organization %s: %w", id, err)
+		}
+		b.rulebooks[id] = made
+	}
+	return nil
+}
+
+func bytesOf(documents []*document) (n int) {
+	for _, d := range documents {
+		n += len(d.Content)
+	}
+	return n
+}
+
+// maxRuleID leaves room for the layer's prefix.
+const maxRuleID = 64
+
+// readRules reads a document of policies and limits.
+func (b *binding) readRules(d *document) error {
+	no := func(format string, args ...any) *refusal.Error {
+		return refusal.New(refusal.PolicyInvalid, "%s: "+format, append([]any{d.name()}, args...)...).With("document", d.name().String())
+	}
+	policies, limits, err := policy.ParseRules(d.Content)
+	if err != nil {
+		return no("%v", err)
+	}
+	scoped := func(id, delegation string) error {
+		if len(id) > maxRuleID {
+			return no("%.80q: an id has at most %d characters here", id, maxRuleID).With("policy", id)
+		}
+		if delegation == "" {
+			return nil
+		}
+		// A rule for nobody is a slip of the pen, and if it should have denied, a hole.
+		if _, err := b.book.delegation(b.organization, delegation); err != nil {
+			return no("%q is for delegation %.80q, which this organization has not", id, delegation).With("policy", id)
+		}
+		return nil
+	}
+	for _, p := range policies {
+		if err := scoped(p.ID, p.Scope.Delegation); err != nil {
+			return err
+		}
+		p.ID = organizationPrefix + p.ID
+		b.policies = append(b.policies, p)
+	}
+	for _, l := range limits {
+		if err := scoped(l.ID, l.Delegation); err != nil {
+			return err
+		}
+		l.ID = organizationPrefix + l.ID
+		b.limits = append(b.limits, l)
+	}
+	return nil
+}
+
+// invalid is the refusal of rules that don't compile: the first error, and where
+// it is; label says how a rule is called in the refusal's details.
+func invalid(problems []policy.Diagnostic, label func(id string) (key, name string)) *refusal.Error {
+	for _, d := range problems {
+		if d.Severity != policy.SeverityError {
+			continue
+		}
+		no := refusal.New(refusal.PolicyInvalid, "%s", d.Message).With("clause", d.Clause).With("code", d.Code).With("offset", fmt.Sprint(d.Offset))
+		if key, name := label(d.ID); key != "" {
+			no.With(key, name)
+		}
+		return no
+	}
+	return refusal.New(refusal.PolicyInvalid, "the policies or limits do not compile")
+}
+
+func (r *rulebook) document(name DocumentName) *document {
+	for _, d := range r.documents {
+		if d.name() == name {
+			return d
+		}
+	}
+	return nil
+}
+
+// unbound is the rulebook of an organization without documents.
+var unbound = func() *rulebook {
+	empty, _ := policy.Compile(nil, nil, nil)
+	return &rulebook{hash: hashDocuments(nil), rules: empty, narrowing: empty}
+}()
+
+// rulebook finds an organization's; that of an unknown one is empty.
+func (b *book) rulebook(org string) *rulebook {
+	if r := find(b, b.rulebooks, org); r != nil {
+		return r
+	}
+	return unbound
+}
+
+// hashDocuments names the documents' kinds, names and contents (docs/formats.md).
+func hashDocuments(documents []*document) [32]byte {
+	out := framed(nil, "sigild/policy/documents/v1")
+	out = binary.BigEndian.AppendUint64(out, uint64(len(documents)))
+	for _, d := range documents {
+		sum := sha256.Sum256(d.Content)
+		out = append(framed(framed(out, string(d.Kind)), d.Name), sum[:]...)
+	}
+	return sha256.Sum256(out)
+}
+
+// framed appends a text after its length.
+func framed(to []byte, text string) []byte {
+	return append(binary.BigEndian.AppendUint64(to, uint64(len(text))), text...)
+}
+
+// hashJudging names all that judges a request: the joined rules and the documents.
+func hashJudging(rules *policy.Set, documents [32]byte) [32]byte {
+	set := rules.Hash()
+	return sha256.Sum256(append(append(framed(nil, "sigild/policy/judging/v1"), set[:]...), documents[:]...))
+}
+
+// standing is a delegation that ever was active, and what of its standing is its
+// own; the rest is joined when somebody asks, and kept until a layer changes.
+type standing struct {
+	base signing.Standing // without Rules and PolicySet
+	own  *policy.Set
+	// organizationAllows as in the record.
+	organizationAllows bool
+	// joined is the last answer; swapped, never modified.
+	joined atomic.Pointer[joined]
+}
+
+// joined is a whole standing and the layers it was joined of.
+type joined struct {
+	standing     *signing.Standing
+	organization *rulebook
+}
+
+// join answers with the standing under the rules of this moment.
+func (b *book) join(s *standing) (*signing.Standing, error) {
+	book := b.rulebook(s.base.Organization)
+	if j := s.joined.Load(); j != nil && j.organization == book {
+		return j.standing, nil
+	}
+	above := book.narrowing
+	if s.organizationAllows {
+		above = book.rules
+	}
+	rules, err := policy.Join(above, s.own)
+	if err != nil {
+		return nil, fmt.Errorf("joining the rules of delegation %s: %w", s.base.Delegation, err)
+	}
+	whole := s.base
+	whole.Rules, whole.PolicySet = rules, hashJudging(rules, book.hash)
+	s.joined.Store(&joined{&whole, book})
+	return &whole, nil
+}
