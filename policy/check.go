@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/sigild/sigild/chains"
 )
@@ -186,8 +187,11 @@ func (c *checker) field(n *node) *chains.Type {
 	case kindWrong:
 		return typeWrong
 	case chains.KindStruct:
-		n.path = base.path + "." + n.text
 		i := t.Index(n.text)
+		if other, ok := fieldAliases[n.text]; ok && i < 0 && strings.HasPrefix(base.path, "solana.tx") {
+			i, n.text = t.Index(other), other
+		}
+		n.path = base.path + "." + n.text
 		if i < 0 {
 			return c.unknownField(n, t)
 		}
@@ -204,6 +208,15 @@ func (c *checker) field(n *node) *chains.Type {
 		suggestion = fmt.Sprintf("write ['%s']", n.text)
 	}
 	return c.fail(n, CodeType, suggestion, "%s has no fields", typeName(t))
+}
+
+// fieldAliases are second names of fields of solana.tx: Turnkey's newer ones, and one
+// that its examples use beside the documented one.
+var fieldAliases = map[string]string{
+	"static_account_keys":    "account_keys",
+	"top_level_program_keys": "program_keys",
+	"top_level_instructions": "instructions",
+	"named_account":          "named_accounts",
 }
 
 func callForm(method string) string {

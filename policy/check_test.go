@@ -289,6 +289,12 @@ func TestLints(t *testing.T) {
 		{Policy{ID: "p", Condition: "eth.tx.value > 5 || activity.action == 'EXPORT'"}, "deny_branch@20"},
 		{Policy{ID: "p", Condition: "eth.tx.value > 5 || solana.tx.transfers.count() > 1"}, "mixed_payloads@-1"},
 		{Policy{ID: "p", Condition: "true"}, ""},
+		{allow("eth.eip_712.domain.chain_id == 1 && eth.eip_712.message['permitted'].any(p, p['amount'] < 100)"), "any_of_many@36"},
+		{allow(guarded + "eth.tx.contract_call_args['calls'].any(c, c[1] == 0)"), "any_of_many@24"},
+		{Policy{ID: "p", Condition: "eth.tx.contract_call_args['calls'].any(c, c[1] != 0)"}, ""},
+		{allow(guarded + "eth.tx.data[74..138] == '" + strings.Repeat("0", 58) + "0f4240'"), "text_amount@48"},
+		{Policy{ID: "p", Condition: "activity.kind == 'SIGN_RAW_PAYLOAD' && activity.params.hash_function == 'HASH_FUNCTION_NO_OP'"}, "deny_errs@-1"},
+		{allow(guarded + "eth.tx.data == '0x' && activity.params.type == 'TRANSACTION_TYPE_ETHEREUM'"), ""},
 	}
 	for _, row := range rows {
 		s, ds := Compile([]Policy{row.p}, nil, nil)

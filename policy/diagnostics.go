@@ -66,8 +66,10 @@ const (
 	CodeNoChain      = "no_chain_id"      // lint: the same text holds on every chain
 	CodeNoTables     = "no_table_guard"   // lint: lookup tables are not excluded
 	CodeNeverEqual   = "never_equal"      // lint: slice and literal differ in length
+	CodeTextAmount   = "text_amount"      // lint: a word of calldata is compared as text
 	CodeUpperHex     = "upper_hex"        // lint: upper-case digits in hexadecimal text
 	CodeTextHex      = "text_hex"         // lint: upper-case digits where text is compared
+	CodeDenyErrs     = "deny_errs"        // lint: a DENY reads what few activities have
 	CodeDenyBranch   = "deny_branch"      // lint: one branch of a DENY keeps another from applying
 	CodeMixedRoots   = "mixed_payloads"   // lint: no payload has all the roots that are read
 	CodeNoFees       = "fees_not_counted" // lint: a limit on a native asset leaves fees free

@@ -22,6 +22,8 @@ func (facts *policyFacts) lint(add func(Diagnostic)) {
 		switch site.what {
 		case CodeNeverEqual:
 			say(CodeNeverEqual, site.pos, "slice and literal differ in length and are never equal", "")
+		case CodeTextAmount:
+			say(CodeTextAmount, site.pos, "a whole word is compared as text: as an amount it holds for exactly this one", "with the contract's ABI, eth.tx.contract_call_args['name'] compares as a number")
 		case CodeUpperHex:
 			say(CodeUpperHex, site.pos, "hexadecimal text is compared by value; upper case makes no difference", "write it in lower case")
 		case CodeTextHex:
@@ -29,6 +31,7 @@ func (facts *policyFacts) lint(add func(Diagnostic)) {
 		}
 	}
 	facts.lintRoots(say)
+	facts.lintParams(say)
 	if facts.policy.Effect == Allow {
 		facts.lintAllow(say)
 	}
@@ -52,6 +55,26 @@ func (facts *policyFacts) lintRoots(say sayFunc) {
 			say(CodeDenyBranch, branch.pos, fmt.Sprintf("this branch denies nothing where there is no %s, which another branch reads", payloads[0]), "make it a policy of its own")
 		}
 	}
+}
+
+// lintParams looks for a DENY about a parameter that few activities have: for all
+// others it is an error, and an error in a DENY denies.
+func (facts *policyFacts) lintParams(say sayFunc) {
+	if facts.policy.Effect != Deny {
+		return
+	}
+	for i, f := range paramsType.Fields {
+		if path := "activity.params." + f.Name; facts.reads[path] {
+			say(CodeDenyErrs, -1, fmt.Sprintf("%s is there for %s; every other request is denied with an error", path, afterSemicolon(paramsType.Fields[i].Doc)),
+				"allow only what you mean instead")
+		}
+	}
+}
+
+// afterSemicolon is the part of a field's line that says for what it is there.
+func afterSemicolon(doc string) string {
+	_, where, _ := strings.Cut(doc, "; ")
+	return where
 }
 
 // optional lists the roots read of one group, ordered.
@@ -102,10 +125,17 @@ func (facts *policyFacts) lintAllow(say sayFunc) {
 		switch {
 		case site.what == "all" && !facts.sized(site.path):
 			say(CodeEmptyAll, site.pos, "all() holds when the list is empty", "add a condition on its count()")
-		case site.what == "any" && strings.HasSuffix(site.path, "transfers"):
+		case site.what == "any" && batch(site.path):
 			say(CodeAnyOfMany, site.pos, "any() lets one good element pass all the others", "use all() and count()")
 		}
 	}
+}
+
+// batch reports whether a list's elements all take effect, so that one good element
+// among bad ones is no reason to allow.
+func batch(path string) bool {
+	return strings.HasSuffix(path, "transfers") || path == "eth.tx.calls" || path == "charges" ||
+		strings.HasPrefix(path, "eth.tx.contract_call_args[") || strings.HasPrefix(path, "eth.eip_712.message[")
 }
 
 // sized reports whether the condition says something about how long a list is.

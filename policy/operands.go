@@ -88,8 +88,12 @@ func (c *checker) neverEqual(cut, lit *node) {
 		return
 	}
 	from, to := cut.kids[1].value.Int.Uint64(), cut.kids[2].value.Int.Uint64()
-	if to >= from && to-from != uint64(len([]rune(lit.text))) {
+	switch {
+	case to < from: // does not compile
+	case to-from != uint64(len([]rune(lit.text))):
 		c.lints = append(c.lints, lintSite{what: CodeNeverEqual, pos: lit.pos})
+	case to-from == 64 && cut.kids[0].typ.Kind == chains.KindHex:
+		c.lints = append(c.lints, lintSite{what: CodeTextAmount, pos: lit.pos})
 	}
 }
 

@@ -254,6 +254,45 @@ func TestConditionsOnSolana(t *testing.T) {
 	}
 }
 
+// Forms that people bring from Turnkey's documentation, each with one request that it
+// should hold for.
+func TestFormsThatPeopleBring(t *testing.T) {
+	admin := func(change func(*ActivityParams)) Request {
+		r := evmRequest(t, nil)
+		r.Decoded, r.Activity = nil, Activity{Type: "ACTIVITY_TYPE_DELETE_USERS", Kind: "DELETE_USERS", Resource: "USER", Action: "DELETE"}
+		change(&r.Activity.Params)
+		return r
+	}
+	six, none := uint64(6), ""
+	for _, row := range []struct {
+		text string
+		r    Request
+		want PolicyOutcome
+	}{
+		{"activity.params.user_ids.count() == 1 && 'agent' in activity.params.user_ids", admin(func(p *ActivityParams) { p.UserIDs = []string{"agent"} }), Matched},
+		{"activity.params.user_ids.count() == 1 && 'agent' in activity.params.user_ids", admin(func(p *ActivityParams) { p.UserIDs = []string{"agent", "other"} }), NoMatch},
+		{"activity.params.user_ids.count() == 0", admin(func(p *ActivityParams) { p.UserIDs = []string{} }), Matched},
+		{"activity.params.user_ids.count() == 0", admin(func(*ActivityParams) {}), Failed},
+		{"activity.params.user_id == 'u' && activity.params.api_key_ids.contains('k')", admin(func(p *ActivityParams) { p.UserID, p.APIKeyIDs = "u", []string{"k"} }), Matched},
+		{"activity.params.target_public_key == '0x04AB'", admin(func(p *ActivityParams) { p.TargetPublicKey = "04ab" }), Matched},
+		{"activity.params.wallet_id == 'w' && activity.params.endpoint_id == 'e'", admin(func(p *ActivityParams) { p.WalletID, p.EndpointID = "w", "e" }), Matched},
+		{"activity.params.otp_length >= 6", admin(func(p *ActivityParams) { p.OTPLength = &six }), Matched},
+		{"activity.params.otp_length >= 6", admin(func(*ActivityParams) {}), Failed},
+		{"activity.params.session_profile_id == ''", admin(func(p *ActivityParams) { p.SessionProfileID = &none }), Matched},
+		{"activity.resource in ['AUTH', 'USER'] && activity.action in ['CREATE', 'DELETE']", admin(func(*ActivityParams) {}), Matched},
+		{"solana.tx.static_account_keys.contains('" + bobKey + "') && solana.tx.top_level_program_keys.all(p, p == '" + systemKey + "')", solanaRequest(t, 5), Matched},
+		{"solana.tx.top_level_instructions.count() == solana.tx.instructions.count()", solanaRequest(t, 5), Matched},
+		{"solana.tx.instructions[0].accounts[0].account_key == '" + bobKey + "'", solanaRequest(t, 5), Failed},
+		{"solana.tx.spl_transfers.all(t, t.signers.any(s, s == '" + bobKey + "'))", solanaRequest(t, 5), Matched},
+		{"solana.tx.instructions.any(i, i.parsed_instruction_data.named_account['user'] == '" + bobKey + "')", solanaRequest(t, 5), Failed},
+		{"solana.tx.instructions.any(i, i.parsed_instruction_data.program_call_args['in_amount'] == 995500000)", solanaRequest(t, 5), Failed},
+	} {
+		if got := outcomeOf(t, allow(row.text), row.r); got.Outcome != row.want {
+			t.Errorf("%s: got %v (%s), want %v", row.text, got.Outcome, got.Error, row.want)
+		}
+	}
+}
+
 func TestIntegersAreExactAtTheirBoundaries(t *testing.T) {
 	numbers := []string{
 		"0", "1", "9223372036854775807", "9223372036854775808", "18446744073709551616",

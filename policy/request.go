@@ -47,12 +47,22 @@ type Activity struct {
 	Params   ActivityParams
 }
 
-// ActivityParams are the parameters policies may read, "" where the activity
-// has none.
+// ActivityParams are the parameters that policies may read, in the words of
+// Turnkey's policy language (Activity parameters); "" and nil where the activity has
+// none. This appliance signs; those of other activities are for policies, and
+// requests, that come from elsewhere.
 type ActivityParams struct {
-	HashFunction string // HASH_FUNCTION_NO_OP
-	Encoding     string // PAYLOAD_ENCODING_HEXADECIMAL
-	Type         string // TRANSACTION_TYPE_ETHEREUM
+	HashFunction     string   `json:"hash_function"` // HASH_FUNCTION_NO_OP
+	Encoding         string   `json:"encoding"`      // PAYLOAD_ENCODING_HEXADECIMAL
+	Type             string   `json:"type"`          // TRANSACTION_TYPE_ETHEREUM
+	UserIDs          []string `json:"user_ids"`
+	UserID           string   `json:"user_id"`
+	APIKeyIDs        []string `json:"api_key_ids"`
+	TargetPublicKey  string   `json:"target_public_key"`
+	WalletID         string   `json:"wallet_id"`
+	OTPLength        *uint64  `json:"otp_length"`
+	SessionProfileID *string  `json:"session_profile_id"` // "" is none chosen
+	EndpointID       string   `json:"endpoint_id"`
 }
 
 // Wallet is the wallet that is to sign.
@@ -105,6 +115,14 @@ var (
 		chains.Field{Name: "hash_function", Type: typeString, Doc: "HASH_FUNCTION_…; raw signing only"},
 		chains.Field{Name: "encoding", Type: typeString, Doc: "PAYLOAD_ENCODING_…; raw signing only"},
 		chains.Field{Name: "type", Type: typeString, Doc: "TRANSACTION_TYPE_…; transactions only"},
+		chains.Field{Name: "user_ids", Type: listOf(typeString), Doc: "who is deleted; deleting users only"},
+		chains.Field{Name: "user_id", Type: typeString, Doc: "whose; API keys only"},
+		chains.Field{Name: "api_key_ids", Type: listOf(typeString), Doc: "what is deleted; deleting API keys only"},
+		chains.Field{Name: "target_public_key", Type: typeHex, Doc: "whom the key is encrypted to; exports only"},
+		chains.Field{Name: "wallet_id", Type: typeString, Doc: "the wallet changed; updates of wallets only"},
+		chains.Field{Name: "otp_length", Type: typeInt, Doc: "digits of the code; one-time passwords only"},
+		chains.Field{Name: "session_profile_id", Type: typeString, Doc: "'' for none; logins only"},
+		chains.Field{Name: "endpoint_id", Type: typeString, Doc: "the endpoint; webhook endpoints only"},
 	)
 	activityType = structOf(
 		chains.Field{Name: "type", Type: typeString, Doc: "ACTIVITY_TYPE_…, with its version"},
@@ -191,9 +209,27 @@ func texts(ss []string) chains.Value {
 }
 
 func activityValue(r *Request) chains.Value {
-	a := &r.Activity
+	a, p := &r.Activity, &r.Activity.Params
+	var length, profile chains.Value
+	if p.OTPLength != nil {
+		length = chains.Uint64Value(*p.OTPLength)
+	}
+	if p.SessionProfileID != nil {
+		profile = chains.StringValue(*p.SessionProfileID)
+	}
+	listed := func(ids []string) chains.Value {
+		if ids == nil {
+			return chains.Value{}
+		}
+		return texts(ids)
+	}
+	key := stated(p.TargetPublicKey)
+	if key.Kind != chains.KindAbsent {
+		key = chains.HexValue(strings.ToLower(p.TargetPublicKey))
+	}
 	return chains.StructValue(stated(a.Type), stated(a.Kind), stated(a.Resource), stated(a.Action),
-		chains.StructValue(stated(a.Params.HashFunction), stated(a.Params.Encoding), stated(a.Params.Type)))
+		chains.StructValue(stated(p.HashFunction), stated(p.Encoding), stated(p.Type), listed(p.UserIDs), stated(p.UserID),
+			listed(p.APIKeyIDs), key, stated(p.WalletID), length, profile, stated(p.EndpointID)))
 }
 
 func walletValue(r *Request) chains.Value {

@@ -40,7 +40,7 @@ type corpusSide struct {
 		}
 		Activity struct {
 			Type, Kind, Resource, Action string
-			Params                       map[string]string
+			Params                       ActivityParams
 		}
 		Approvers []struct {
 			ID, Email, Alias string
@@ -83,7 +83,7 @@ func (side *corpusSide) request(t *testing.T) (req Request) {
 	t.Helper()
 	r := &side.Request
 	a := r.Activity
-	req.Activity = Activity{a.Type, a.Kind, a.Resource, a.Action, ActivityParams{a.Params["hash_function"], a.Params["encoding"], a.Params["type"]}}
+	req.Activity = Activity{a.Type, a.Kind, a.Resource, a.Action, a.Params}
 	for _, u := range r.Approvers {
 		req.Approvers = append(req.Approvers, User{ID: u.ID, Email: u.Email, Alias: u.Alias, Tags: u.Tags})
 	}

@@ -20,11 +20,7 @@ type request struct {
 	Raw      decode.Row
 	Activity struct {
 		Type, Kind, Resource, Action string
-		Params                       struct {
-			HashFunction string `json:"hash_function"`
-			Encoding     string
-			Type         string
-		}
+		Params                       policy.ActivityParams
 	}
 	Approvers []struct {
 		ID, Email, Alias string
@@ -137,9 +133,7 @@ func evaluateRow(line []byte) any {
 }
 
 func (in *request) request() (req policy.Request, err error) {
-	a := in.Activity
-	req.Activity = policy.Activity{Type: a.Type, Kind: a.Kind, Resource: a.Resource, Action: a.Action,
-		Params: policy.ActivityParams{HashFunction: a.Params.HashFunction, Encoding: a.Params.Encoding, Type: a.Params.Type}}
+	req.Activity = policy.Activity(in.Activity)
 	for _, u := range in.Approvers {
 		req.Approvers = append(req.Approvers, policy.User(u))
 	}
