@@ -7,8 +7,10 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -61,10 +63,7 @@ func createLocked(ctx context.Context, cfg Config, lock *os.File, holders []KeyH
 	if err != nil {
 		return nil, Pin{}, err
 	}
-	sealers := make(map[string]seal.Sealer)
-	for _, h := range holders {
-		sealers[h.ID] = h.Sealer
-	}
+	sealers := devicesOf(holders)
 	trial, err := openPath(ctx, cfg, fresh, pin, nil)
 	if err != nil {
 		return nil, Pin{}, fmt.Errorf("opening the new vault: %w", err)
@@ -90,10 +89,14 @@ func createLocked(ctx context.Context, cfg Config, lock *os.File, holders []KeyH
 	return v, pin, nil
 }
 
-// buildStore writes a store of one record, the store key, to path.
+// buildStore writes a store of the vault's own records to path.
 func buildStore(ctx context.Context, cfg Config, path string, holders []KeyHolder) (Pin, error) {
 	now := cfg.Now()
-	pin := Pin{StoreID: newStoreID()}
+	pin := Pin{StoreID: newStoreID(), Anchor: cfg.Anchor}
+	epoch, err := firstEpoch(ctx, cfg.Anchor, holders)
+	if err != nil {
+		return pin, err
+	}
 	public, private, err := ed25519.GenerateKey(nil)
 	if err != nil {
 		return pin, fmt.Errorf("making the store key: %w", err)
@@ -119,19 +122,38 @@ func buildStore(ctx context.Context, cfg Config, path string, holders []KeyHolde
 	}
 	defer keys.destroy()
 
-	// The store key's record, and the head over it.
-	key, err := keys.recordKey(TypeStoreKey, storeKeyID)
-	if err != nil {
+	lasting := make([]byte, 32)
+	defer clear(lasting)
+	rand.Read(lasting)
+	if err := keys.hold(lasting); err != nil {
 		return pin, err
 	}
-	m := recordMeta{Type: TypeStoreKey, Key: key, Version: 1, Created: now.Unix()}
-	env, err := keys.seal(m, storeKeyID, private.Seed())
-	if err != nil {
-		return pin, err
+
+	// The vault's own records, and the head over them.
+	var leaves []leaf
+	var envs [][]byte
+	for _, own := range []struct {
+		typ    Type
+		id     string
+		secret []byte
+	}{{TypeStoreKey, storeKeyID, private.Seed()}, {TypeLastingKey, lastingKeyID, lasting}} {
+		key, err := keys.recordKey(own.typ, own.id)
+		if err != nil {
+			return pin, err
+		}
+		m := recordMeta{Type: own.typ, Key: key, Version: 1, Created: now.Unix()}
+		env, err := keys.seal(m, own.id, own.secret)
+		clear(own.secret)
+		if err != nil {
+			return pin, err
+		}
+		leaves, envs = append(leaves, leafOf(m, env)), append(envs, env)
 	}
-	l := leafOf(m, env)
-	t, _ := newTree([]leaf{l})
-	h := head{storeID: pin.StoreID, generation: generation, epoch: 1, seq: 1, records: 1, setRoot: t.root()}
+	t, _ := newTree(leaves)
+	h := head{
+		storeID: pin.StoreID, generation: generation, epoch: epoch, seq: 1, records: uint64(len(leaves)),
+		setRoot: t.root(), keyslots: hashKeyslots(groups),
+	}
 	mac, err := keys.headMAC(h.encode())
 	if err != nil {
 		return pin, err
@@ -143,10 +165,13 @@ func buildStore(ctx context.Context, cfg Config, path string, holders []KeyHolde
 			args []any
 		}
 		rows := []row{
-			{"INSERT INTO rec VALUES (?, ?)", []any{l.key[:], env}},
-			{"INSERT INTO leaf VALUES (?, ?, ?, ?)", []any{l.key[:], int64(l.typ), int64(l.version), l.hash[:]}},
 			{"INSERT INTO head VALUES (1, ?, ?)", []any{h.encode(), mac[:]}},
 			{"INSERT INTO generation VALUES (?, ?)", []any{generation, st.sign(private)}},
+		}
+		for i, l := range leaves {
+			rows = append(rows,
+				row{"INSERT INTO rec VALUES (?, ?)", []any{l.key[:], envs[i]}},
+				row{"INSERT INTO leaf VALUES (?, ?, ?, ?)", []any{l.key[:], int64(l.typ), int64(l.version), l.hash[:]}})
 		}
 		for _, g := range groups {
 			rows = append(rows, row{"INSERT INTO slot_group VALUES (?, ?)", []any{int64(g.id), g.encode()}})
@@ -161,6 +186,31 @@ func buildStore(ctx context.Context, cfg Config, path string, holders []KeyHolde
 		}
 		return nil
 	})
+}
+
+// devicesOf are the holders' devices by id.
+func devicesOf(holders []KeyHolder) map[string]seal.Sealer {
+	devices := make(map[string]seal.Sealer)
+	for _, h := range holders {
+		devices[h.ID] = h.Sealer
+	}
+	return devices
+}
+
+// firstEpoch is where the anchor stands now.
+func firstEpoch(ctx context.Context, a Anchor, holders []KeyHolder) (uint64, error) {
+	c, err := a.counter(devicesOf(holders))
+	if err != nil {
+		return 0, fmt.Errorf("creating the vault: %w", err)
+	}
+	if c == nil {
+		return 1, nil
+	}
+	n, err := c.ReadCounter(ctx, a.Counter)
+	if err != nil {
+		return 0, fmt.Errorf("reading the rollback anchor: %w", err)
+	}
+	return n, nil
 }
 
 // removeDB removes what a dead Create left.
@@ -183,32 +233,22 @@ func checkHolders(holders []KeyHolder) error {
 	return nil
 }
 
-// sealGroups makes one keyslot group for each group number among the holders.
+// sealGroups makes one keyslot group for each group number among the holders, in
+// the order of the numbers.
 func sealGroups(ctx context.Context, root []byte, m slotGroup, now time.Time, holders []KeyHolder) ([]slotGroup, error) {
-	var groups []slotGroup
 	members := make(map[uint32][]KeyHolder)
-	for i, h := range holders {
-		if members[h.Group] == nil {
-			groups = append(groups, slotGroup{id: h.Group, generation: m.generation, store: m.store, commit: m.commit})
-		}
+	for _, h := range holders {
 		members[h.Group] = append(members[h.Group], h)
-		for j := range groups {
-			if groups[j].id == h.Group {
-				groups[j].slots = append(groups[j].slots, slot{
-					info: SlotInfo{
-						ID: uint32(i + 1), Group: h.Group, Provider: h.ID, Ref: h.Ref,
-						Generation: m.generation, Created: now.UTC().Truncate(time.Second),
-					},
-					scheme: schemeSealer, store: m.store, commit: m.commit,
-				})
-			}
-		}
 	}
-	for i := range groups {
-		var err error
-		if groups[i], err = sealGroup(ctx, root, groups[i], members[groups[i].id]); err != nil {
+	var groups []slotGroup
+	slotID := uint32(1)
+	for _, id := range slices.Sorted(maps.Keys(members)) {
+		g, err := sealGroup(ctx, root, newGroup(id, slotID, m.generation, m.store, m.commit, now, members[id]), members[id])
+		if err != nil {
 			return nil, err
 		}
+		groups = append(groups, g)
+		slotID += uint32(len(g.slots))
 	}
 	return groups, nil
 }

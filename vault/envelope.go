@@ -163,6 +163,42 @@ func wrapDEK(wrapKey, core, wrap []byte, generation uint32, dek []byte) error {
 	return nil
 }
 
+// unwrapDEK is the inverse; the caller wipes what it returns.
+func (e *envelope) unwrapDEK(wrapKey []byte) ([]byte, error) {
+	g, err := newGCM(wrapKey)
+	if err != nil {
+		return nil, err
+	}
+	dek, err := g.Open(nil, e.wrapNonce, e.wrapped, wrapAAD(e.core, e.wrapHead))
+	if err != nil {
+		return nil, fmt.Errorf("%w: wrapped key doesn't authenticate", ErrTampered)
+	}
+	return dek, nil
+}
+
+// generationOf says which root key wraps b, without any check.
+func generationOf(b []byte) (uint32, bool) {
+	if len(b) < ctOffset {
+		return 0, false
+	}
+	return binary.BigEndian.Uint32(b[coreLen+kekIDLen:]), true
+}
+
+// rewrapEnvelope replaces the wrap in b, 80 bytes, by one under another key. The
+// record's own bytes stay.
+func rewrapEnvelope(oldKey, newKey []byte, generation uint32, b []byte) error {
+	e, err := parseEnvelope(b)
+	if err != nil {
+		return err
+	}
+	dek, err := e.unwrapDEK(oldKey)
+	if err != nil {
+		return err
+	}
+	defer clear(dek)
+	return wrapDEK(newKey, b[:coreLen], b[coreLen:coreLen+wrapLen], generation, dek)
+}
+
 // openEnvelope decrypts b in place and returns the plaintext, which the caller
 // wipes. want is what the caller asked for: an envelope that decrypts but is
 // another record, version or generation is [ErrTampered] all the same.
@@ -175,13 +211,9 @@ func openEnvelope(wrapKey []byte, want recordMeta, b []byte) ([]byte, error) {
 	if e.meta != want {
 		return nil, fmt.Errorf("%w: envelope belongs to another record, version or store", ErrTampered)
 	}
-	g, err := newGCM(wrapKey)
+	dek, err := e.unwrapDEK(wrapKey)
 	if err != nil {
 		return nil, err
-	}
-	dek, err := g.Open(nil, e.wrapNonce, e.wrapped, wrapAAD(e.core, e.wrapHead))
-	if err != nil {
-		return nil, fmt.Errorf("%w: wrapped key doesn't authenticate", ErrTampered)
 	}
 	defer clear(dek)
 	enc, commit, err := dekKeys(dek)
@@ -192,7 +224,8 @@ func openEnvelope(wrapKey []byte, want recordMeta, b []byte) ([]byte, error) {
 	if subtle.ConstantTimeCompare(commit, e.commit) != 1 {
 		return nil, fmt.Errorf("%w: key commitment differs", ErrTampered)
 	}
-	if g, err = newGCM(enc); err != nil {
+	g, err := newGCM(enc)
+	if err != nil {
 		return nil, err
 	}
 	var aad [payloadAAD]byte

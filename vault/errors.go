@@ -31,6 +31,20 @@ var (
 	ErrSchema = errors.New("unknown vault schema")
 	// ErrNoKeyslot: no keyslot group can be opened with the providers at hand.
 	ErrNoKeyslot = errors.New("no keyslot for the providers at hand")
+	// ErrRollback: this is an older copy of the store than the anchor or the pin has seen.
+	ErrRollback = errors.New("vault is an older copy")
+	// ErrCounterReplaced: the anchor's counter is not the one that the store counted with.
+	ErrCounterReplaced = errors.New("the rollback anchor's counter was replaced")
+	// ErrNoAnchor: the counter that the pin names can't be used.
+	ErrNoAnchor = errors.New("the rollback anchor can't be used")
+	// ErrRotating: the root key is being rotated; that has to end first.
+	ErrRotating = errors.New("the root key is being rotated")
+	// ErrKeyslotsMoved: keyslots changed meanwhile; nothing was done.
+	ErrKeyslotsMoved = errors.New("keyslots changed meanwhile")
+	// ErrLastKeyslot: without this group nothing would open the store.
+	ErrLastKeyslot = errors.New("the last keyslot group can't be removed")
+	// ErrCustodians: fewer custodians are here than are needed.
+	ErrCustodians = errors.New("too few custodians")
 	// ErrTooLarge: a record is larger than [MaxRecord], or its id than [MaxID].
 	ErrTooLarge = errors.New("record is too large")
 )

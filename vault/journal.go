@@ -150,7 +150,7 @@ func openFile(ctx context.Context, path, params string) (_ *File, err error) {
 		return nil, readError("reading the vault", err)
 	}
 	f.began = true
-	if f.storeID, err = checkSchema(ctx, f.r.conn); err != nil {
+	if f.storeID, _, err = checkSchema(ctx, f.r.conn); err != nil {
 		return nil, err
 	}
 	var body []byte

@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"bytes"
 	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/rand"
@@ -8,18 +9,26 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync"
 	"unicode/utf8"
 
 	"github.com/sigild/sigild/internal/secmem"
 )
 
 // The infos of the root key's subkeys: HKDF-SHA256(root key, salt = store id,
-// info). Those made by [Vault.Derive] have a prefix of their own.
+// info). They change with the root key.
 const (
-	infoWrap         = "sigild/vault/wrap/v1"
-	infoHead         = "sigild/vault/head/v1"
+	infoWrap       = "sigild/vault/wrap/v1"
+	infoHead       = "sigild/vault/head/v1"
+	infoRotation   = "sigild/vault/rotation/v1"
+	infoRootCommit = "sigild/vault/root-commitment/v1"
+)
+
+// The infos of the lasting key's subkeys: HKDF-Expand(lasting key, info). They
+// stay when the root key changes. Those made by [Vault.Derive] have a prefix of
+// their own.
+const (
 	infoIndex        = "sigild/vault/index/v1"
-	infoRootCommit   = "sigild/vault/root-commitment/v1"
 	infoDerivePrefix = "sigild/vault/derive/v1/"
 )
 
@@ -29,33 +38,41 @@ const MaxID = 512
 // maxFramed is the longest plaintext of an envelope: id length, id, record.
 const maxFramed = 2 + MaxID + MaxRecord
 
-// keyring holds the root key and the subkeys the vault itself uses, in one
-// locked buffer. Nothing of it is ever copied to a longer life than one call.
+// keyring holds the root key, the lasting key and the subkeys the vault itself
+// uses, in one locked buffer. Nothing of it is ever copied to a longer life than
+// one call.
 type keyring struct {
-	buf        *secmem.Buf // root 32 | wrap 32 | head 32 | index 32
-	storeID    [16]byte
-	generation uint32
+	storeID [16]byte
+	mu      sync.RWMutex // guards all below, and what is in buf
+	buf     *secmem.Buf  // as subkeys has it
+	// generation is that of root; previous that of oldWrap, 0 when no new root key
+	// is being brought in.
+	generation, previous uint32
 }
 
-// newKeyring copies root, 32 bytes, and wipes it.
+// subkeys are the parts of a keyring's buffer, 32 bytes each, lent for one call.
+type subkeys struct {
+	root, wrap, head, rotation []byte // of the root key
+	lasting, index             []byte
+	oldWrap                    []byte // of the root key before, while its envelopes are wrapped anew
+}
+
+const keyringLen = 7 * 32
+
+func divide(b []byte) *subkeys {
+	part := func(i int) []byte { return b[32*i : 32*i+32 : 32*i+32] }
+	return &subkeys{root: part(0), wrap: part(1), head: part(2), rotation: part(3), lasting: part(4), index: part(5), oldWrap: part(6)}
+}
+
+// newKeyring copies root, 32 bytes, and wipes it. Until hold is called it knows
+// no lasting key.
 func newKeyring(root []byte, storeID [16]byte, generation uint32) (*keyring, error) {
 	defer clear(root)
-	buf, err := secmem.New(4 * 32)
+	buf, err := secmem.New(keyringLen)
 	if err != nil {
 		return nil, fmt.Errorf("holding the root key: %w", err)
 	}
-	err = buf.Use(func(b []byte) error {
-		copy(b, root)
-		for i, info := range []string{infoWrap, infoHead, infoIndex} {
-			sub, err := hkdf.Key(sha256.New, root, storeID[:], info, 32)
-			if err != nil {
-				return fmt.Errorf("deriving subkeys: %w", err)
-			}
-			copy(b[32*(i+1):], sub)
-			clear(sub)
-		}
-		return nil
-	})
+	err = buf.Use(func(b []byte) error { return divide(b).derive(root, storeID) })
 	if err != nil {
 		buf.Destroy()
 		return nil, err
@@ -63,16 +80,112 @@ func newKeyring(root []byte, storeID [16]byte, generation uint32) (*keyring, err
 	return &keyring{buf: buf, storeID: storeID, generation: generation}, nil
 }
 
+// derive fills in root and what depends on it.
+func (s *subkeys) derive(root []byte, storeID [16]byte) error {
+	copy(s.root, root)
+	for out, info := range map[*[]byte]string{&s.wrap: infoWrap, &s.head: infoHead, &s.rotation: infoRotation} {
+		sub, err := hkdf.Key(sha256.New, root, storeID[:], info, 32)
+		if err != nil {
+			return fmt.Errorf("deriving subkeys: %w", err)
+		}
+		copy(*out, sub)
+		clear(sub)
+	}
+	return nil
+}
+
+// hold copies the lasting key, 32 bytes, and derives from it.
+func (k *keyring) hold(lasting []byte) error {
+	return k.change(func(s *subkeys) error {
+		index, err := hkdf.Expand(sha256.New, lasting, infoIndex, 32)
+		if err != nil {
+			return fmt.Errorf("deriving subkeys: %w", err)
+		}
+		defer clear(index)
+		copy(s.lasting, lasting)
+		copy(s.index, index)
+		return nil
+	})
+}
+
+// advance makes root, 32 bytes, the root key of the next generation and keeps
+// what opens the envelopes of the one before, until settle.
+func (k *keyring) advance(root []byte, generation uint32) error {
+	return k.change(func(s *subkeys) error {
+		old := bytes.Clone(s.wrap)
+		defer clear(old)
+		if err := s.derive(root, k.storeID); err != nil {
+			return err
+		}
+		copy(s.oldWrap, old)
+		k.generation, k.previous = generation, k.generation
+		return nil
+	})
+}
+
+// remember takes the root key before this one, 32 bytes, in whose envelopes
+// records may still be.
+func (k *keyring) remember(root []byte, generation uint32) error {
+	return k.change(func(s *subkeys) error {
+		old, err := hkdf.Key(sha256.New, root, k.storeID[:], infoWrap, 32)
+		if err != nil {
+			return fmt.Errorf("deriving subkeys: %w", err)
+		}
+		defer clear(old)
+		copy(s.oldWrap, old)
+		k.previous = generation
+		return nil
+	})
+}
+
+// settle forgets the root key before this one.
+func (k *keyring) settle() error {
+	return k.change(func(s *subkeys) error {
+		clear(s.oldWrap)
+		k.previous = 0
+		return nil
+	})
+}
+
+// generations are those of the root key and of the one that rotation leaves
+// behind, 0 when there is none.
+func (k *keyring) generations() (now, previous uint32) {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	return k.generation, k.previous
+}
+
 func (k *keyring) destroy() { k.buf.Destroy() }
 
-// use lends all keys; after destroy it is [ErrSealed].
-func (k *keyring) use(fn func(root, wrap, head, index []byte) error) error {
-	err := k.buf.Use(func(b []byte) error { return fn(b[:32], b[32:64], b[64:96], b[96:128]) })
+// use lends all keys; after destroy it is [ErrSealed]. fn must not call use.
+func (k *keyring) use(fn func(s *subkeys) error) error {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	return k.lend(fn)
+}
+
+// change is use for a change of the keys.
+func (k *keyring) change(fn func(s *subkeys) error) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.lend(fn)
+}
+
+func (k *keyring) lend(fn func(s *subkeys) error) error {
+	err := k.buf.Use(func(b []byte) (err error) {
+		secmem.Do(func() { err = fn(divide(b)) })
+		return err
+	})
 	if errors.Is(err, secmem.ErrDestroyed) {
 		return ErrSealed
 	}
 	return err
 }
+
+// The lasting key is one record at a place that needs no key to find.
+const lastingKeyID = "lasting"
+
+var lastingKeyPlace = recordKey(sha256.Sum256([]byte("sigild/vault/lasting-key/v1")))
 
 // rootCommit is what slots and statements say of a root key without telling it.
 func rootCommit(root []byte, storeID [16]byte) ([32]byte, error) {
@@ -83,23 +196,40 @@ func rootCommit(root []byte, storeID [16]byte) ([32]byte, error) {
 	return [32]byte(b), nil
 }
 
-// derive lends HKDF(root, purpose), 32 bytes.
+// derive lends HKDF-Expand(lasting key, purpose), 32 bytes.
 func (k *keyring) derive(purpose string, fn func(key []byte) error) error {
-	return k.use(func(root, _, _, _ []byte) error {
-		b, err := hkdf.Key(sha256.New, root, k.storeID[:], infoDerivePrefix+purpose, 32)
-		if err != nil {
-			return fmt.Errorf("deriving the key for %s: %w", purpose, err)
-		}
-		defer clear(b)
-		return fn(b)
+	var key []byte
+	err := k.use(func(s *subkeys) (err error) {
+		key, err = hkdf.Expand(sha256.New, s.lasting, infoDerivePrefix+purpose, 32)
+		return err
 	})
+	if err != nil {
+		return fmt.Errorf("deriving the key for %s: %w", purpose, err)
+	}
+	defer clear(key)
+	return fn(key)
+}
+
+// lastingOfV1 is what took the lasting key's part in stores of schema 1: derived
+// keys stay as they are. The caller wipes it.
+func (k *keyring) lastingOfV1() (lasting []byte, err error) {
+	err = k.use(func(s *subkeys) error {
+		if lasting, err = hkdf.Extract(sha256.New, s.root, k.storeID[:]); err != nil {
+			return fmt.Errorf("deriving the lasting key: %w", err)
+		}
+		return nil
+	})
+	return lasting, err
 }
 
 // recordKey is where the record is found: HMAC-SHA256(k_index, type ‖ id), so
-// that the file doesn't list names.
+// that the file doesn't list names. The lasting key's own place is known to all.
 func (k *keyring) recordKey(t Type, id string) (key recordKey, err error) {
-	err = k.use(func(_, _, _, index []byte) error {
-		h := hmac.New(sha256.New, index)
+	if t == TypeLastingKey {
+		return lastingKeyPlace, nil
+	}
+	err = k.use(func(s *subkeys) error {
+		h := hmac.New(sha256.New, s.index)
 		var n [2]byte
 		binary.BigEndian.PutUint16(n[:], uint16(t))
 		h.Write(n[:])
@@ -112,13 +242,18 @@ func (k *keyring) recordKey(t Type, id string) (key recordKey, err error) {
 
 // headMAC is HMAC-SHA256(k_head, body).
 func (k *keyring) headMAC(body []byte) (mac [32]byte, err error) {
-	err = k.use(func(_, _, head, _ []byte) error {
-		h := hmac.New(sha256.New, head)
-		h.Write(body)
-		h.Sum(mac[:0])
+	err = k.use(func(s *subkeys) error {
+		mac = macOf(s.head, body)
 		return nil
 	})
 	return mac, err
+}
+
+func macOf(key, body []byte) (mac [32]byte) {
+	h := hmac.New(sha256.New, key)
+	h.Write(body)
+	h.Sum(mac[:0])
+	return mac
 }
 
 // seal frames id and payload and encrypts them as one envelope.
@@ -128,9 +263,9 @@ func (k *keyring) seal(m recordMeta, id string, payload []byte) (env []byte, err
 	framed = binary.BigEndian.AppendUint16(framed, uint16(len(id)))
 	framed = append(framed, id...)
 	framed = append(framed, payload...)
-	m.StoreID, m.Generation = k.storeID, k.generation
-	err = k.use(func(_, wrap, _, _ []byte) error {
-		env, err = sealEnvelope(wrap, m, framed)
+	err = k.use(func(s *subkeys) error {
+		m.StoreID, m.Generation = k.storeID, k.generation
+		env, err = sealEnvelope(s.wrap, m, framed)
 		return err
 	})
 	return env, err
@@ -138,9 +273,13 @@ func (k *keyring) seal(m recordMeta, id string, payload []byte) (env []byte, err
 
 // open decrypts env in place and lends id and payload, which it then wipes.
 func (k *keyring) open(m recordMeta, env []byte, use func(id string, payload []byte) error) error {
-	m.StoreID, m.Generation = k.storeID, k.generation
 	var framed []byte
-	err := k.use(func(_, wrap, _, _ []byte) (err error) {
+	err := k.use(func(s *subkeys) (err error) {
+		wrap := s.wrap
+		m.StoreID, m.Generation = k.storeID, k.generation
+		if g, ok := generationOf(env); ok && k.previous != 0 && g == k.previous {
+			wrap, m.Generation = s.oldWrap, k.previous
+		}
 		framed, err = openEnvelope(wrap, m, env)
 		return err
 	})
@@ -153,6 +292,23 @@ func (k *keyring) open(m recordMeta, env []byte, use func(id string, payload []b
 		return err
 	}
 	return use(id, payload)
+}
+
+// rewrap wraps the DEK of env anew, in place, under the root key of today. It
+// never sees the plaintext. It says false for an envelope that needs nothing.
+func (k *keyring) rewrap(env []byte) (changed bool, err error) {
+	err = k.use(func(s *subkeys) error {
+		g, ok := generationOf(env)
+		if ok && g == k.generation {
+			return nil
+		}
+		if !ok || k.previous == 0 || g != k.previous {
+			return fmt.Errorf("%w: envelope is wrapped by root key %d, which is neither this nor the last", ErrTampered, g)
+		}
+		changed = true
+		return rewrapEnvelope(s.oldWrap, s.wrap, k.generation, env)
+	})
+	return changed, err
 }
 
 // splitFrame is the inside of every envelope: id length u16 | id | payload.

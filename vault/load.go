@@ -13,10 +13,11 @@ import (
 
 // loadPublic reads and checks everything that needs no key.
 func (v *Vault) loadPublic(ctx context.Context, pin Pin) error {
-	storeID, err := checkSchema(ctx, v.db)
+	storeID, schema, err := checkSchema(ctx, v.db)
 	if err != nil {
 		return err
 	}
+	v.schema = schema
 	if storeID != pin.StoreID {
 		return fmt.Errorf("%w: this is store %x, pinned is %x; hint: restore the pin file of this store, or this store's file", ErrPinMismatch, storeID, pin.StoreID)
 	}
@@ -62,12 +63,16 @@ func (v *Vault) loadPublic(ctx context.Context, pin Pin) error {
 	if err != nil {
 		return err
 	}
-	if v.groups, err = joinSlots(storeID, groups, slots); err != nil {
+	if groups, err = joinSlots(storeID, groups, slots); err != nil {
 		return err
 	}
-	for _, g := range v.groups {
+	v.groups.Store(&groups)
+	for _, g := range groups {
 		if st, ok := v.gens[g.generation]; !ok || st.commit != g.commit {
 			return fmt.Errorf("%w: keyslot group %d holds a root key that the store key didn't sign", ErrPinMismatch, g.id)
+		}
+		if g.generation < pin.OldestRoot {
+			return fmt.Errorf("%w: keyslot group %d holds root key %d, the pin wants %d or a later one", ErrRollback, g.id, g.generation, pin.OldestRoot)
 		}
 	}
 	return nil
@@ -97,9 +102,14 @@ func eachBody(ctx context.Context, q queryer, query string, fn func(n int64, b [
 }
 
 func (v *Vault) unseal(ctx context.Context, sealers map[string]seal.Sealer) (*unsealed, error) {
+	counter, err := v.anchor.counter(sealers)
+	if err != nil {
+		return nil, err
+	}
 	var errs []error
-	for i := range v.groups {
-		g := &v.groups[i]
+	groups := *v.groups.Load()
+	for i := range groups {
+		g := &groups[i]
 		if slices.ContainsFunc(g.slots, func(s slot) bool { return sealers[s.info.Provider] == nil }) {
 			continue
 		}
@@ -112,7 +122,7 @@ func (v *Vault) unseal(ctx context.Context, sealers map[string]seal.Sealer) (*un
 			errs = append(errs, err)
 			continue
 		}
-		u, err := v.loadSealed(context.WithoutCancel(ctx), keys)
+		u, err := v.loadSealed(context.WithoutCancel(ctx), &unsealed{keys: keys, counter: counter})
 		if err != nil {
 			keys.destroy()
 			return nil, err
@@ -120,14 +130,17 @@ func (v *Vault) unseal(ctx context.Context, sealers map[string]seal.Sealer) (*un
 		return u, nil
 	}
 	if len(errs) == 0 {
-		return nil, fmt.Errorf("%w: %d groups, none complete; hint: is the token of `sigilctl status` connected?", ErrNoKeyslot, len(v.groups))
+		return nil, fmt.Errorf("%w: %d groups, none complete; hint: is the token of `sigilctl status` connected?", ErrNoKeyslot, len(groups))
 	}
 	return nil, errors.Join(errs...)
 }
 
 // loadSealed authenticates the head and builds the tree it speaks of.
-func (v *Vault) loadSealed(ctx context.Context, keys *keyring) (*unsealed, error) {
-	u := &unsealed{keys: keys}
+func (v *Vault) loadSealed(ctx context.Context, u *unsealed) (_ *unsealed, err error) {
+	if _, v.schema, err = checkSchema(ctx, v.write.conn); err != nil {
+		return nil, err
+	}
+	keys := u.keys
 	var mac []byte
 	if err := v.write.conn.QueryRowContext(ctx, "SELECT body, mac FROM head").Scan(&u.body, &mac); err != nil {
 		return nil, readError("reading the head", err)
@@ -144,6 +157,12 @@ func (v *Vault) loadSealed(ctx context.Context, keys *keyring) (*unsealed, error
 	}
 	if u.head.storeID != v.storeID || u.head.generation != keys.generation {
 		return nil, fmt.Errorf("%w: head row belongs to another store or root key", ErrTampered)
+	}
+	if (u.head.version == 1) != (v.schema == 1) {
+		return nil, fmt.Errorf("%w: head row is of another schema", ErrTampered)
+	}
+	if u.head.version > 1 && u.head.keyslots != hashKeyslots(*v.groups.Load()) {
+		return nil, fmt.Errorf("%w: the keyslots are not those that were written", ErrTampered)
 	}
 	leaves, err := readLeaves(ctx, v.write.conn, int(min(u.head.records, 1<<20)))
 	if err != nil {
@@ -171,8 +190,48 @@ func (v *Vault) loadSealed(ctx context.Context, keys *keyring) (*unsealed, error
 		return nil, fmt.Errorf("%w: the journal ends at entry %d, want %d", ErrTampered, last, u.head.journal.Seq)
 	}
 	u.tree = t
+	if err := v.loadRotation(ctx, u); err != nil {
+		return nil, err
+	}
+	if err := v.loadLastingKey(u); err != nil {
+		return nil, err
+	}
+	if err := v.checkAnchor(ctx, u); err != nil {
+		return nil, err
+	}
+	if v.schema < schemaVersion {
+		if err := v.upgrade(u); err != nil {
+			return nil, err
+		}
+	}
 	u.publish()
 	return u, nil
+}
+
+// loadLastingKey opens the record that all derived keys come from. A store of
+// schema 1 derived them from its root key.
+func (v *Vault) loadLastingKey(u *unsealed) error {
+	if v.schema == 1 {
+		lasting, err := u.keys.lastingOfV1()
+		if err != nil {
+			return err
+		}
+		defer clear(lasting)
+		return u.keys.hold(lasting)
+	}
+	l, env, err := v.fetch(u, lastingKeyPlace)
+	if errors.Is(err, ErrNotFound) || err == nil && l.typ != TypeLastingKey {
+		return fmt.Errorf("%w: there is no lasting key", ErrTampered)
+	}
+	if err != nil {
+		return fmt.Errorf("reading the lasting key: %w", err)
+	}
+	return openRecord(u, l, env, lastingKeyID, func(_ string, key []byte) error {
+		if len(key) != 32 {
+			return fmt.Errorf("%w: lasting key of %d bytes", ErrTampered, len(key))
+		}
+		return u.keys.hold(key)
+	})
 }
 
 // readLeaves reads the list of records.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"database/sql"
+	"encoding/binary"
 	"errors"
 	"fmt"
 )
@@ -102,6 +103,50 @@ func (p *readerPool) record(k recordKey) ([]byte, error) {
 		return nil, readError("reading a record", err)
 	}
 	return env, nil
+}
+
+// keysAfter lists the keys of the next records, by key, after from.
+func (p *readerPool) keysAfter(from []byte, n int) ([]recordKey, error) {
+	r, err := p.lend()
+	if err != nil {
+		return nil, err
+	}
+	defer p.give(r)
+	rows, err := r.conn.QueryContext(context.Background(), "SELECT k FROM rec WHERE k > ? ORDER BY k LIMIT ?", from, n)
+	if err != nil {
+		return nil, readError("listing records", err)
+	}
+	defer func() { _ = rows.Close() }()
+	var out []recordKey
+	for rows.Next() {
+		var k sql.RawBytes
+		if err := rows.Scan(&k); err != nil {
+			return nil, readError("listing records", err)
+		}
+		if len(k) != 32 {
+			return nil, fmt.Errorf("%w: record key of %d bytes", ErrTampered, len(k))
+		}
+		out = append(out, recordKey(k))
+	}
+	if err := rows.Err(); err != nil {
+		return nil, readError("listing records", err)
+	}
+	return out, nil
+}
+
+// wrappedBy counts the records that are wrapped by a root key.
+func (p *readerPool) wrappedBy(generation uint32) (n int, err error) {
+	r, err := p.lend()
+	if err != nil {
+		return 0, err
+	}
+	defer p.give(r)
+	err = r.conn.QueryRowContext(context.Background(), "SELECT count(*) FROM rec WHERE substr(v, ?, 4) = ?",
+		coreLen+kekIDLen+1, binary.BigEndian.AppendUint32(nil, generation)).Scan(&n)
+	if err != nil {
+		return 0, readError("counting records", err)
+	}
+	return n, nil
 }
 
 // With lends the record's plaintext to use and wipes it when use returns; use
@@ -227,9 +272,9 @@ func leafOf(m recordMeta, env []byte) leaf {
 	return leaf{key: m.Key, version: m.Version, hash: sha256.Sum256(env), typ: m.Type}
 }
 
-// Derive lends a subkey of the root key, 32 bytes, and wipes it when use
-// returns: HKDF-SHA256(root key, salt = store id, info = a fixed prefix and
-// purpose). The same purpose gives the same key for the life of this root key.
+// Derive lends a subkey of the lasting key, 32 bytes, and wipes it when use
+// returns: HKDF-Expand-SHA256(lasting key, info = a fixed prefix and purpose). The
+// same purpose gives the same key for the life of the store.
 // use must not call Update, Seal or Close: sealing waits for it.
 func (v *Vault) Derive(purpose string, use func(key []byte) error) error {
 	u := v.open.Load()

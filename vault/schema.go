@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -15,8 +16,9 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
-// schemaVersion is the on-disk version of all tables together.
-const schemaVersion = 1
+// schemaVersion is the on-disk version of all tables together. A store of
+// schema 1 is upgraded when it is unsealed (upgrade.go); a newer one is refused.
+const schemaVersion = 2
 
 // FileName is the database's name within the state directory.
 const FileName = "vault.db"
@@ -26,17 +28,24 @@ const (
 	newName  = "vault.db.new"
 )
 
-// tables is the whole schema. Opening compares it with the file's, text by
+// table is one table's name and the text that made it.
+type table struct {
+	name, sql string
+	since     int64 // the schema that brought it; 0: the first
+}
+
+// tables is the whole schema, by name. Opening compares it with the file's, text by
 // text: a trigger or view that someone added is refused, not run.
-var tables = []struct{ name, sql string }{
-	{"generation", "CREATE TABLE generation (gen INTEGER PRIMARY KEY, body BLOB NOT NULL) STRICT"},
-	{"head", "CREATE TABLE head (id INTEGER PRIMARY KEY CHECK (id = 1), body BLOB NOT NULL, mac BLOB NOT NULL) STRICT"},
-	{"journal", "CREATE TABLE journal (seq INTEGER PRIMARY KEY, body BLOB NOT NULL, hash BLOB NOT NULL, mac BLOB NOT NULL) STRICT"},
-	{"leaf", "CREATE TABLE leaf (k BLOB PRIMARY KEY NOT NULL, t INTEGER NOT NULL, ver INTEGER NOT NULL, h BLOB NOT NULL) STRICT, WITHOUT ROWID"},
-	{"meta", "CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 1), schema INTEGER NOT NULL, store_id BLOB NOT NULL) STRICT"},
-	{"rec", "CREATE TABLE rec (k BLOB PRIMARY KEY NOT NULL, v BLOB NOT NULL) STRICT"},
-	{"slot", "CREATE TABLE slot (id INTEGER PRIMARY KEY, body BLOB NOT NULL) STRICT"},
-	{"slot_group", "CREATE TABLE slot_group (id INTEGER PRIMARY KEY, body BLOB NOT NULL) STRICT"},
+var tables = []table{
+	{name: "generation", sql: "CREATE TABLE generation (gen INTEGER PRIMARY KEY, body BLOB NOT NULL) STRICT"},
+	{name: "head", sql: "CREATE TABLE head (id INTEGER PRIMARY KEY CHECK (id = 1), body BLOB NOT NULL, mac BLOB NOT NULL) STRICT"},
+	{name: "journal", sql: "CREATE TABLE journal (seq INTEGER PRIMARY KEY, body BLOB NOT NULL, hash BLOB NOT NULL, mac BLOB NOT NULL) STRICT"},
+	{name: "leaf", sql: "CREATE TABLE leaf (k BLOB PRIMARY KEY NOT NULL, t INTEGER NOT NULL, ver INTEGER NOT NULL, h BLOB NOT NULL) STRICT, WITHOUT ROWID"},
+	{name: "meta", sql: "CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 1), schema INTEGER NOT NULL, store_id BLOB NOT NULL) STRICT"},
+	{name: "rec", sql: "CREATE TABLE rec (k BLOB PRIMARY KEY NOT NULL, v BLOB NOT NULL) STRICT"},
+	{name: "rotation", sql: "CREATE TABLE rotation (id INTEGER PRIMARY KEY CHECK (id = 1), body BLOB NOT NULL) STRICT", since: 2},
+	{name: "slot", sql: "CREATE TABLE slot (id INTEGER PRIMARY KEY, body BLOB NOT NULL) STRICT"},
+	{name: "slot_group", sql: "CREATE TABLE slot_group (id INTEGER PRIMARY KEY, body BLOB NOT NULL) STRICT"},
 }
 
 // openDB opens path with at most conns connections; params are SQLite URI
@@ -100,41 +109,69 @@ type queryer interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }
 
-// checkSchema compares the file's tables with ours and returns the store id.
-func checkSchema(ctx context.Context, q queryer) (storeID [16]byte, err error) {
-	rows, err := q.QueryContext(ctx, "SELECT name, sql FROM sqlite_schema WHERE NOT (type = 'index' AND sql IS NULL) ORDER BY name")
+// checkSchema compares the file's tables with those of its schema version and
+// returns that and the store id.
+func checkSchema(ctx context.Context, q queryer) (storeID [16]byte, version int64, err error) {
+	found, err := readTables(ctx, q)
 	if err != nil {
-		return storeID, readError("reading the schema", err)
+		return storeID, 0, err
 	}
-	defer func() { _ = rows.Close() }()
-	n := 0
-	for ; rows.Next(); n++ {
-		var name, text sql.NullString
-		if err := rows.Scan(&name, &text); err != nil {
-			return storeID, readError("reading the schema", err)
-		}
-		if n >= len(tables) || name.String != tables[n].name || text.String != tables[n].sql {
-			return storeID, fmt.Errorf("%w: %q is not a table this build made; hint: it may be a vault of another sigild version", ErrSchema, name.String)
-		}
+	// Without our table meta it is nothing of ours; its text is compared below.
+	if !slices.ContainsFunc(found, func(t table) bool { return t.name == "meta" }) {
+		return storeID, 0, fmt.Errorf("%w: there is no table \"meta\"", ErrSchema)
 	}
-	if err := rows.Err(); err != nil {
-		return storeID, readError("reading the schema", err)
-	}
-	if n != len(tables) {
-		return storeID, fmt.Errorf("%w: %d tables, want %d", ErrSchema, n, len(tables))
-	}
-	var version int64
 	var id []byte
 	if err := q.QueryRowContext(ctx, "SELECT schema, store_id FROM meta").Scan(&version, &id); err != nil {
-		return storeID, readError("reading the schema version", err)
+		return storeID, 0, readError("reading the schema version", err)
 	}
-	if version != schemaVersion {
-		return storeID, fmt.Errorf("%w: version %d, this build knows %d", ErrSchema, version, schemaVersion)
+	if version < 1 || version > schemaVersion {
+		return storeID, 0, fmt.Errorf("%w: version %d, this build knows 1 to %d; hint: a newer sigild made it", ErrSchema, version, schemaVersion)
+	}
+	want := tablesOf(version)
+	for i, t := range found {
+		if i >= len(want) || t.name != want[i].name || t.sql != want[i].sql {
+			return storeID, 0, fmt.Errorf("%w: %q is not a table that schema %d has", ErrSchema, t.name, version)
+		}
+	}
+	if len(found) != len(want) {
+		return storeID, 0, fmt.Errorf("%w: %d tables, want %d", ErrSchema, len(found), len(want))
 	}
 	if len(id) != len(storeID) {
-		return storeID, fmt.Errorf("%w: store id of %d bytes", ErrTampered, len(id))
+		return storeID, 0, fmt.Errorf("%w: store id of %d bytes", ErrTampered, len(id))
 	}
-	return [16]byte(id), nil
+	return [16]byte(id), version, nil
+}
+
+// tablesOf is the schema of a version, by name.
+func tablesOf(version int64) []table {
+	var out []table
+	for _, t := range tables {
+		if t.since <= version {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+// readTables lists tables, indexes, views and triggers by name.
+func readTables(ctx context.Context, q queryer) ([]table, error) {
+	rows, err := q.QueryContext(ctx, "SELECT name, sql FROM sqlite_schema WHERE NOT (type = 'index' AND sql IS NULL) ORDER BY name")
+	if err != nil {
+		return nil, readError("reading the schema", err)
+	}
+	defer func() { _ = rows.Close() }()
+	var found []table
+	for rows.Next() {
+		var name, text sql.NullString
+		if err := rows.Scan(&name, &text); err != nil {
+			return nil, readError("reading the schema", err)
+		}
+		found = append(found, table{name: name.String, sql: text.String})
+	}
+	if err := rows.Err(); err != nil {
+		return nil, readError("reading the schema", err)
+	}
+	return found, nil
 }
 
 // readError names what was read; a file that SQLite calls damaged, or a row

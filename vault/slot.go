@@ -30,19 +30,22 @@ import (
 )
 
 const (
-	slotMagic    = "SGKS"
-	groupMagic   = "SGKG"
-	slotVersion  = 1
-	groupVersion = 1
-	schemeSealer = 1 // the share is sealed by a seal.Sealer
+	slotMagic        = "SGKS"
+	groupMagic       = "SGKG"
+	slotVersion      = 1
+	groupVersion     = 1
+	schemeSealer     = 1 // the share is sealed by a device
+	schemeCustodians = 2 // the share is split among custodians (custodians.go)
 
-	slotFixed    = 4 + 1 + 4 + 4 + 4 + 1 + 16 + 8 + 32
-	groupHeader  = 4 + 1 + 4 + 4 + 16 + 2 + 32 + 8
-	groupLen     = groupHeader + nonceLen + 32 + tagLen
-	maxSlotText  = 255
-	maxSlotBlob  = 8 << 10
-	infoGroup    = "sigild/vault/keyslot-group/v1"
-	maxGroupSize = 16
+	slotFixed   = 4 + 1 + 4 + 4 + 4 + 1 + 16 + 8 + 32
+	groupHeader = 4 + 1 + 4 + 4 + 16 + 2 + 32 + 8
+	groupLen    = groupHeader + nonceLen + 32 + tagLen
+	maxSlotText = 255
+	maxSlotBlob = 24 << 10
+	infoGroup   = "sigild/vault/keyslot-group/v1"
+
+	domainKeyslots = "sigild/vault/keyslots/v1"
+	maxGroupSize   = 16
 )
 
 // KeyHolder is a provider's key that shall hold the root key, or a part of it.
@@ -63,6 +66,8 @@ type SlotInfo struct {
 	Ref        seal.KeyRef
 	Generation uint32 // of the root key
 	Created    time.Time
+	// Custodians are the age recipients of a recovery group's keyslot.
+	Custodians []string
 }
 
 type slot struct {
@@ -118,7 +123,7 @@ func parseSlot(b []byte) (slot, error) {
 		return bad("has an unknown form")
 	case b[4] != slotVersion:
 		return bad(fmt.Sprintf("version %d is not known to this build", b[4]))
-	case b[17] != schemeSealer:
+	case b[17] != schemeSealer && b[17] != schemeCustodians:
 		return bad(fmt.Sprintf("scheme %d is not known to this build", b[17]))
 	}
 	var s slot
@@ -156,6 +161,15 @@ func parseSlot(b []byte) (slot, error) {
 	n := binary.BigEndian.Uint32(b)
 	if s.blob = b[4:]; uint64(n) != uint64(len(s.blob)) || n > maxSlotBlob {
 		return bad("has a length that doesn't fit its bytes")
+	}
+	if s.scheme == schemeCustodians {
+		g, err := parseCustodians(s.blob)
+		if err != nil {
+			return slot{}, err
+		}
+		for _, x := range g.custodians {
+			s.info.Custodians = append(s.info.Custodians, x.recipient)
+		}
 	}
 	return s, nil
 }
@@ -221,6 +235,9 @@ func sealGroup(ctx context.Context, root []byte, g slotGroup, holders []KeyHolde
 			}
 			if len(s.blob) == 0 || len(s.blob) > maxSlotBlob {
 				return fmt.Errorf("sealing keyslot %d with %s: blob of %d bytes, want 1 to %d", s.info.ID, h.ID, len(s.blob), maxSlotBlob)
+			}
+			if s.scheme == schemeCustodians {
+				continue // they are people: nobody can ask them now
 			}
 			err := h.Sealer.Unseal(ctx, h.Ref, s.blob, s.header, func(again []byte) error {
 				if !bytes.Equal(again, share) {
@@ -324,4 +341,24 @@ func joinSlots(storeID [16]byte, groups []slotGroup, slots []slot) ([]slotGroup,
 		}
 	}
 	return groups, nil
+}
+
+// hashKeyslots is what the head says of all keyslots, so that one that was
+// removed doesn't come back: SHA-256 over each group by id, followed by its slots
+// by id, each behind its length as u32.
+func hashKeyslots(groups []slotGroup) (sum [32]byte) {
+	h := sha256.New()
+	h.Write([]byte(domainKeyslots))
+	add := func(b []byte) {
+		h.Write(binary.BigEndian.AppendUint32(nil, uint32(len(b))))
+		h.Write(b)
+	}
+	for _, g := range groups {
+		add(g.encode())
+		for _, s := range g.slots {
+			add(s.encode())
+		}
+	}
+	h.Sum(sum[:0])
+	return sum
 }

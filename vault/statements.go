@@ -78,6 +78,9 @@ func (w *writeStmts) run(b *batch, head, mac []byte, hooks testHooks) error {
 	if err := w.writeRows(b.rows); err != nil {
 		return fmt.Errorf("writing the journal: %w", err)
 	}
+	if err := w.writeExtra(b.extra); err != nil {
+		return fmt.Errorf("writing the keyslots: %w", err)
+	}
 	if _, err := w.putHead.Exec(head, mac); err != nil {
 		return fmt.Errorf("writing the head: %w", err)
 	}
@@ -95,6 +98,27 @@ func (w *writeStmts) run(b *batch, head, mac []byte, hooks testHooks) error {
 		}
 	}
 	return nil
+}
+
+func (w *writeStmts) writeExtra(e extra) error {
+	if e.groups != nil {
+		if err := w.writeKeyslots(e.groups); err != nil {
+			return err
+		}
+	}
+	if e.newRoot != nil {
+		return e.newRoot.write(w)
+	}
+	if e.settle {
+		return w.exec("DELETE FROM rotation")
+	}
+	return nil
+}
+
+// exec runs a statement that is too rare to be prepared.
+func (w *writeStmts) exec(text string, args ...any) error {
+	_, err := w.conn.ExecContext(context.Background(), text, args...)
+	return err
 }
 
 func (w *writeStmts) writeRecord(k recordKey, c *change) error {

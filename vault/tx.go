@@ -28,6 +28,15 @@ type batch struct {
 	undos   []func() // OnRollback hooks likewise
 	version uint64   // the head's seq after this commit
 	created int64
+	extra   extra
+}
+
+// extra is what an update changes beside records and rows.
+type extra struct {
+	groups  []slotGroup // the keyslots from now on; nil: as they are
+	newRoot *NewRoot    // the root key from now on; nil: as it is
+	settle  bool        // the rotation has ended
+	advance bool        // the anchor moves before anybody is answered
 }
 
 // change is the new state of one record.
@@ -71,7 +80,8 @@ func (tx *Tx) Put(t Type, id string, plaintext []byte) error {
 	return nil
 }
 
-// Delete removes the record; [ErrNotFound] if there is none.
+// Delete removes the record; [ErrNotFound] if there is none. The destruction of a
+// secret moves the anchor, as [Tx.Advance] does.
 func (tx *Tx) Delete(t Type, id string) error {
 	b, k, err := tx.locate(t, id)
 	if err != nil {
@@ -81,6 +91,7 @@ func (tx *Tx) Delete(t Type, id string) error {
 		return fmt.Errorf("deleting %s %q: %w", t, id, ErrNotFound)
 	}
 	b.set(k, &change{leaf: leaf{key: k}, remove: true})
+	b.extra.advance = b.extra.advance || t.final()
 	return nil
 }
 
@@ -184,10 +195,11 @@ func (b *batch) set(k recordKey, c *change) {
 type mark struct {
 	log, rows, commits, undos int
 	journal                   JournalHead
+	extra                     extra
 }
 
 func (b *batch) mark() mark {
-	return mark{len(b.log), len(b.rows), len(b.commits), len(b.undos), b.journal}
+	return mark{len(b.log), len(b.rows), len(b.commits), len(b.undos), b.journal, b.extra}
 }
 
 // revert takes back everything after m, undo hooks first, newest first.
@@ -200,7 +212,7 @@ func (b *batch) revert(m mark) {
 			b.changes[l.key] = l.before
 		}
 	}
-	b.log, b.rows, b.commits, b.journal = b.log[:m.log], b.rows[:m.rows], b.commits[:m.commits], m.journal
+	b.log, b.rows, b.commits, b.journal, b.extra = b.log[:m.log], b.rows[:m.rows], b.commits[:m.commits], m.journal, m.extra
 }
 
 // undo runs the OnRollback hooks from the newest back to number from.
@@ -211,4 +223,7 @@ func (b *batch) undo(from int) {
 	b.undos = b.undos[:from]
 }
 
-func (b *batch) changed() bool { return len(b.changes) > 0 || len(b.rows) > 0 }
+func (b *batch) changed() bool {
+	e := b.extra
+	return len(b.changes) > 0 || len(b.rows) > 0 || e.groups != nil || e.settle || e.advance
+}

@@ -33,6 +33,8 @@ const (
 	TypeVendorEvent   Type = 21 // an event or message that was taken in
 	TypeVendorShare   Type = 22 // a delivered share, byte for byte
 	TypeVendorAPIKey  Type = 23 // a delivered wallet API key, byte for byte
+
+	TypeLastingKey Type = 24 // the key that outlives root keys; the vault's own
 )
 
 var typeNames = [...]string{
@@ -43,6 +45,7 @@ var typeNames = [...]string{
 	TypeCeremony: "ceremony", TypeStoreKey: "store key", TypeAPIKey: "api key", TypeAnswer: "answer",
 	TypeWebhook: "webhook", TypeWebhookSecret: "webhook secret", TypeVendorWallet: "vendor wallet",
 	TypeVendorEvent: "vendor event", TypeVendorShare: "vendor share", TypeVendorAPIKey: "vendor api key",
+	TypeLastingKey: "lasting key",
 }
 
 // String is the type's name, for errors and logs.
@@ -54,3 +57,13 @@ func (t Type) String() string {
 }
 
 func (t Type) known() bool { return t >= TypeAppliance && int(t) < len(typeNames) }
+
+// final says whether the removal of such a record ends somebody's power to sign,
+// and so must never be undone.
+func (t Type) final() bool {
+	switch t {
+	case TypeShare, TypeAPIKey, TypeVendorShare, TypeVendorAPIKey, TypeWebhookSecret, TypeDelegation, TypeOperator, TypeUser:
+		return true
+	}
+	return false
+}

@@ -13,8 +13,8 @@
 // store that is not the pinned one, a schema or format it doesn't know, and
 // every record, keyslot or row that was changed, swapped, removed, added or
 // replaced by an older one. After a commit whose outcome is unclear it refuses
-// all further updates. What it can't notice alone is a whole older copy of the
-// file put back; that needs an anchor outside.
+// all further updates. A whole older copy of the file put back is noticed by a
+// counter outside, where there is one (anchor.go).
 //
 // An attacker who runs code as the daemon while the vault is unsealed has the
 // root key's use: it is in memory.
@@ -44,6 +44,8 @@ type Config struct {
 	Log *slog.Logger
 	// Now is the clock for the dates on records and slots; nil is time.Now.
 	Now func() time.Time
+	// Anchor is for [Create] only; its device must be one of the key holders'.
+	Anchor Anchor
 }
 
 func (c Config) withDefaults() Config {
@@ -61,9 +63,11 @@ func (c Config) withDefaults() Config {
 type Vault struct {
 	cfg     Config
 	storeID [16]byte
-	groups  []slotGroup          // as read at Open
-	gens    map[uint32]statement // verified against the pin at Open
-	lock    *os.File             // holds the flock
+	schema  int64                       // of the file; the writer goroutine's
+	groups  atomic.Pointer[[]slotGroup] // by id; swapped by the writer goroutine, never modified
+	gens    map[uint32]statement        // verified against the pin at Open
+	anchor  Anchor                      // the pin's
+	lock    *os.File                    // holds the flock
 
 	db      *sql.DB     // one connection, the writer's
 	write   *writeStmts // used by the writer goroutine only
@@ -91,6 +95,24 @@ type unsealed struct {
 	head head // the writer goroutine's
 	body []byte
 	info atomic.Pointer[Info]
+	// counter is the anchor's device; nil without an anchor.
+	counter seal.Counter
+}
+
+// withRoot lends the root key.
+func (u *unsealed) withRoot(use func(root []byte, generation uint32) error) error {
+	root := make([]byte, 32)
+	defer clear(root)
+	var generation uint32
+	err := u.keys.use(func(s *subkeys) error {
+		copy(root, s.root)
+		generation = u.keys.generation
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return use(root, generation)
 }
 
 type poison struct{ cause error }
@@ -100,8 +122,10 @@ type Info struct {
 	StoreID    [16]byte
 	Sealed     bool
 	Unwritable bool // see ErrUnwritable
+	Anchor     AnchorKind
 	// The rest is zero while sealed.
 	Generation uint32
+	Rotating   bool // records still wait to be wrapped under the new root key
 	Epoch      uint64
 	Seq        uint64 // committed updates since creation
 	Records    uint64
@@ -140,7 +164,7 @@ func openPath(ctx context.Context, cfg Config, path string, pin Pin, lock *os.Fi
 		return nil, err
 	}
 	v := &Vault{
-		cfg: cfg, storeID: pin.StoreID, db: db, lock: lock, gens: make(map[uint32]statement),
+		cfg: cfg, storeID: pin.StoreID, anchor: pin.Anchor, db: db, lock: lock, gens: make(map[uint32]statement),
 		queue: make(chan *job), stop: make(chan struct{}), done: make(chan struct{}),
 	}
 	defer func() {
@@ -173,14 +197,14 @@ func (v *Vault) Info() Info {
 	if u := v.open.Load(); u != nil {
 		i = *u.info.Load()
 	}
-	i.Unwritable = v.poisoned.Load() != nil
+	i.Unwritable, i.Anchor = v.poisoned.Load() != nil, v.anchor.Kind()
 	return i
 }
 
 // Slots lists the keyslots by id.
 func (v *Vault) Slots() []SlotInfo {
 	var infos []SlotInfo
-	for _, g := range v.groups {
+	for _, g := range *v.groups.Load() {
 		for _, s := range g.slots {
 			infos = append(infos, s.info)
 		}
@@ -190,10 +214,12 @@ func (v *Vault) Slots() []SlotInfo {
 }
 
 // Unseal asks the devices for the root key and checks the head and the set of
-// records with it. sealers are by provider id; the first keyslot group whose
-// members are all there and which opens is taken. Errors: [ErrNoKeyslot], what
-// the devices answer (package seal), [ErrTampered] and [ErrPinMismatch]. An
-// unsealed vault stays as it is.
+// records with it, then the epoch with the anchor. sealers are all devices by
+// provider id, also one that is needed for its counter only; the first keyslot
+// group whose members are all there and which opens is taken. Errors:
+// [ErrNoKeyslot], [ErrNoAnchor], what the devices answer (package seal),
+// [ErrTampered], [ErrPinMismatch], [ErrRollback], [ErrCounterReplaced]. An
+// unsealed vault stays as it is. A store of an older schema is upgraded.
 func (v *Vault) Unseal(ctx context.Context, sealers map[string]seal.Sealer) error {
 	return v.submit(ctx, &job{internal: func() error {
 		if !v.Sealed() {
@@ -210,7 +236,7 @@ func (v *Vault) Unseal(ctx context.Context, sealers map[string]seal.Sealer) erro
 
 func (u *unsealed) publish() {
 	u.info.Store(&Info{
-		StoreID: u.head.storeID, Generation: u.head.generation, Epoch: u.head.epoch,
+		StoreID: u.head.storeID, Generation: u.head.generation, Rotating: u.head.previous != 0, Epoch: u.head.epoch,
 		Seq: u.head.seq, Records: u.head.records, JournalSeq: u.head.journal.Seq,
 	})
 }

@@ -158,8 +158,8 @@ func TestRecordsOutliveARestart(t *testing.T) {
 	if err != nil || len(seen) != 2 || seen["w1"] != "second" {
 		t.Errorf("Each gave %v, %v; want the two wallets", seen, err)
 	}
-	if i := v.Info(); i.Records != 4 || i.Sealed || i.Seq != 5 || i.Generation != 1 {
-		t.Errorf("Info = %+v; want 4 records (one is the store key), seq 5, generation 1", i)
+	if i := v.Info(); i.Records != 5 || i.Sealed || i.Seq != 5 || i.Generation != 1 {
+		t.Errorf("Info = %+v; want 5 records (two are the vault's own), seq 5, generation 1", i)
 	}
 }
 

@@ -240,23 +240,67 @@ func (v *Vault) commit(b *batch) error {
 	}
 	next := u.head
 	next.seq, next.journal = b.version, b.journal
+	if b.extra.groups != nil {
+		next.keyslots = hashKeyslots(b.extra.groups)
+	}
+	if n := b.extra.newRoot; n != nil {
+		next.previous, next.generation = next.generation, n.generation
+	}
+	if b.extra.settle {
+		next.previous = 0
+	}
+	moves := b.extra.advance && u.counter != nil
+	if moves {
+		next.epoch++
+	}
 
 	v.commitMu.Lock()
 	defer v.commitMu.Unlock()
 	undo := u.tree.apply(changes)
 	next.records, next.setRoot = u.tree.count, u.tree.root()
 	body := next.encode()
-	mac, err := u.keys.headMAC(body)
+	mac, err := b.headMAC(body)
 	if err == nil {
 		err = v.write.run(b, body, mac[:], v.hooks)
 	}
-	if err == nil {
-		u.head, u.body = next, body
-		u.publish()
-		return nil
+	if err != nil {
+		u.tree.apply(undo)
+		return v.settle(u, err)
 	}
-	u.tree.apply(undo)
-	return v.settle(u, err)
+	before := u.head.epoch
+	u.head, u.body = next, body
+	u.publish()
+	if err = v.adopt(b); err == nil && moves {
+		err = v.advance(u, before)
+	}
+	if err != nil {
+		// It's on disk, but must not be acknowledged: the next start decides.
+		v.poison(err)
+		return fmt.Errorf("%w: %w", ErrUnwritable, err)
+	}
+	return nil
+}
+
+// headMAC is under the root key that the batch leaves behind.
+func (b *batch) headMAC(body []byte) ([32]byte, error) {
+	if n := b.extra.newRoot; n != nil {
+		return n.headMAC(body, b.v.storeID)
+	}
+	return b.u.keys.headMAC(body)
+}
+
+// adopt follows in memory what the batch changed beside records and rows.
+func (v *Vault) adopt(b *batch) error {
+	if b.extra.groups != nil {
+		v.groups.Store(&b.extra.groups)
+	}
+	if n := b.extra.newRoot; n != nil {
+		return n.adopt(b.u.keys)
+	}
+	if b.extra.settle {
+		return b.u.keys.settle()
+	}
+	return nil
 }
 
 // settle decides what a failed write means. A full disk or a foreign lock is
