@@ -21,7 +21,9 @@ type softCounter struct {
 	after  func() error // likewise, though the increment happened
 }
 
-func (c *softCounter) ReadCounter(context.Context, seal.KeyRef) (uint64, error) { return c.value, c.fault }
+func (c *softCounter) ReadCounter(context.Context, seal.KeyRef) (uint64, error) {
+	return c.value, c.fault
+}
 
 func (c *softCounter) Increment(_ context.Context, _ seal.KeyRef, from uint64) (uint64, error) {
 	if c.before != nil {
