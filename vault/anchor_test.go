@@ -183,7 +183,7 @@ func TestWhatMovesTheAnchor(t *testing.T) {
 	moved("a share destroyed", true, update(func(tx *Tx) error { return tx.Delete(TypeShare, "s") }))
 	moved("pre-parameters made", false, update(func(tx *Tx) error { return tx.Put(TypePreParams, "p", nil) }))
 	moved("pre-parameters used", false, update(func(tx *Tx) error { return tx.Delete(TypePreParams, "p") }))
-	moved("a policy that says so", true, update(func(tx *Tx) error { tx.Advance(); return tx.Put(TypePolicy, "p", nil) }))
+	moved("a policy that says so", true, update(func(tx *Tx) error { tx.Advance(); return tx.Put(TypeOrganization, "o", nil) }))
 	moved("a closure that fails", false, func() error {
 		err := v.UpdateAlone(ctx, func(tx *Tx) error { tx.Advance(); return errors.New("no") })
 		if err == nil {
