@@ -32,6 +32,7 @@ help:
 	@echo 'make build      bin/sigild and bin/sigilctl'
 	@echo 'make test       everything that must hold: form, API, tests with a real SoftHSM, the demo'
 	@echo 'make lint       the first half of that, in seconds'
+	@echo 'make test-vm    the package on a kernel of its own with a TPM, in an emulated machine'
 	@echo 'make fuzz       every fuzz target for FUZZTIME ($(FUZZTIME))'
 	@echo 'make bench      figures of this machine; make bench-peers: the policy engine beside cel-go and OPA'
 	@echo 'make package    .deb, .rpm, SBOM and off-line bundle in dist/ (VERSION, SIGNING_KEY)'
@@ -73,6 +74,12 @@ campaign-race: prelude-test $(NODE_MODULES)
 campaign-providers: prelude-test
 	CAMPAIGN=1 $(GO) test -count=1 -p 1 -timeout 60m -v -run Campaign ./hsm ./tpm
 
+# The package on a kernel of its own, with a TPM in software as /dev/tpmrm0: two boots
+# in a machine that is emulated down to its processor. Five minutes and more.
+.PHONY: test-vm
+test-vm: prelude-vm tools
+	$(GO) test -tags vm -count=1 -timeout 90m -v -run TestInAVirtualMachine ./packaging
+
 # go test runs packages one after another when it measures.
 .PHONY: bench
 bench: prelude-run
@@ -99,7 +106,9 @@ generate: tools
 api-baseline: tools
 	bin/buf build --exclude-source-info -o api/baseline.binpb
 
-.PHONY: prelude-run prelude-test
+.PHONY: prelude-run prelude-test prelude-vm
+prelude-vm:
+	@scripts/prelude.sh vm
 prelude-run:
 	@scripts/prelude.sh run
 prelude-test:

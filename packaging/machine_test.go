@@ -55,7 +55,7 @@ func startMachine(t *testing.T, share string) *machine {
 	if os.Geteuid() != 0 {
 		t.Fatal("a container needs root; hint: sudo make test")
 	}
-	tree := debianTree(t)
+	tree := debianTree(t, packages)
 	ready, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(t.TempDir(), "notify"), Net: "unixgram"})
 	if err != nil {
 		t.Fatal(err)
@@ -214,9 +214,9 @@ func (m *machine) hammering(socket string) (stop func() tally) {
 	}
 }
 
-// debianTree returns an installed Debian of this machine's own release, so that
-// what is built here runs there. It is made once, in the user's cache.
-func debianTree(t testing.TB) string {
+// debianTree returns an installed Debian of this machine's own release with these
+// packages, so that what is built here runs there. It is made once, in the user's cache.
+func debianTree(t testing.TB, packages string) string {
 	t.Helper()
 	release, err := os.ReadFile("/etc/os-release")
 	if err != nil {

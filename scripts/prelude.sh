@@ -1,6 +1,6 @@
 #!/bin/sh
 # Says what a target needs and this machine lacks, then installs it with
-# apt-get. Called by the Makefile: scripts/prelude.sh run|test
+# apt-get. Called by the Makefile: scripts/prelude.sh run|test|vm
 #
 #   run    what building and `make demo` need: a C compiler for the PKCS#11
 #          binding, a SoftHSM token
@@ -8,6 +8,7 @@
 #          what packages are looked at with (systemd in a container, lintian, rpm),
 #          and what the example in Python and both examples' messages need; a
 #          Python other than Debian's own is named by PYTHON
+#   vm     what an emulated machine with a TPM needs
 #
 # Refuses to guess: without apt-get it prints what to install and fails. Go
 # itself is never installed here, and nothing that is present is upgraded.
@@ -34,8 +35,8 @@ lacks() { # lacks WHAT PACKAGE…
 }
 
 case "${1-}" in
-run | test) ;;
-*) die "usage: scripts/prelude.sh run|test" ;;
+run | test | vm) ;;
+*) die "usage: scripts/prelude.sh run|test|vm" ;;
 esac
 
 command -v go >/dev/null || die "go is missing: install Go $go_min or newer, see https://go.dev/dl"
@@ -65,6 +66,13 @@ if [ "$1" = test ]; then
 		lacks "grpc, protobuf and cryptography for Python (examples/python)" python3-grpcio python3-protobuf python3-cryptography
 	protoc -o /dev/null google/protobuf/timestamp.proto >/dev/null 2>&1 ||
 		lacks "protoc and its own messages (both examples)" protobuf-compiler libprotobuf-dev
+fi
+
+if [ "$1" = vm ]; then
+	command -v qemu-system-x86_64 >/dev/null || lacks "qemu-system-x86_64 (emulates a machine)" qemu-system-x86
+	command -v swtpm >/dev/null || lacks "swtpm (its TPM)" swtpm
+	command -v mmdebstrap >/dev/null || lacks "mmdebstrap (makes its Debian, once)" mmdebstrap
+	command -v mke2fs >/dev/null || lacks "mke2fs (makes its disk)" e2fsprogs
 fi
 
 if [ -n "$packages" ]; then
