@@ -80,7 +80,7 @@ func TestInAVirtualMachine(t *testing.T) {
 	step("disk made")
 	for boot, marks := range [][]string{
 		{"device", "installed", "credential", "prepared", "approved", "initialised", "serving", "changed PCR refused", "approved again", "revoked", "credential refused"},
-		{"serving after a boot", "sandboxed"},
+		{"serving after a boot", "sandboxed", "attested"},
 	} {
 		said := m.boot()
 		t.Logf("boot %d:\n%s", boot+1, said)

@@ -15,7 +15,6 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"github.com/google/go-tpm/tpm2"
@@ -149,16 +148,9 @@ func (a Approval) Encode() ([]byte, error) {
 	}
 	f := approvalFile{
 		Version: approvalVersion, SRKName: hex.EncodeToString(a.SRKName), Counter: string(a.Counter), Sequence: a.Sequence,
-		PCRs: map[string]string{}, Signature: hex.EncodeToString(a.Signature),
+		PCRs: a.PCRs.text(), Signature: hex.EncodeToString(a.Signature),
 	}
-	for n, v := range a.PCRs {
-		f.PCRs[strconv.Itoa(n)] = hex.EncodeToString(v[:])
-	}
-	b, err := json.MarshalIndent(f, "", "  ")
-	if err != nil {
-		return nil, fmt.Errorf("encoding an approval: %w", err)
-	}
-	return append(b, '\n'), nil
+	return encodeFile(f)
 }
 
 // ParseApproval accepts only the bytes that [Approval.Encode] gives. The signature,
@@ -182,7 +174,7 @@ func parseApproval(b []byte) (Approval, error) {
 	if f.Version != approvalVersion {
 		return Approval{}, fmt.Errorf("version %d, want %d", f.Version, approvalVersion)
 	}
-	a := Approval{Counter: seal.KeyRef(f.Counter), Sequence: f.Sequence, PCRs: PCRs{}}
+	a := Approval{Counter: seal.KeyRef(f.Counter), Sequence: f.Sequence}
 	var err error
 	if a.SRKName, err = hex.DecodeString(f.SRKName); err != nil {
 		return Approval{}, fmt.Errorf("srk_name: %w", err)
@@ -190,16 +182,8 @@ func parseApproval(b []byte) (Approval, error) {
 	if a.Signature, err = hex.DecodeString(f.Signature); err != nil {
 		return Approval{}, fmt.Errorf("signature: %w", err)
 	}
-	for text, value := range f.PCRs {
-		n, err := strconv.Atoi(text)
-		if err != nil {
-			return Approval{}, fmt.Errorf("pcrs: %w", err)
-		}
-		v, err := hex.DecodeString(value)
-		if err != nil || len(v) != sha256.Size {
-			return Approval{}, fmt.Errorf("pcrs: the value of %d is not the hex of %d bytes", n, sha256.Size)
-		}
-		a.PCRs[n] = [sha256.Size]byte(v)
+	if a.PCRs, err = parsePCRs(f.PCRs); err != nil {
+		return Approval{}, err
 	}
 	canonical, err := a.Encode()
 	if err != nil {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strconv"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -163,11 +162,7 @@ that is none of those that it approves. Neither TPM nor configuration is needed 
 	}
 	c.Flags().StringVar(&keyFile, "key", "", "the approver's private key `FILE`")
 	c.Flags().StringVar(&out, "out", "", "write the approval to this new `FILE`")
-	for _, f := range []string{"key", "out"} {
-		if err := c.MarkFlagRequired(f); err != nil {
-			panic(err)
-		}
-	}
+	mustRequire(c, "key", "out")
 	return c
 }
 
@@ -236,11 +231,7 @@ func writeApproval(cmd *cobra.Command, path string, a tpm.Approval) error {
 	if err != nil {
 		return err
 	}
-	if err := writeDurably(path, b); err != nil {
-		return fmt.Errorf("writing %s: %w", strconv.Quote(path), err)
-	}
-	fmt.Fprintln(cmd.OutOrStdout(), "written to", path)
-	return nil
+	return writeNew(cmd, path, b)
 }
 
 // withTPM lends the open TPM of the configuration.

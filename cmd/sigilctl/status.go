@@ -49,7 +49,11 @@ func statusCommand() *cobra.Command {
 				printStatus(cmd, st)
 			}
 			if st.GetSealed() {
-				return exitError{hinted{errors.New("the appliance is sealed"), st.GetSealedReason()}, 2}
+				advice := st.GetSealedReason()
+				if _, hint, ok := strings.Cut(advice, "; hint: "); ok {
+					advice = hint // the rest is shown already
+				}
+				return exitError{hinted{errors.New("the appliance is sealed"), advice}, 2}
 			}
 			return nil
 		},

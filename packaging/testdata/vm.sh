@@ -101,5 +101,10 @@ else
 	no nsenter -t "$pid" -m ls /dev/tpm0
 	nsenter -t "$pid" -m ls -l /dev/tpmrm0
 	pass sandboxed
+	with sigilctl attest --nonce 00112233445566778899aabbccddeeff --pcrs 0,7,11 --out evidence.json
+	sigilctl attest challenge --out challenge evidence.json
+	with sigilctl attest answer --out answer challenge.json
+	sigilctl attest verify --nonce 00112233445566778899aabbccddeeff --secret challenge.secret --answer answer evidence.json
+	pass attested
 fi
 echo DONE

@@ -1,0 +1,313 @@
+package main
+
+import (
+	"context"
+	"crypto/subtle"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sigild/sigild/cmd/config"
+	"github.com/sigild/sigild/seal"
+	"github.com/sigild/sigild/tpm"
+)
+
+// attestCommand is for people elsewhere who want to know what a host booted and that
+// its keys are in its TPM. attest and answer speak to the TPM of this host; challenge
+// and verify need neither TPM, daemon nor configuration.
+func attestCommand() *cobra.Command {
+	var nonceText, out string
+	var indexes []int
+	c := &cobra.Command{
+		Use:   "attest --nonce HEX --out FILE",
+		Short: "Have the TPM say what was booted and which keys it holds, for somebody elsewhere to verify",
+		Long: `Writes evidence: a quote of the PCRs and a certificate of each of sigild's keys in
+the TPM, signed by the TPM's attestation key over the nonce, which whoever verifies
+has chosen (16 to 64 bytes, in hex).
+
+Elsewhere, "sigilctl attest verify" checks it. That the attestation key is in a TPM at
+all is shown once, by "attest challenge" there and "attest answer" here.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			nonce, err := hex.DecodeString(nonceText)
+			if err != nil {
+				return fmt.Errorf("reading the nonce: %w", err)
+			}
+			if err := needsTPM(cmd); err != nil {
+				return err
+			}
+			return withTPM(cmd, func(ctx context.Context, _ config.TPM, p *tpm.Provider) error {
+				e, err := p.Attest(ctx, nonce, indexes)
+				if err != nil {
+					return err
+				}
+				b, err := e.Encode()
+				if err != nil {
+					return err
+				}
+				return writeNew(cmd, out, b)
+			})
+		},
+	}
+	c.Flags().StringVar(&nonceText, "nonce", "", "the verifier's nonce, in `HEX`")
+	c.Flags().StringVar(&out, "out", "", "write the evidence to this new `FILE`")
+	c.Flags().IntSliceVar(&indexes, "pcrs", []int{0, 1, 2, 3, 4, 5, 6, 7}, "the registers, 0 to 23, ascending")
+	mustRequire(c, "nonce", "out")
+	c.AddCommand(attestChallengeCommand(), attestAnswerCommand(), attestVerifyCommand())
+	return c
+}
+
+// needsTPM says why a token gives no evidence.
+func needsTPM(cmd *cobra.Command) error {
+	cfg, err := loadConfig(cmd)
+	if err == nil && cfg.Provider.TPM == nil {
+		err = hinted{fmt.Errorf("attesting: %w: a PKCS#11 token signs no statement about itself that somebody elsewhere could verify", seal.ErrUnsupported),
+			"sigild checks the attributes of its keys in the token each time it opens it, and refuses weaker ones"}
+	}
+	return err
+}
+
+func attestChallengeCommand() *cobra.Command {
+	var out string
+	c := &cobra.Command{
+		Use:   "challenge --out PREFIX EVIDENCE",
+		Short: "Make PREFIX.json, for the host to answer, and PREFIX.secret, which stays here",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			e, err := readEvidence(args[0])
+			if err != nil {
+				return err
+			}
+			challenge, secret, err := tpm.NewChallenge(e)
+			if err != nil {
+				return err
+			}
+			defer clear(secret)
+			b, err := challenge.Encode()
+			if err != nil {
+				return err
+			}
+			if err := writeSecret(out+".secret", secret); err != nil {
+				return err
+			}
+			return writeNew(cmd, out+".json", b)
+		},
+	}
+	c.Flags().StringVar(&out, "out", "", "`PREFIX` of the two new files")
+	mustRequire(c, "out")
+	return c
+}
+
+func attestAnswerCommand() *cobra.Command {
+	var out string
+	c := &cobra.Command{
+		Use:   "answer --out FILE CHALLENGE",
+		Short: "Have this host's TPM open a challenge; carry the answer to whoever made it",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			b, err := readSmall(args[0])
+			if err != nil {
+				return err
+			}
+			challenge, err := tpm.ParseChallenge(b)
+			if err != nil {
+				return err
+			}
+			if err := needsTPM(cmd); err != nil {
+				return err
+			}
+			return withTPM(cmd, func(ctx context.Context, _ config.TPM, p *tpm.Provider) error {
+				secret, err := p.Answer(ctx, challenge)
+				if err != nil {
+					return err
+				}
+				defer clear(secret)
+				if err := writeSecret(out, secret); err != nil {
+					return err
+				}
+				fmt.Fprintln(cmd.OutOrStdout(), "written to", out)
+				return nil
+			})
+		},
+	}
+	c.Flags().StringVar(&out, "out", "", "write the answer to this new `FILE`")
+	mustRequire(c, "out")
+	return c
+}
+
+// how an attestation key is known to be in a TPM.
+type knownBy struct{ ak, secret, answer, roots string }
+
+func attestVerifyCommand() *cobra.Command {
+	var nonceText string
+	var by knownBy
+	c := &cobra.Command{
+		Use:   "verify --nonce HEX (--ak NAME | --secret FILE --answer FILE) EVIDENCE",
+		Short: "Check evidence, with neither TPM nor daemon",
+		Long: `Checks every signature and structure of the evidence against the nonce, and whose
+the attestation key is: the one of that Name, kept from an earlier verification
+(--ak), or one that answered a challenge (--secret, --answer). With --ek-roots the
+maker's certificate of the TPM's endorsement key is checked, too: without it a
+challenge shows that there is one TPM, but not that somebody made it who makes TPMs.
+
+Prints what holds. Whether those are the right PCRs is yours to say.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			nonce, err := hex.DecodeString(nonceText)
+			if err != nil {
+				return fmt.Errorf("reading the nonce: %w", err)
+			}
+			e, err := readEvidence(args[0])
+			if err != nil {
+				return err
+			}
+			s, err := e.Verify(nonce)
+			if err != nil {
+				return err
+			}
+			how, err := by.check(e, s)
+			if err != nil {
+				return err
+			}
+			return printStatement(cmd.OutOrStdout(), s, how)
+		},
+	}
+	c.Flags().StringVar(&nonceText, "nonce", "", "the nonce that was asked for, in `HEX`")
+	c.Flags().StringVar(&by.ak, "ak", "", "the `NAME` of the attestation key, as printed by an earlier verification")
+	c.Flags().StringVar(&by.secret, "secret", "", "the secret `FILE` of the challenge")
+	c.Flags().StringVar(&by.answer, "answer", "", "the answer `FILE` to it")
+	c.Flags().StringVar(&by.roots, "ek-roots", "", "certificates of makers of TPMs, a PEM `FILE`")
+	mustRequire(c, "nonce")
+	return c
+}
+
+// check says how the attestation key is known.
+func (k knownBy) check(e tpm.Evidence, s tpm.Statement) (how string, err error) {
+	switch {
+	case k.ak != "":
+		if k.ak != hex.EncodeToString(s.AKName) {
+			return "", fmt.Errorf("%w: its attestation key is %x, not %s", tpm.ErrEvidence, s.AKName, k.ak)
+		}
+		how = "the one given"
+	case k.secret != "" && k.answer != "":
+		secret, err := readSmall(k.secret)
+		if err != nil {
+			return "", err
+		}
+		answer, err := readSmall(k.answer)
+		if err != nil {
+			return "", err
+		}
+		if len(secret) == 0 || subtle.ConstantTimeCompare(secret, answer) != 1 {
+			return "", fmt.Errorf("%w: the answer to the challenge is wrong: the attestation key is not in that TPM", tpm.ErrEvidence)
+		}
+		how = "in the TPM of that endorsement key"
+	default:
+		return "", hinted{fmt.Errorf("%w: nothing says that its attestation key is in a TPM", tpm.ErrEvidence),
+			"sigilctl attest challenge, then --secret and --answer; or --ak"}
+	}
+	if k.roots == "" {
+		return how, nil
+	}
+	text, err := readSmall(k.roots)
+	if err != nil {
+		return "", err
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(text) {
+		return "", fmt.Errorf("%s holds no certificate", k.roots)
+	}
+	if err := e.VerifyEK(roots, time.Now()); err != nil {
+		return "", err
+	}
+	return how + ", whose maker's certificate holds", nil
+}
+
+func printStatement(out io.Writer, s tpm.Statement, how string) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(w, "attestation key\t%x\t%s\n", s.AKName, how)
+	fmt.Fprintf(w, "endorsement key\t%x\n", s.EKName)
+	fmt.Fprintf(w, "powered on\t%d times, suspended %d times since, %s in all\n", s.Resets, s.Restarts, s.Clock.Round(time.Second))
+	for _, n := range s.PCRs.Indexes() {
+		v := s.PCRs[n]
+		fmt.Fprintf(w, "PCR %d\t%x\n", n, v)
+	}
+	for _, k := range s.Keys {
+		fmt.Fprintf(w, "key: %s\t%s\tmade in this TPM, can't leave it\n", k.Use, k.Ref)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	for _, k := range s.Keys {
+		if k.Use == tpm.UseStorage {
+			continue
+		}
+		der, err := x509.MarshalPKIXPublicKey(k.Public)
+		if err != nil {
+			return fmt.Errorf("encoding a public key: %w", err)
+		}
+		if err := pem.Encode(out, &pem.Block{Type: "PUBLIC KEY", Bytes: der}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func readEvidence(path string) (tpm.Evidence, error) {
+	b, err := readSmall(path)
+	if err != nil {
+		return tpm.Evidence{}, err
+	}
+	return tpm.ParseEvidence(b)
+}
+
+// maxSmall bounds a file that somebody hands over.
+const maxSmall = 1 << 20
+
+func readSmall(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxSmall+1))
+	if err == nil && len(b) > maxSmall {
+		err = fmt.Errorf("%s has more than %d bytes", path, maxSmall)
+	}
+	return b, err
+}
+
+// writeNew makes a new file and says so.
+func writeNew(cmd *cobra.Command, path string, b []byte) error {
+	if err := writeDurably(path, b); err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	fmt.Fprintln(cmd.OutOrStdout(), "written to", path)
+	return nil
+}
+
+// writeSecret makes a new file that only its owner reads.
+func writeSecret(path string, b []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	_, err = f.Write(b)
+	return errors.Join(err, f.Close())
+}
+
+func mustRequire(c *cobra.Command, flags ...string) {
+	for _, f := range flags {
+		if err := c.MarkFlagRequired(f); err != nil {
+			panic(err)
+		}
+	}
+}
