@@ -49,11 +49,7 @@ func statusCommand() *cobra.Command {
 				printStatus(cmd, st)
 			}
 			if st.GetSealed() {
-				advice := st.GetSealedReason()
-				if _, hint, ok := strings.Cut(advice, "; hint: "); ok {
-					advice = hint // the rest is shown already
-				}
-				return exitError{hinted{errors.New("the appliance is sealed"), advice}, 2}
+				return exitError{hinted{errors.New("the appliance is sealed"), st.GetSealedReason()}, 2}
 			}
 			return nil
 		},

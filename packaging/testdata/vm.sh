@@ -98,8 +98,10 @@ else
 	pid=$(systemctl show -P MainPID sigild.service)
 	test "$(stat -c %U "/proc/$pid")" = sigild
 	grep -q 'Seccomp:.*2' "/proc/$pid/status"
-	no nsenter -t "$pid" -m ls /dev/tpm0
-	nsenter -t "$pid" -m ls -l /dev/tpmrm0
+	test -c /dev/tpm0 && test -b /dev/vda
+	test -c "/proc/$pid/root/dev/tpmrm0"
+	no test -e "/proc/$pid/root/dev/tpm0"
+	no test -e "/proc/$pid/root/dev/vda"
 	pass sandboxed
 	with sigilctl attest --nonce 00112233445566778899aabbccddeeff --pcrs 0,7,11 --out evidence.json
 	sigilctl attest challenge --out challenge evidence.json
