@@ -3,6 +3,9 @@ package decode
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
+
+	"github.com/holiman/uint256"
 
 	"github.com/sigild/sigild/chains"
 	"github.com/sigild/sigild/chains/evm"
@@ -10,7 +13,7 @@ import (
 
 func evmKinds() []Kind {
 	kinds := []Kind{
-		{Name: chains.KindEVMTransaction, Members: "unsigned, input, [from]", Bare: bareText("unsigned"), Decode: ofEVM(chains.KindEVMTransaction, hexOf("unsigned", "input"))},
+		{Name: chains.KindEVMTransaction, Members: "unsigned, input, [from], [abis]", Bare: bareText("unsigned"), Decode: ofEVM(chains.KindEVMTransaction, hexOf("unsigned", "input"))},
 		{Name: chains.KindEVMMessage, Members: "bytes", Bare: bareText("bytes"), Decode: ofEVM(chains.KindEVMMessage, hexOf("bytes"))},
 		{Name: chains.KindEVMTypedData, Members: "typedData, rawJson", Bare: bareText("rawJson"), Decode: ofEVM(chains.KindEVMTypedData, typedData)},
 		{Name: chains.KindEVMAuthorization, Members: "chainId, address, nonce", Decode: ofEVM(chains.KindEVMAuthorization, objectOf("chainId", "address", "nonce"))},
@@ -30,8 +33,47 @@ func ofEVM(kind chains.Kind, payload func(Row) ([]byte, error)) func(Row) (*chai
 		if err != nil {
 			return nil, err
 		}
-		return evm.Decode(kind, b, evm.Options{Wallet: evmWallet(row)})
+		o := evm.Options{Wallet: evmWallet(row)}
+		d, err := evm.Decode(kind, b, o)
+		if _, ok := row["abis"]; err != nil || !ok {
+			return d, err
+		}
+		// A row says whose contracts they are, not on which chain: on the payload's.
+		if o.ABIs, err = abis(row, d.Chain); err != nil {
+			return nil, err
+		}
+		return evm.Decode(kind, b, o)
 	}
+}
+
+// abis reads `abis`: for each contract its ABI, as a list or as JSON text. They count
+// as registered, as an organization does it.
+func abis(row Row, chain string) (*evm.ABIs, error) {
+	id, err := uint256.FromDecimal(strings.TrimPrefix(chain, "eip155:"))
+	if err != nil {
+		return nil, nil // a payload of no chain calls no contract
+	}
+	var texts map[string]json.RawMessage
+	if json.Unmarshal(row["abis"], &texts) != nil {
+		return nil, Malformed(-1, "abis is no object of ABIs")
+	}
+	var list []evm.ABI
+	for contract, text := range texts {
+		a, err := evm.ParseAddress(contract)
+		if err != nil {
+			return nil, Malformed(-1, "abis: %q is no address", contract)
+		}
+		var quoted string
+		if json.Unmarshal(text, &quoted) == nil {
+			text = json.RawMessage(quoted)
+		}
+		list = append(list, evm.ABI{ChainID: *id, Address: a, JSON: text})
+	}
+	set, err := evm.NewABIs(list)
+	if err != nil {
+		return nil, Malformed(-1, "abis: %v", err)
+	}
+	return set, nil
 }
 
 // hexOf reads hexadecimal text in the first of the members that is there.

@@ -82,12 +82,6 @@ func TestEvaluateDecidesTheCorpus(t *testing.T) {
 	for _, c := range corpus(t).Cases {
 		for name, side := range map[string]corpusSide{"allow": c.Allow, "deny": c.Deny} {
 			a := ask(t, evaluate, `{"id":"`+c.ID+`","policies":`+string(c.Policies)+`,"request":`+string(side.Request)+`}`)[0]
-			if notYet[c.ID] {
-				if a.Outcome == "ALLOW" && side.Expect != "ALLOW" {
-					t.Errorf("%s %s: allowed", c.ID, name)
-				}
-				continue
-			}
 			if a.ID != c.ID || a.Outcome != side.Expect || a.Error != nil {
 				t.Errorf("%s %s: got %s %+v, want %s", c.ID, name, a.Outcome, a.Error, side.Expect)
 				continue
@@ -105,10 +99,6 @@ func TestEvaluateDecidesTheCorpus(t *testing.T) {
 		}
 	}
 }
-
-// notYet are the cases that need decoders this build lacks; package policy's test of
-// the corpus says what each waits for.
-var notYet = map[string]bool{"eth-abi-limit": true, "eth-batch-count": true, "reclaim-eth": true, "eth-permit2-first": true, "eth-deny-noop": true, "sol-spl-all-to": true}
 
 func TestCheckRefusesWhatMustNotCompile(t *testing.T) {
 	for _, row := range corpus(t).RejectAtCreation {
@@ -155,6 +145,28 @@ func TestBadRowsAreAnswered(t *testing.T) {
 	// Without policies nothing is allowed; without a payload only what reads none can be.
 	if a := ask(t, evaluate, `{"id":1,"request":{}}`, allow+`{}}`); a[0].Outcome != "DENY_IMPLICIT" || a[1].Outcome != "ALLOW" {
 		t.Errorf("no policies: %+v; no payload: %+v", a[0], a[1])
+	}
+}
+
+func TestEveryFormOfPayloadIsRead(t *testing.T) {
+	row := func(condition, raw string) string {
+		return `{"id":1,"policies":[{"effect":"EFFECT_ALLOW","condition":"` + condition + `"}],"request":{"activity":{"type":"ACTIVITY_TYPE_SIGN_RAW_PAYLOAD_V2"},"raw":{` + raw + `}}}`
+	}
+	const to = "0xd8da6bf26964af9d7eed9e03e53415d37aa96045"
+	for _, r := range []string{
+		row("eth.eip_7702_authorization.address == '"+to+"' && eth.eip_7702_authorization.chain_id == 1 && eth.eip_7702_authorization.nonce == 7", `"chain":"evm","authorization":{"chainId":"1","address":"`+to+`","nonce":"7"}`),
+		row("eth.eip_7702_authorization.chain_id == 10", `"chain":"evm","authorization":{"chainId":10,"address":"`+to+`","nonce":0}`),
+		row("activity.type == 'ACTIVITY_TYPE_SIGN_RAW_PAYLOAD_V2'", `"chain":"evm","hash":"0x`+strings.Repeat("ab", 32)+`"`),
+		row("eth.eip_712.primary_type == 'Mail' && eth.eip_712.domain.chain_id == 1 && eth.eip_712.message['n'] == 5", `"chain":"evm","typedData":{"types":{"EIP712Domain":[{"name":"chainId","type":"uint256"}],"Mail":[{"name":"n","type":"uint8"}]},"primaryType":"Mail","domain":{"chainId":1},"message":{"n":5}}`),
+	} {
+		if a := ask(t, evaluate, r)[0]; a.Outcome != "ALLOW" || a.Error != nil {
+			t.Errorf("%s: %+v %+v", r, a, a.Error)
+		}
+	}
+	// A message has roots of its own or none: what reads another is not applicable.
+	r := row("eth.tx.value == 0", `"chain":"evm","message":"0x68656c6c6f"`)
+	if a := ask(t, evaluate, r)[0]; a.Outcome != "DENY_IMPLICIT" || a.Error != nil || a.Policies[0].Outcome != "NOT_APPLICABLE" {
+		t.Errorf("%s: %+v %+v", r, a, a.Error)
 	}
 }
 
