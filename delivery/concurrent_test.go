@@ -123,3 +123,22 @@ func TestKeyInAnotherDevice(t *testing.T) {
 		t.Errorf("got %q, %v, want ErrUnavailable", got, err)
 	}
 }
+
+// A key that was destroyed in the token opens nothing; those beside it still do.
+func TestRetiredKey(t *testing.T) {
+	h := newHouse(t)
+	e := h.register(testOrg, testEnv, testSecret)
+	old := body(t, e.created(t, "ev-1", "w1", "", 1))
+	out, err := h.RegisterWebhook(t.Context(), treasury, webhookFor("next", testEnv))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.device.DestroyRSA(t.Context(), out.Keys[1].Ref); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := h.send(e, old); !errors.Is(err, seal.ErrUnavailable) || refusal.Is(err, refusal.DeliveryInvalid) {
+		t.Errorf("encrypted to the retired key: %q, %v, want ErrUnavailable", got, err)
+	}
+	e.public = publicOf(t, out.Keys[0])
+	h.want(e, e.created(t, "ev-2", "w1", "", 1), Stored)
+}

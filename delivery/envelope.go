@@ -116,6 +116,8 @@ func (s *Service) lend(ctx context.Context, hook *webhook, e envelope, use func(
 		case err == nil:
 			return use(plain)
 		case errors.Is(err, errUnopened), errors.Is(err, seal.ErrTampered):
+		case errors.Is(err, seal.ErrNotFound): // retired, or the token isn't the one it was
+			trouble = fmt.Errorf("%w: %w", seal.ErrUnavailable, err)
 		default:
 			trouble = err // another key may still open it
 		}

@@ -3,12 +3,16 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strings"
+	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -16,13 +20,18 @@ import (
 	"github.com/sigild/sigild/seal"
 )
 
-// webhookKeyCommand puts decryption keys for deliveries into the token: for those
-// who already gave a vendor the public half of a key, and for keys that take
-// longer to make than a call of the API may last. Private keys never travel over
-// the API. It speaks to the token itself; the daemon may run or not.
+// webhookKeyCommand manages the decryption keys for deliveries in the token: for those
+// who already gave a vendor the public half of a key, and for keys that take longer to
+// make than a call of the API may last. Private keys never travel over the API. It
+// speaks to the token itself; the daemon may run or not.
 func webhookKeyCommand() *cobra.Command {
+	return group("webhook-key", "Make, import, show and destroy the keys that deliveries are encrypted to",
+		webhookKeyCreate(), webhookKeyImport(), webhookKeyList(), webhookKeyExport(), webhookKeyRetire())
+}
+
+func webhookKeyCreate() *cobra.Command {
 	var bits int
-	create := &cobra.Command{
+	c := &cobra.Command{
 		Use:   "create",
 		Short: "Make an RSA key in the token and print its reference and public key",
 		Args:  cobra.NoArgs,
@@ -36,8 +45,12 @@ func webhookKeyCommand() *cobra.Command {
 			})
 		},
 	}
-	create.Flags().IntVar(&bits, "bits", 3072, "2048, 3072 or 4096")
-	return group("webhook-key", "Make or import the keys that deliveries are encrypted to", create, &cobra.Command{
+	c.Flags().IntVar(&bits, "bits", 3072, "2048, 3072 or 4096")
+	return c
+}
+
+func webhookKeyImport() *cobra.Command {
+	return &cobra.Command{
 		Use:   "import FILE",
 		Short: "Put an RSA private key (PEM, PKCS #8, not encrypted) into the token and print its reference",
 		Long: `Puts an RSA private key of 2048 to 4096 bits into the token and prints its
@@ -58,7 +71,91 @@ says "imported" for ever: there may be copies. FILE stays as it is; destroy it.`
 				return printRSAKey(ctx, cmd.OutOrStdout(), p, ref)
 			})
 		},
-	})
+	}
+}
+
+func webhookKeyList() *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List the decryption keys in the token",
+		Long: `Lists the decryption keys in the token that sigild made or imported, whether a
+webhook uses them or not (RegisterWebhook answers with those that are live): reference,
+bits, origin, and whether the token does the whole of OAEP or the bare RSA operation.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return withToken(cmd, func(ctx context.Context, p *hsm.Provider) error {
+				keys, others, err := p.ListRSA(ctx)
+				if err != nil {
+					return err
+				}
+				slices.SortFunc(keys, func(a, b hsm.RSAKey) int { return strings.Compare(string(a.Ref), string(b.Ref)) })
+				w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+				fmt.Fprintln(w, "key_ref\tbits\torigin\topened")
+				for _, k := range keys {
+					how := "by the token"
+					if !k.Native {
+						how = "bare RSA by the token, padding by us"
+					}
+					fmt.Fprintf(w, "%s\t%d\t%s\t%s\n", k.Ref, k.Public.N.BitLen(), origin(k), how)
+				}
+				if err := w.Flush(); err != nil {
+					return err
+				}
+				if others > 0 {
+					return hinted{fmt.Errorf("%d more keys are labelled as ours and are not what we make", others), "look at them with pkcs11-tool --list-objects; somebody made them"}
+				}
+				return nil
+			})
+		},
+	}
+}
+
+func webhookKeyExport() *cobra.Command {
+	return &cobra.Command{
+		Use:   "export KEY_REF",
+		Short: "Print the public key, PEM, to be uploaded to the vendor",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return withToken(cmd, func(ctx context.Context, p *hsm.Provider) error {
+				public, err := p.PublicRSA(ctx, seal.KeyRef(args[0]))
+				if err != nil {
+					return err
+				}
+				return printPublic(cmd.OutOrStdout(), public)
+			})
+		},
+	}
+}
+
+func webhookKeyRetire() *cobra.Command {
+	var destroy bool
+	c := &cobra.Command{
+		Use:   "retire KEY_REF --destroy",
+		Short: "Destroy a decryption key in the token, for good",
+		Long: `Destroys the private key in the token. What was taken in stays; what a vendor
+encrypts to this key from now on can't be opened by anybody. Register the webhook with
+another key and upload that to the vendor first: whether a webhook still uses this one
+is written in the sealed store, which this command does not open.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return withToken(cmd, func(ctx context.Context, p *hsm.Provider) error {
+				key, err := p.RSAKey(ctx, seal.KeyRef(args[0]))
+				if err != nil {
+					return err
+				}
+				if !destroy {
+					return hinted{fmt.Errorf("key %s of %d bits, %s, would be destroyed for good; nothing was done", key.Ref, key.Public.N.BitLen(), origin(key)), "repeat with --destroy when no vendor encrypts to it any more"}
+				}
+				if err := p.DestroyRSA(ctx, key.Ref); err != nil {
+					return err
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "destroyed  %s\n", key.Ref)
+				return nil
+			})
+		},
+	}
+	c.Flags().BoolVar(&destroy, "destroy", false, "say that you mean it")
+	return c
 }
 
 // withToken lends the open token of the configuration.
@@ -83,15 +180,22 @@ func printRSAKey(ctx context.Context, w io.Writer, p *hsm.Provider, ref seal.Key
 	if err != nil {
 		return err
 	}
-	der, err := x509.MarshalPKIXPublicKey(key.Public)
+	fmt.Fprintf(w, "key_ref  %s\nbits     %d\norigin   %s\n", key.Ref, key.Public.N.BitLen(), origin(key))
+	return printPublic(w, key.Public)
+}
+
+func origin(k hsm.RSAKey) string {
+	if k.Imported {
+		return "imported"
+	}
+	return "made in the token"
+}
+
+func printPublic(w io.Writer, public *rsa.PublicKey) error {
+	der, err := x509.MarshalPKIXPublicKey(public)
 	if err != nil {
 		return fmt.Errorf("encoding the public key: %w", err)
 	}
-	origin := "made in the token"
-	if key.Imported {
-		origin = "imported"
-	}
-	fmt.Fprintf(w, "key_ref  %s\nbits     %d\norigin   %s\n", key.Ref, key.Public.N.BitLen(), origin)
 	return pem.Encode(w, &pem.Block{Type: "PUBLIC KEY", Bytes: der})
 }
 
