@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/subtle"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -89,6 +90,22 @@ func createLocked(ctx context.Context, cfg Config, lock *os.File, holders []KeyH
 	return v, pin, nil
 }
 
+// newRoot fills root with the kernel's random bytes, xored with those of cfg.Random:
+// the sum is as good as the better of the two, since neither source sees the other's.
+func newRoot(ctx context.Context, cfg Config, root []byte) error {
+	rand.Read(root)
+	if cfg.Random == nil {
+		return nil
+	}
+	more := make([]byte, len(root))
+	defer clear(more)
+	if err := cfg.Random(ctx, more); err != nil {
+		return fmt.Errorf("making the root key: asking the second source of random bytes: %w", err)
+	}
+	subtle.XORBytes(root, root, more)
+	return nil
+}
+
 // buildStore writes a store of the vault's own records to path.
 func buildStore(ctx context.Context, cfg Config, path string, holders []KeyHolder) (Pin, error) {
 	now := cfg.Now()
@@ -106,7 +123,9 @@ func buildStore(ctx context.Context, cfg Config, path string, holders []KeyHolde
 
 	root := make([]byte, 32)
 	defer clear(root)
-	rand.Read(root)
+	if err := newRoot(ctx, cfg, root); err != nil {
+		return pin, err
+	}
 	commit, err := rootCommit(root, pin.StoreID)
 	if err != nil {
 		return pin, err

@@ -46,6 +46,9 @@ type Config struct {
 	Now func() time.Time
 	// Anchor is for [Create] only; its device must be one of the key holders'.
 	Anchor Anchor
+	// Random fills b from a second source of random bytes, which Create adds to the
+	// kernel's to make the root key; nil: the kernel's alone. Its failure fails Create.
+	Random func(ctx context.Context, b []byte) error
 }
 
 func (c Config) withDefaults() Config {

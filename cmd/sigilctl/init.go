@@ -121,6 +121,9 @@ func initialize(ctx context.Context, cfg config.Config, operators []delegation.N
 		return "", "", err
 	}
 	defer provider.Close()
+	if err := config.StirRandomness(ctx, provider); err != nil {
+		return "", "", err
+	}
 	pin, id, err := buildStore(ctx, scratch, provider, keys, operators, quorum)
 	if err != nil {
 		return "", "", err
@@ -193,7 +196,7 @@ func lockInit(dir string) (*os.File, error) {
 }
 
 func buildStore(ctx context.Context, dir string, p config.Device, keys config.Keys, operators []delegation.NewCredential, quorum int) (pin vault.Pin, id string, err error) {
-	v, pin, err := vault.Create(ctx, vault.Config{Dir: dir}, vault.KeyHolder{Sealer: p, ID: p.ID(), Ref: keys.KEK})
+	v, pin, err := vault.Create(ctx, vault.Config{Dir: dir, Random: config.Randomness(p)}, vault.KeyHolder{Sealer: p, ID: p.ID(), Ref: keys.KEK})
 	if err != nil {
 		return pin, "", err
 	}

@@ -271,6 +271,7 @@ func (k *keeper) unseal(ctx context.Context) (_ *rooms, err error) {
 	}
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	r.cancel = cancel
+	r.done.Go(func() { k.stirHourly(background, r.provider) })
 	r.done.Go(func() { r.run("checkpoints", k.log, r.journal.Run(background)) })
 	r.done.Go(func() { r.run("pre-parameters", k.log, pool.Run(background)) })
 	if t, ok := r.provider.(*tpm.Provider); ok {
