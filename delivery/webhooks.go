@@ -76,11 +76,14 @@ func (s *Service) RegisterWebhook(ctx context.Context, a Actor, n NewWebhook) (W
 	}
 	var key *decryptionKey
 	old, count := s.book.registered(n.Organization, n.Environment)
-	if _, asked := s.cfg.Journal.Request(n.Organization, n.RequestID); !asked {
+	_, asked, err := s.cfg.Journal.Request(n.Organization, n.RequestID)
+	if err != nil {
+		return WebhookRegistered{}, err
+	}
+	if !asked {
 		if old == nil && count >= maxWebhooks {
 			return WebhookRegistered{}, refusal.New(refusal.RequestInvalid, "the organization has %d webhooks, no more are taken", count).With("field", "environment_id")
 		}
-		var err error
 		if key, err = s.keyFor(ctx, n, old); err != nil {
 			return WebhookRegistered{}, err
 		}

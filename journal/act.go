@@ -28,7 +28,11 @@ func Act[T any](ctx context.Context, j *Journal, e Entry, authorize func() error
 		if err := authorize(); err != nil {
 			return err
 		}
-		if prior, ok := j.At(tx).Request(e.Organization, e.RequestID); ok {
+		prior, ok, err := j.At(tx).Request(e.Organization, e.RequestID)
+		if err != nil {
+			return err
+		}
+		if ok {
 			if prior.RequestHash != e.RequestHash || prior.Method != e.Method {
 				return refusal.New(refusal.RequestIDReused, "this request_id was used for something else")
 			}
@@ -38,7 +42,6 @@ func Act[T any](ctx context.Context, j *Journal, e Entry, authorize func() error
 			return nil
 		}
 		e.Kind = KindAct
-		var err error
 		if answer, err = do(tx, &e); err != nil {
 			return err
 		}

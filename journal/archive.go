@@ -94,6 +94,9 @@ type cutter struct {
 
 // add takes the next row and its entry.
 func (c *cutter) add(row vault.JournalRow, e Entry) error {
+	if next := c.prev.Seq + uint64(len(c.rows)) + 1; row.Seq != next {
+		return segmentError("entry %d is not in the store, %d is the next there; hint: continue in the folder of the archive", next, row.Seq)
+	}
 	c.rows = append(c.rows, row)
 	if e.Kind != KindCheckpoint {
 		return nil
@@ -302,17 +305,12 @@ func Export(ctx context.Context, path string, pub *ecdsa.PublicKey, dir string, 
 	if len(files) > 0 {
 		_, after, _ = parseSegmentName(filepath.Base(files[len(files)-1]))
 	}
-	r, err = walkFile(ctx, path, pub, func(storeID [16]byte, row vault.JournalRow, e Entry) error {
-		c.storeID = storeID
-		switch {
-		case row.Seq < after:
-			return nil
-		case row.Seq == after:
-			c.prev = vault.JournalHead{Seq: row.Seq, Hash: row.Hash}
+	r, err = walkFile(ctx, path, pub, func(storeID [16]byte, prev vault.JournalHead, row vault.JournalRow, e Entry) error {
+		if row.Seq <= after {
 			return nil
 		}
-		if after == 0 && c.prev.Seq == 0 && len(c.rows) == 0 && row.Seq > 1 {
-			return segmentError("the journal here begins with entry %d; hint: export into the folder of the segments before it", row.Seq)
+		if row.Seq == after+1 {
+			c.storeID, c.prev = storeID, prev
 		}
 		return c.add(row, e)
 	})

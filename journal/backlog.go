@@ -2,6 +2,7 @@ package journal
 
 import (
 	"errors"
+	"slices"
 	"time"
 )
 
@@ -96,7 +97,7 @@ func (j *Journal) noteLocked(e *Entry) bool {
 func (j *Journal) pressing() bool {
 	j.mu.RLock()
 	defer j.mu.RUnlock()
-	return j.unsigned.urgent || j.unsigned.count >= j.cfg.CheckpointEntries
+	return j.unsigned.urgent || j.unsigned.count >= j.cfg.CheckpointEntries || j.durable-min(j.durable, j.snapped) > j.cfg.SnapshotEntries
 }
 
 // idle says whether nothing waits that time alone makes due.
@@ -128,7 +129,8 @@ func (p *projections) applyArchived(e *Entry) (func(), error) {
 	if err != nil {
 		return nil, err
 	}
-	before := p.archived
+	before, segments := p.archived, p.segments
 	p.archived = at
-	return func() { p.archived = before }, nil
+	p.segments = append(slices.Clip(segments), boundary{at, e.TimeMS})
+	return func() { p.archived, p.segments = before, segments }, nil
 }

@@ -2,6 +2,7 @@ package journal
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -18,6 +19,7 @@ func BenchmarkReserve64(b *testing.B) { benchReserve(b, 64) }
 func benchReserve(b *testing.B, callers int) {
 	f := newFixture(b)
 	f.clock.t = time.Now()
+	f.running() // checkpoints and snapshots, as in the daemon
 	var next atomic.Int64
 	var wg sync.WaitGroup
 	b.ResetTimer()
@@ -31,8 +33,8 @@ func benchReserve(b *testing.B, callers int) {
 				e := approval(fmt.Sprint("r", n), 100)
 				err := f.v.Update(context.Background(), func(tx *vault.Tx) error {
 					at := f.j.At(tx)
-					if _, ok := at.Request("org", e.RequestID); ok {
-						return ErrRequestExists
+					if _, ok, err := at.Request("org", e.RequestID); ok || err != nil {
+						return errors.Join(ErrRequestExists, err)
 					}
 					if _, ok := at.ReplayKey(e.ReplayKeys[0]); ok {
 						return ErrRequestExists
@@ -56,7 +58,7 @@ func benchReserve(b *testing.B, callers int) {
 
 // BenchmarkSpent100k is one limit check among 100,000 live charges.
 func BenchmarkSpent100k(b *testing.B) {
-	p := newProjections()
+	p := newProjections(nil)
 	for i := range uint64(100_000) {
 		a := approval(fmt.Sprint("r", i), 100)
 		a.Seq, a.TimeMS = 2*i+2, int64(i)
@@ -80,7 +82,11 @@ func BenchmarkSpent100k(b *testing.B) {
 
 func benchJournal(b *testing.B, n int) *fixture {
 	f := newFixture(b)
+	f.clock.t = time.Now()
 	for i := 0; i < n; {
+		if err := f.j.Checkpoint(context.Background()); err != nil {
+			b.Fatal(err)
+		}
 		err := f.v.Update(context.Background(), func(tx *vault.Tx) error {
 			for range 500 {
 				seq, err := f.j.Append(tx, approval(fmt.Sprint("r", i), 100))
@@ -101,11 +107,45 @@ func benchJournal(b *testing.B, n int) *fixture {
 	return f
 }
 
-// BenchmarkOpen10k opens a journal of 10,000 entries: verify, fold.
-func BenchmarkOpen10k(b *testing.B) {
-	f := benchJournal(b, 10_000)
+func BenchmarkOpen10k(b *testing.B)  { benchOpen(b, 10_000, false) }
+func BenchmarkOpen100k(b *testing.B) { benchOpen(b, 100_000, false) }
+
+// BenchmarkFullFold100k is what every start was without snapshots.
+func BenchmarkFullFold100k(b *testing.B) { benchOpen(b, 100_000, true) }
+
+// benchOpen opens a journal of n entries that was closed in order.
+func benchOpen(b *testing.B, n int, full bool) {
+	f := benchJournal(b, n)
+	if err := f.j.Close(context.Background()); err != nil {
+		b.Fatal(err)
+	}
+	cfg := f.config()
+	cfg.FullFold = full
 	for b.Loop() {
-		if _, err := Open(context.Background(), f.v, f.config()); err != nil {
+		if _, err := Open(context.Background(), f.v, cfg); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkRecall is a request asked about again long after it left memory.
+func BenchmarkRecall(b *testing.B) {
+	f := benchJournal(b, 10_000)
+	if err := f.j.Snapshot(context.Background()); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if _, ok, err := f.j.Request("org", "r4000"); !ok || err != nil {
+			b.Fatal(ok, err)
+		}
+	}
+}
+
+// BenchmarkSnapshot100k writes the folds of 100,000 entries.
+func BenchmarkSnapshot100k(b *testing.B) {
+	f := benchJournal(b, 100_000)
+	for b.Loop() {
+		if err := f.j.Snapshot(context.Background()); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -119,6 +119,9 @@ func (j *Journal) Run(ctx context.Context) error {
 		if failed = err != nil; failed && ctx.Err() == nil {
 			j.cfg.Log.ErrorContext(ctx, "making a checkpoint failed; the journal's newest entries are unsigned", "error", err)
 		}
+		if err := j.tidy(ctx); err != nil && ctx.Err() == nil {
+			j.cfg.Log.ErrorContext(ctx, "tidying the journal failed; the next start takes longer", "error", err)
+		}
 		if err := j.segment(ctx, false); err != nil && ctx.Err() == nil {
 			failed = true
 			j.cfg.Log.ErrorContext(ctx, "making a segment failed; the archive lacks the journal's newest entries", "error", err)
@@ -133,8 +136,33 @@ func (j *Journal) Run(ctx context.Context) error {
 	}
 }
 
+// closingSnapshot is how many entries since the last snapshot are worth one at Close.
+const closingSnapshot = 256
+
+// behindSnapshot counts the entries since the last snapshot, its own left out.
+func (j *Journal) behindSnapshot() uint64 {
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	return j.durable - min(j.durable, j.snapped+1)
+}
+
+// tidy takes a snapshot when enough has come, and prunes.
+func (j *Journal) tidy(ctx context.Context) error {
+	if j.behindSnapshot() >= j.cfg.SnapshotEntries {
+		if err := j.Snapshot(ctx); err != nil {
+			return err
+		}
+	}
+	return j.prune(ctx)
+}
+
 // Close makes a last checkpoint and a last segment. Call it after Run has returned
 // and before the vault is sealed; the vault stays open.
 func (j *Journal) Close(ctx context.Context) error {
+	if j.behindSnapshot() >= min(j.cfg.SnapshotEntries, closingSnapshot) {
+		if err := j.Snapshot(ctx); err != nil {
+			j.cfg.Log.ErrorContext(ctx, "the journal is closed without a snapshot; the next start takes longer", "error", err)
+		}
+	}
 	return errors.Join(j.Checkpoint(ctx), j.segment(ctx, true))
 }

@@ -206,7 +206,7 @@ func TestRequestWaitsForTheCommit(t *testing.T) {
 	<-appended
 	asked := make(chan RequestState)
 	go func() {
-		s, _ := f.j.Request("org", "a")
+		s, _, _ := f.j.Request("org", "a")
 		asked <- s
 	}()
 	select {
@@ -236,7 +236,7 @@ func TestRequestWaitsForTheCommit(t *testing.T) {
 	<-appended
 	known := make(chan bool)
 	go func() {
-		_, ok := f.j.Request("org", "b")
+		_, ok, _ := f.j.Request("org", "b")
 		known <- ok
 	}()
 	close(free)

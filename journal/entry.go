@@ -26,18 +26,22 @@ const (
 	KindRefused        Kind = "refused"         // a request was refused; audit only
 	KindCheckpoint     Kind = "checkpoint"      // the device's signature over the chain
 	KindArchived       Kind = "archived"        // entries are in a segment file outside the store, fsynced
+	KindSnapshot       Kind = "snapshot"        // the folds are in the vault's records; the next start begins here
+	KindPruned         Kind = "pruned"          // archived entries are no longer in the store
 	KindStarted        Kind = "started"         // the daemon started
 	KindStopped        Kind = "stopped"         // the daemon stopped in order
 )
 
 var kinds = []Kind{
 	KindGenesis, KindAct, KindApproved, KindSigned, KindFailed, KindOutcomeUnknown,
-	KindRefused, KindCheckpoint, KindArchived, KindStarted, KindStopped,
+	KindRefused, KindCheckpoint, KindArchived, KindSnapshot, KindPruned, KindStarted, KindStopped,
 }
 
 // upkeep says whether an entry is the journal's own work on itself: alone it is no
 // reason for a checkpoint or a segment.
-func (k Kind) upkeep() bool { return k == KindCheckpoint || k == KindArchived }
+func (k Kind) upkeep() bool {
+	return k == KindCheckpoint || k == KindArchived || k == KindSnapshot || k == KindPruned
+}
 
 // MaxEntry is the longest entry in bytes of JSON.
 const MaxEntry = 1 << 20

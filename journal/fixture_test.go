@@ -122,6 +122,7 @@ type fixture struct {
 	j      *Journal
 	// archive is the folder of segments; "": none.
 	archive string
+	keep    Keep
 }
 
 var testStart = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -148,7 +149,7 @@ func newFixtureIn(t testing.TB, dir string) *fixture {
 }
 
 func (f *fixture) config() Config {
-	return Config{Signer: f.device, CheckpointKey: "02", Now: f.clock.now, Archive: Archive{Dir: f.archive}}
+	return Config{Signer: f.device, CheckpointKey: "02", Now: f.clock.now, Archive: Archive{Dir: f.archive}, Keep: f.keep}
 }
 
 func (f *fixture) path() string { return filepath.Join(f.dir, vault.FileName) }
@@ -163,10 +164,14 @@ func (f *fixture) openVault() {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	if err := v.Unseal(context.Background(), map[string]seal.Sealer{deviceID: f.device}); err != nil {
+	if err := v.Unseal(context.Background(), f.sealers()); err != nil {
 		f.t.Fatal(err)
 	}
 	f.v = v
+}
+
+func (f *fixture) sealers() map[string]seal.Sealer {
+	return map[string]seal.Sealer{deviceID: f.device}
 }
 
 // reopen opens vault and journal again, as after a restart.
@@ -234,7 +239,7 @@ func failedEntry(approved uint64, refund bool) Entry {
 
 func (f *fixture) wantState(id string, want State) RequestState {
 	f.t.Helper()
-	s, ok := f.j.Request("org", id)
+	s, ok, _ := f.j.Request("org", id)
 	if !ok || s.State != want {
 		f.t.Errorf("request %s is %q (known %v), want %q", id, s.State, ok, want)
 	}

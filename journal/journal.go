@@ -42,8 +42,16 @@ type Config struct {
 	// fails: past either, nothing is approved ([ErrUnsigned]). 0: 65,536 and 5 min.
 	UnsignedEntries uint64
 	UnsignedAfter   time.Duration
+	// SnapshotEntries is after how many entries the folds are written into the vault;
+	// a start reads what came since. 0: 8192.
+	SnapshotEntries uint64
+	// FullFold makes Open read the whole chain and check every snapshot; for looking
+	// after a doubt. It fails on a journal that was pruned.
+	FullFold bool
 	// Archive says where segments go; the zero value keeps none.
 	Archive Archive
+	// Keep says what may leave the store; the zero value: nothing.
+	Keep Keep
 	// Log gets what an operator wants to know at night; nil is silent.
 	Log *slog.Logger
 	// Now is the clock of entries; nil is time.Now.
@@ -62,6 +70,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.UnsignedAfter == 0 {
 		c.UnsignedAfter = 5 * time.Minute
+	}
+	if c.SnapshotEntries == 0 {
+		c.SnapshotEntries = 8192
 	}
 	c.Archive = c.Archive.withDefaults()
 	if c.Log == nil {
@@ -90,6 +101,7 @@ type Journal struct {
 	proj    *projections  // includes what is about to be committed
 	lastMS  int64         // likewise; written by the vault's writer goroutine only
 	durable uint64        // the last entry that is on disk
+	snapped uint64        // the entry up to which the newest snapshot reaches; 0: none
 	settled chan struct{} // closed and renewed when a commit or rollback settles something
 	// unsigned and unarchived count what is on disk.
 	unsigned   unsigned
@@ -137,11 +149,13 @@ func Create(ctx context.Context, v *vault.Vault, cfg Config, g Genesis, also fun
 }
 
 func newJournal(v *vault.Vault, cfg Config) *Journal {
-	return &Journal{v: v, cfg: cfg, proj: newProjections(), settled: make(chan struct{}), wake: make(chan struct{}, 1)}
+	j := &Journal{v: v, cfg: cfg, settled: make(chan struct{}), wake: make(chan struct{}, 1)}
+	j.proj = newProjections(j.reader(nil))
+	return j
 }
 
-// Open verifies the whole chain of an unsealed vault, with its MACs and
-// checkpoints, folds it, and appends an outcome_unknown for each approval that
+// Open verifies the chain of an unsealed vault from the newest snapshot on, with its
+// MACs and checkpoints (with FullFold all of it), folds it, and appends an outcome_unknown for each approval that
 // a crash left without an end. Errors: [ErrNoGenesis], [*VerifyError] naming
 // the entry, those of the device and of the vault.
 func Open(ctx context.Context, v *vault.Vault, cfg Config) (*Journal, error) {
@@ -161,26 +175,13 @@ func Open(ctx context.Context, v *vault.Vault, cfg Config) (*Journal, error) {
 	w := &walker{storeID: v.StoreID(), pub: pub}
 	err = v.Derive(macPurpose, func(key []byte) error {
 		w.mac = hmac.New(sha256.New, key)
-		return v.JournalRows(ctx, 1, 0, func(row vault.JournalRow) error {
-			e, err := w.step(row)
-			if err != nil {
-				return err
-			}
-			if _, err := j.proj.apply(&e); err != nil {
-				return &VerifyError{Seq: e.Seq, Kind: e.Kind, Reason: err.Error()}
-			}
-			j.noteLocked(&e)
-			return nil
-		})
+		return j.load(ctx, head, w)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("opening the journal: %w", err)
 	}
-	if w.last != head {
-		return nil, fmt.Errorf("opening the journal: %w", &VerifyError{Seq: w.last.Seq, Reason: fmt.Sprintf("the chain ends here, the vault's head names entry %d", head.Seq)})
-	}
-	j.genesis = w.genesis
-	j.lastMS, j.durable = w.lastMS, w.last.Seq
+	j.proj.read = j.reader(nil)
+	j.genesis, j.durable = w.genesis, w.last.Seq
 	if err := j.endOpenApprovals(ctx); err != nil {
 		return nil, fmt.Errorf("opening the journal: %w", err)
 	}
@@ -287,17 +288,22 @@ func (j *Journal) Genesis() Genesis { return j.genesis }
 
 // Request looks a request id up, as it is on disk: if its last entry is being
 // committed, that is awaited. Don't call it within an update; see [Journal.At].
-func (j *Journal) Request(organization, requestID string) (RequestState, bool) {
+// The error is of reading an old request's rows.
+func (j *Journal) Request(organization, requestID string) (RequestState, bool, error) {
 	for {
 		j.mu.RLock()
-		s := j.proj.requests[requestKey{organization, requestID}]
-		durable, settled := j.durable, j.settled
+		proj, durable, settled := j.proj, j.durable, j.settled
+		s := proj.requests[requestKey{organization, requestID}]
+		over := proj.over
 		j.mu.RUnlock()
+		if s == nil && over.find(requestKey{organization, requestID}.index()) == nil {
+			return RequestState{}, false, nil
+		}
 		if s == nil {
-			return RequestState{}, false
+			return View{j}.Request(organization, requestID)
 		}
 		if s.EntrySeq <= durable {
-			return s.copy(), true
+			return s.copy(), true, nil
 		}
 		<-settled
 	}
@@ -317,8 +323,8 @@ func (j *Journal) Spent(s Scope, asset, what string, since time.Time) Spent {
 func (j *Journal) ReplayKey(key string) (digest string, ok bool) {
 	j.mu.RLock()
 	defer j.mu.RUnlock()
-	r, ok := j.proj.replays[key]
-	return r.digest, ok
+	digest = j.proj.replay(key)
+	return digest, digest != ""
 }
 
 // View reads the projections within an update: with the entries that this
@@ -330,14 +336,14 @@ type View struct{ j *Journal }
 func (j *Journal) At(*vault.Tx) View { return View{j} }
 
 // Request is [Journal.Request] within the update.
-func (v View) Request(organization, requestID string) (RequestState, bool) {
+func (v View) Request(organization, requestID string) (RequestState, bool, error) {
 	v.j.mu.RLock()
 	defer v.j.mu.RUnlock()
-	s := v.j.proj.requests[requestKey{organization, requestID}]
-	if s == nil {
-		return RequestState{}, false
+	s, err := v.j.proj.lookup(requestKey{organization, requestID})
+	if s == nil || err != nil {
+		return RequestState{}, false, err
 	}
-	return s.copy(), true
+	return s.copy(), true, nil
 }
 
 // Spent is [Journal.Spent] within the update.

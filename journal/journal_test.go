@@ -41,10 +41,10 @@ func TestRequestsOutliveARestart(t *testing.T) {
 		if _, ok := f.j.ReplayKey("evm-nonce:1:0x00:r3"); ok {
 			t.Error("the replay key of a refunded approval is still held")
 		}
-		if _, ok := f.j.Request("org", "unknown"); ok {
+		if _, ok, _ := f.j.Request("org", "unknown"); ok {
 			t.Error("an unknown request is known")
 		}
-		if _, ok := f.j.Request("other org", "r1"); ok {
+		if _, ok, _ := f.j.Request("other org", "r1"); ok {
 			t.Error("another organization's request id is visible")
 		}
 	}

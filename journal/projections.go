@@ -30,6 +30,7 @@ type RequestState struct {
 	Wallet, Delegation      string
 	ShareSet                string
 	Digest                  string
+	Rule                    string // that approved it
 	State                   State
 	Refunded                bool   // failed and its charges were given back: it may be approved anew
 	ApprovedSeq             uint64 // 0 for an act
@@ -100,12 +101,19 @@ type projections struct {
 	replays      map[string]replayed
 	accounts     map[accountKey]*account
 	archived     vault.JournalHead // the last row in a segment of the archive
+	segments     []boundary        // the ends of archived segments whose rows are here
+	pruned       vault.JournalHead // the last row that is gone; the genesis never is
+
+	// over and held index what the last snapshot took out of requests and replays.
+	over, held runs
+	read       entryReader // for what over names
 }
 
-func newProjections() *projections {
+func newProjections(read entryReader) *projections {
 	return &projections{
 		requests: make(map[requestKey]*RequestState), reservations: make(map[uint64]*reservation),
 		replays: make(map[string]replayed), accounts: make(map[accountKey]*account),
+		over: runs{size: requestTuple}, held: runs{size: replayTuple}, read: read,
 	}
 }
 
@@ -121,6 +129,8 @@ func (p *projections) apply(e *Entry) (undo func(), err error) {
 		return p.applyEnd(e)
 	case KindArchived:
 		return p.applyArchived(e)
+	case KindPruned:
+		return p.applyPruned(e)
 	}
 	return nil, nil
 }
@@ -128,8 +138,10 @@ func (p *projections) apply(e *Entry) (undo func(), err error) {
 // admit refuses a request id that is taken.
 func (p *projections) admit(e *Entry) (requestKey, *RequestState, error) {
 	k := requestKey{e.Organization, e.RequestID}
-	have := p.requests[k]
+	have, err := p.lookup(k)
 	switch {
+	case err != nil:
+		return k, nil, err
 	case have == nil:
 		return k, nil, nil
 	case have.RequestHash != e.RequestHash:
@@ -141,7 +153,8 @@ func (p *projections) admit(e *Entry) (requestKey, *RequestState, error) {
 }
 
 // setRequest replaces a state and returns how to take it back.
-func (p *projections) setRequest(k requestKey, have, next *RequestState) func() {
+func (p *projections) setRequest(k requestKey, next *RequestState) func() {
+	have := p.requests[k] // what the index names stays there
 	p.requests[k] = next
 	return func() {
 		if have == nil {
@@ -156,17 +169,17 @@ func (p *projections) applyAct(e *Entry) (func(), error) {
 	if e.RequestID == "" {
 		return nil, nil
 	}
-	k, have, err := p.admit(e)
+	k, _, err := p.admit(e)
 	if err != nil {
 		return nil, err
 	}
 	s := stateOf(e, StateDone)
 	s.Answer = e.Answer
-	return p.setRequest(k, have, s), nil
+	return p.setRequest(k, s), nil
 }
 
 func (p *projections) applyApproved(e *Entry) (func(), error) {
-	k, have, err := p.admit(e)
+	k, _, err := p.admit(e)
 	if err != nil {
 		return nil, err
 	}
@@ -175,14 +188,14 @@ func (p *projections) applyApproved(e *Entry) (func(), error) {
 		return nil, err
 	}
 	for _, key := range e.ReplayKeys {
-		if r, ok := p.replays[key]; ok && r.digest != e.Digest {
-			return nil, &ReplayError{key, r.digest, e.Digest}
+		if digest := p.replay(key); digest != "" && digest != e.Digest {
+			return nil, &ReplayError{key, digest, e.Digest}
 		}
 	}
 	// Nothing fails from here on.
 	s := stateOf(e, StateApproved)
 	s.ApprovedSeq = e.Seq
-	undoRequest := p.setRequest(k, have, s)
+	undoRequest := p.setRequest(k, s)
 	r := &reservation{seq: e.Seq, request: k, replay: e.ReplayKeys, flying: true, shares: p.sharesOf(e, amounts)}
 	p.reservations[e.Seq] = r
 	p.hold(r, e.Digest)
@@ -230,19 +243,8 @@ func (p *projections) applyEnd(e *Entry) (func(), error) {
 	}
 	have := p.requests[r.request]
 	s := *have
-	s.EntrySeq, s.ChargedAt = e.Seq, time.UnixMilli(e.TimeMS).UTC()
-	switch e.Kind {
-	case KindSigned:
-		s.State, s.Answer, s.SignatureHash = StateSigned, e.Answer, e.SignatureHash
-	case KindFailed:
-		s.State, s.Refunded = StateFailed, e.Refunded()
-	case KindOutcomeUnknown:
-		s.State = StateOutcomeUnknown
-	}
-	if s.Refunded {
-		s.ChargedAt = time.Time{}
-	}
-	undoRequest := p.setRequest(r.request, have, &s)
+	s.end(e)
+	undoRequest := p.setRequest(r.request, &s)
 	before := *r
 	if e.Refunded() {
 		p.release(r)
@@ -295,8 +297,24 @@ func (r *reservation) unland(histories [][]ended) {
 func stateOf(e *Entry, s State) *RequestState {
 	return &RequestState{
 		Organization: e.Organization, RequestID: e.RequestID, RequestHash: e.RequestHash, Method: e.Method,
-		Wallet: e.Wallet, Delegation: e.Delegation, ShareSet: e.ShareSet, Digest: e.Digest,
+		Wallet: e.Wallet, Delegation: e.Delegation, ShareSet: e.ShareSet, Digest: e.Digest, Rule: e.Rule,
 		State: s, EntrySeq: e.Seq,
+	}
+}
+
+// end is what signed, failed and outcome_unknown make of an approved state.
+func (s *RequestState) end(e *Entry) {
+	s.EntrySeq, s.ChargedAt = e.Seq, time.UnixMilli(e.TimeMS).UTC()
+	switch e.Kind {
+	case KindSigned:
+		s.State, s.Answer, s.SignatureHash = StateSigned, e.Answer, e.SignatureHash
+	case KindFailed:
+		s.State, s.Refunded = StateFailed, e.Refunded()
+	case KindOutcomeUnknown:
+		s.State = StateOutcomeUnknown
+	}
+	if s.Refunded {
+		s.ChargedAt = time.Time{}
 	}
 }
 

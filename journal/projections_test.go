@@ -109,7 +109,7 @@ func (f *fixture) compare(when string) {
 		}
 	}
 	for id, want := range s.requests {
-		if got, ok := f.j.Request("org", id); !ok || string(got.State) != want {
+		if got, ok, _ := f.j.Request("org", id); !ok || string(got.State) != want {
 			f.t.Fatalf("%s: request %s is %q (%v), want %q", when, id, got.State, ok, want)
 		}
 	}
@@ -226,7 +226,7 @@ func TestAFullDiskUndoesTheProjections(t *testing.T) {
 			}
 		}
 		at := f.j.At(tx)
-		if s, ok := at.Request("org", "r1"); !ok || s.State != StateSigned {
+		if s, ok, _ := at.Request("org", "r1"); !ok || s.State != StateSigned {
 			return fmt.Errorf("within the update r1 is %+v", s)
 		}
 		if s := at.Spent(ByDelegation("delegation"), eth, "transfer", time.Time{}); s.Count != 3 {
@@ -242,7 +242,7 @@ func TestAFullDiskUndoesTheProjections(t *testing.T) {
 	}
 	f.wantState("r1", StateApproved)
 	f.wantState("r2", StateOutcomeUnknown)
-	if _, ok := f.j.Request("org", "r3"); ok {
+	if _, ok, _ := f.j.Request("org", "r3"); ok {
 		t.Error("r3 is known")
 	}
 	if _, ok := f.j.ReplayKey("evm-nonce:1:0x00:r3"); ok {

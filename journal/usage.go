@@ -12,7 +12,10 @@ import (
 // flight from its approval on and counts in every window; once it ended it
 // counts in the windows that reach back to its end. An account keeps running
 // sums in time order, so a window's sum is two binary searches away however
-// many charges there are.
+// many charges there are. At a snapshot what is old becomes coarse: charges whose
+// ends lie closer together than 1/256 of their age count as if they had all ended
+// with the last of them. So an account has a few thousand sums at most, and a charge
+// leaves a window at most 1/256 of the window late, never early.
 
 // Scope says whose charges are summed.
 type Scope struct {
@@ -77,11 +80,13 @@ func (t *total) sub(o *total) {
 	t.unbounded -= o.unbounded
 }
 
-// ended is a reservation that ended; running includes it and all before it.
+// ended is a reservation that ended, or several; running and count include them and
+// all before.
 type ended struct {
-	ms      int64
-	seq     uint64 // of the approval
-	running total
+	from, ms int64  // when the first and the last of them ended
+	seq      uint64 // of the approval; 0: several
+	running  total
+	count    uint64
 }
 
 // account is one running sum.
@@ -97,9 +102,10 @@ func (a *account) recall(t *total) { a.flying.sub(t); a.inAir-- }
 // land starts the window of what is in flight.
 func (a *account) land(ms int64, seq uint64, t *total) {
 	a.recall(t)
-	e := ended{ms: ms, seq: seq, running: *t}
+	e := ended{from: ms, ms: ms, seq: seq, running: *t, count: 1}
 	if n := len(a.history); n > 0 {
 		e.running.add(&a.history[n-1].running)
+		e.count += a.history[n-1].count
 	}
 	a.history = append(a.history, e)
 }
@@ -114,18 +120,55 @@ func (a *account) unland(t *total) {
 // history as it was.
 func (a *account) relaunch(ms int64, seq uint64, t *total) (before []ended) {
 	before = a.history
-	i := sort.Search(len(before), func(i int) bool { return before[i].ms >= ms })
-	for i < len(before) && before[i].seq != seq {
-		i++
-	}
+	i := a.where(ms, seq)
 	after := slices.Clone(before[:i])
-	for _, e := range before[i+1:] {
+	var base uint64
+	if i > 0 {
+		base = before[i-1].count
+	}
+	for _, e := range before[min(i, len(before)):] {
 		e.running.sub(t)
-		after = append(after, e)
+		if e.count--; e.count > base { // it is not the only one of its sum
+			after = append(after, e)
+		}
 	}
 	a.history = after
 	a.depart(t)
 	return before
+}
+
+// where finds the sum that an ended reservation is in: its own, or the coarse one
+// over its time.
+func (a *account) where(ms int64, seq uint64) int {
+	first := sort.Search(len(a.history), func(i int) bool { return a.history[i].ms >= ms })
+	for i := first; i < len(a.history) && a.history[i].from <= ms; i++ {
+		if a.history[i].seq == seq {
+			return i
+		}
+	}
+	for i := first; i < len(a.history) && a.history[i].from <= ms; i++ {
+		if a.history[i].seq == 0 {
+			return i
+		}
+	}
+	return len(a.history) // not there: nothing to take back
+}
+
+// coarseness is the part of its age by which a charge may leave a window late.
+const coarseness = 256
+
+// coarsen gives the history as a snapshot at ms keeps it.
+func coarsen(history []ended, ms int64) []ended {
+	var out []ended
+	for _, e := range history {
+		if n := len(out); n > 0 && e.ms-out[n-1].from <= (ms-e.ms)/coarseness {
+			e.from, e.seq = out[n-1].from, 0
+			out[n-1] = e
+			continue
+		}
+		out = append(out, e)
+	}
+	return out
 }
 
 func (a *account) unrelaunch(before []ended, t *total) {
@@ -137,13 +180,16 @@ func (a *account) unrelaunch(before []ended, t *total) {
 func (a *account) since(ms int64) Spent {
 	t := a.flying
 	i := sort.Search(len(a.history), func(i int) bool { return a.history[i].ms > ms })
-	s := Spent{Count: a.inAir + len(a.history) - i, InFlight: a.inAir}
+	s := Spent{Count: a.inAir, InFlight: a.inAir}
 	if i < len(a.history) {
+		n := a.history[len(a.history)-1].count
 		s.Oldest = time.UnixMilli(a.history[i].ms).UTC()
 		t.add(&a.history[len(a.history)-1].running)
 		if i > 0 {
 			t.sub(&a.history[i-1].running)
+			n -= a.history[i-1].count
 		}
+		s.Count += int(n)
 	}
 	s.Sum, s.Unbounded = t.lo, t.unbounded > 0
 	if t.hi > 0 {

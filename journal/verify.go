@@ -23,6 +23,8 @@ type Report struct {
 	From, Entries uint64
 	First, Last   time.Time
 	Checkpoints   int
+	// Snapshots is how many were checked against the fold; [VerifyFull] does that.
+	Snapshots int
 	// Head is the hash of the last entry. Whoever remembers it with its number notices
 	// a journal that was cut back to an older checkpoint.
 	Head [32]byte
@@ -70,11 +72,11 @@ func Verify(ctx context.Context, path string, pub *ecdsa.PublicKey) (Report, err
 // error of visit ends the walk and is returned as it is. What comes after the
 // entries that were shown may still fail: only a nil error vouches for the whole.
 func Walk(ctx context.Context, path string, pub *ecdsa.PublicKey, visit func(Entry) error) (Report, error) {
-	return walkFile(ctx, path, pub, func(_ [16]byte, _ vault.JournalRow, e Entry) error { return visit(e) })
+	return walkFile(ctx, path, pub, func(_ [16]byte, _ vault.JournalHead, _ vault.JournalRow, e Entry) error { return visit(e) })
 }
 
-// walkFile is Walk that shows the rows, too.
-func walkFile(ctx context.Context, path string, pub *ecdsa.PublicKey, visit func(storeID [16]byte, row vault.JournalRow, e Entry) error) (Report, error) {
+// walkFile is Walk that shows the rows, too, and what each continues.
+func walkFile(ctx context.Context, path string, pub *ecdsa.PublicKey, visit func(storeID [16]byte, prev vault.JournalHead, row vault.JournalRow, e Entry) error) (Report, error) {
 	r := Report{KeyFromGenesis: pub == nil}
 	f, err := vault.OpenFile(ctx, path)
 	if errors.Is(err, vault.ErrTampered) || errors.Is(err, vault.ErrSchema) {
@@ -86,10 +88,11 @@ func walkFile(ctx context.Context, path string, pub *ecdsa.PublicKey, visit func
 	w := &walker{storeID: f.StoreID(), pub: pub}
 	var stopped error
 	step := func(row vault.JournalRow) error {
+		prev := w.last
 		e, err := w.step(row)
 		if err == nil {
 			r.saw(e)
-			stopped = visit(w.storeID, row, e)
+			stopped = visit(w.storeID, prev, row, e)
 			err = stopped
 		}
 		return err
@@ -125,6 +128,52 @@ func walkFile(ctx context.Context, path string, pub *ecdsa.PublicKey, visit func
 		return r, &VerifyError{Seq: w.last.Seq, Reason: fmt.Sprintf("the vault's head names another last entry, %d", head.Seq)}
 	}
 	return r, nil
+}
+
+// VerifyFull is [Verify] that also folds every entry, as a start without a snapshot
+// would, and holds each snapshot entry's hashes against the folds: what the daemon
+// starts from is what the entries add up to. A journal that was pruned can't be folded.
+func VerifyFull(ctx context.Context, path string, pub *ecdsa.PublicKey) (Report, error) {
+	j := &Journal{proj: newProjections(nil), settled: make(chan struct{})}
+	var f *vault.File
+	j.proj.read = func(seq uint64) (e Entry, err error) {
+		if f == nil {
+			if f, err = vault.OpenFile(ctx, path); err != nil {
+				return e, err
+			}
+		}
+		err = f.JournalRows(ctx, seq, 1, func(row vault.JournalRow) error { // walked already
+			e, err = decodeEntry(row.Body)
+			return err
+		})
+		return e, err
+	}
+	defer func() {
+		if f != nil {
+			_ = f.Close()
+		}
+	}()
+	snapshots := 0
+	next := uint64(1)
+	r, err := walkFile(ctx, path, pub, func(_ [16]byte, before vault.JournalHead, row vault.JournalRow, e Entry) error {
+		if row.Seq != next {
+			return &VerifyError{Seq: row.Seq, Reason: "the entries before it were pruned: a full fold needs all of them"}
+		}
+		if e.Kind == KindSnapshot {
+			if err := j.refold(e, before); err != nil {
+				return &VerifyError{Seq: e.Seq, Kind: e.Kind, Reason: err.Error()}
+			}
+			snapshots++
+		}
+		if _, err := j.proj.apply(&e); err != nil {
+			return &VerifyError{Seq: e.Seq, Kind: e.Kind, Reason: err.Error()}
+		}
+		j.noteLocked(&e)
+		next, j.lastMS = row.Seq+1, e.TimeMS
+		return nil
+	})
+	r.Snapshots = snapshots
+	return r, err
 }
 
 // enter moves w, which has walked the genesis, over entries that were pruned. What

@@ -72,7 +72,7 @@ func crashed(t *testing.T, ts terms) (*house, *grant) {
 func TestCrashBetweenApprovalAndSignature(t *testing.T) {
 	h, g := crashed(t, terms{limits: limit(700, day)})
 	h.wantKinds(1, 0, 0, 1)
-	if st, ok := h.journal.Request(site.organization, "id"); !ok || st.State != journal.StateOutcomeUnknown {
+	if st, ok, _ := h.journal.Request(site.organization, "id"); !ok || st.State != journal.StateOutcomeUnknown {
 		t.Fatalf("request is %+v, want outcome_unknown", st)
 	}
 	if s := h.spent(g, sol); s != 400 {
@@ -232,7 +232,7 @@ func TestCloseWaitsForOutcomes(t *testing.T) {
 	closed := make(chan bool, 1) // was the outcome in the journal then?
 	go func() {
 		h.signing.Close()
-		st, _ := h.journal.Request(site.organization, "id")
+		st, _, _ := h.journal.Request(site.organization, "id")
 		closed <- st.State == journal.StateSigned
 	}()
 	for n := byte(0); ; n++ { // Close may still be about to begin

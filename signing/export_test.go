@@ -42,7 +42,7 @@ func (s *Service) Approve(ctx context.Context, r Request) (*Approved, error) {
 	if err != nil {
 		return nil, err
 	}
-	prior, err := s.prior(ctx, r, st, d)
+	prior, err := s.prior(r, st, d)
 	if err != nil {
 		return nil, err
 	}

@@ -190,7 +190,7 @@ func TestRevocationEndsWhatIsUnderWay(t *testing.T) {
 		revoked <- err
 	}()
 	until(t, "the revocation is on disk", func() bool {
-		st, ok := h.journal.Request(site.organization, "revoke")
+		st, ok, _ := h.journal.Request(site.organization, "revoke")
 		return ok && st.State == journal.StateDone
 	})
 	select {
@@ -229,7 +229,7 @@ func TestRevocationBeforeSharesAreLent(t *testing.T) {
 		_, err := h.delegation.RevokeDelegation(context.Background(), actor(site.organization, "Revoke", site.root), "revoke", site.organization, g[0].id)
 		revoked <- err
 	}()
-	until(t, "the revocation is on disk", func() bool { _, ok := h.journal.Request(site.organization, "revoke"); return ok })
+	until(t, "the revocation is on disk", func() bool { _, ok, _ := h.journal.Request(site.organization, "revoke"); return ok })
 	_, err = h.signing.Release(context.Background(), a)
 	wantRefusal(t, err, refusal.DelegationRevoked)
 	if err := <-revoked; err != nil {
@@ -255,7 +255,7 @@ func TestRevocationIsDurableBeforeItIsAcknowledged(t *testing.T) {
 		_, err := h.delegation.RevokeDelegation(ctx, act, "revoke", site.organization, g[0].id)
 		done <- err
 	}()
-	until(t, "the revocation is on disk", func() bool { _, ok := h.journal.Request(site.organization, "revoke"); return ok })
+	until(t, "the revocation is on disk", func() bool { _, ok, _ := h.journal.Request(site.organization, "revoke"); return ok })
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {
 		t.Errorf("revoking: %v, want context.Canceled", err)

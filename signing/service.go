@@ -177,7 +177,7 @@ func (s *Service) sign(ctx context.Context, r Request, st *Standing) (*Result, e
 	if err != nil {
 		return nil, s.refuse(ctx, r, st, err)
 	}
-	prior, err := s.prior(ctx, r, st, d)
+	prior, err := s.prior(r, st, d)
 	if err != nil {
 		return nil, s.refuse(ctx, r, st, err)
 	}
@@ -279,8 +279,11 @@ type earlier struct {
 }
 
 // prior looks the request id up. The same id for other bytes is refused.
-func (s *Service) prior(ctx context.Context, r Request, st *Standing, d *chains.Decoded) (earlier, error) {
-	state, ok := s.journal.Request(st.Organization, r.ID)
+func (s *Service) prior(r Request, st *Standing, d *chains.Decoded) (earlier, error) {
+	state, ok, err := s.journal.Request(st.Organization, r.ID)
+	if err != nil {
+		return earlier{}, fmt.Errorf("looking request %s up: %w", r.ID, err)
+	}
 	if !ok {
 		return earlier{}, nil
 	}
@@ -290,14 +293,7 @@ func (s *Service) prior(ctx context.Context, r Request, st *Standing, d *chains.
 	if state.Refunded {
 		return earlier{}, nil // its charge was given back: it must be judged and reserved anew
 	}
-	approval, err := s.journal.Entries(ctx, state.ApprovedSeq, 1)
-	if err != nil {
-		return earlier{}, fmt.Errorf("reading approval %d: %w", state.ApprovedSeq, err)
-	}
-	if len(approval) != 1 || approval[0].Kind != journal.KindApproved {
-		return earlier{}, fmt.Errorf("reading approval %d: the journal has no such approval", state.ApprovedSeq)
-	}
-	return earlier{answer: state.Answer, sequence: state.ApprovedSeq, rule: approval[0].Rule, chargedAt: state.ChargedAt}, nil
+	return earlier{answer: state.Answer, sequence: state.ApprovedSeq, rule: state.Rule, chargedAt: state.ChargedAt}, nil
 }
 
 // fingerprint binds a request id to what was asked: wallet, kind and payload.

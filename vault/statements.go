@@ -22,6 +22,7 @@ type writeStmts struct {
 	begin, commitTx, rollbackTx            *sql.Stmt
 	putRec, putLeaf, dropRec, dropLeaf     *sql.Stmt
 	putHead, readHead, addRow, addManyRows *sql.Stmt
+	pruneRows                              *sql.Stmt
 
 	args [4 * manyRows]any // scratch, so that a batch allocates little
 }
@@ -42,6 +43,7 @@ func prepareWrites(ctx context.Context, db *sql.DB) (*writeStmts, error) {
 		&w.dropLeaf:    "DELETE FROM leaf WHERE k = ?",
 		&w.putHead:     "UPDATE head SET body = ?, mac = ? WHERE id = 1",
 		&w.readHead:    "SELECT body FROM head",
+		&w.pruneRows:   "DELETE FROM journal WHERE seq > 1 AND seq <= ?",
 		&w.addRow:      "INSERT INTO journal VALUES (?, ?, ?, ?)",
 		&w.addManyRows: "INSERT INTO journal VALUES (?, ?, ?, ?)" + strings.Repeat(", (?, ?, ?, ?)", manyRows-1),
 	} {
@@ -55,7 +57,7 @@ func prepareWrites(ctx context.Context, db *sql.DB) (*writeStmts, error) {
 func (w *writeStmts) close() error {
 	var errs []error
 	for _, s := range []*sql.Stmt{
-		w.begin, w.commitTx, w.rollbackTx, w.putRec, w.putLeaf, w.dropRec, w.dropLeaf, w.putHead, w.readHead, w.addRow, w.addManyRows,
+		w.begin, w.commitTx, w.rollbackTx, w.putRec, w.putLeaf, w.dropRec, w.dropLeaf, w.putHead, w.readHead, w.addRow, w.addManyRows, w.pruneRows,
 	} {
 		if s != nil {
 			errs = append(errs, s.Close())
@@ -80,6 +82,11 @@ func (w *writeStmts) run(b *batch, head, mac []byte, hooks testHooks) error {
 	}
 	if err := w.writeExtra(b.extra); err != nil {
 		return fmt.Errorf("writing the keyslots: %w", err)
+	}
+	if b.pruned > 0 {
+		if _, err := w.pruneRows.Exec(int64(b.pruned)); err != nil {
+			return fmt.Errorf("pruning the journal: %w", err)
+		}
 	}
 	if _, err := w.putHead.Exec(head, mac); err != nil {
 		return fmt.Errorf("writing the head: %w", err)

@@ -24,6 +24,7 @@ type batch struct {
 	log     []logged // how to take changes back, oldest first
 	rows    []JournalRow
 	journal JournalHead
+	pruned  uint64   // rows 2 to this one go; 0: none
 	commits []func() // OnCommit hooks of closures that succeeded
 	undos   []func() // OnRollback hooks likewise
 	version uint64   // the head's seq after this commit
@@ -164,6 +165,19 @@ func (tx *Tx) AppendJournal(row JournalRow) error {
 	return nil
 }
 
+// PruneJournal removes the rows from 2 to through, which must not be the last. The
+// first row stays: it says whose journal it is.
+func (tx *Tx) PruneJournal(through uint64) error {
+	if tx.b == nil {
+		return errEnded
+	}
+	if through >= tx.b.journal.Seq {
+		return fmt.Errorf("pruning the journal up to row %d: the last one is %d", through, tx.b.journal.Seq)
+	}
+	tx.b.pruned = max(tx.b.pruned, through)
+	return nil
+}
+
 func (tx *Tx) locate(t Type, id string) (*batch, recordKey, error) {
 	if tx.b == nil {
 		return nil, recordKey{}, errEnded
@@ -196,10 +210,11 @@ type mark struct {
 	log, rows, commits, undos int
 	journal                   JournalHead
 	extra                     extra
+	pruned                    uint64
 }
 
 func (b *batch) mark() mark {
-	return mark{len(b.log), len(b.rows), len(b.commits), len(b.undos), b.journal, b.extra}
+	return mark{len(b.log), len(b.rows), len(b.commits), len(b.undos), b.journal, b.extra, b.pruned}
 }
 
 // revert takes back everything after m, undo hooks first, newest first.
@@ -213,6 +228,7 @@ func (b *batch) revert(m mark) {
 		}
 	}
 	b.log, b.rows, b.commits, b.journal, b.extra = b.log[:m.log], b.rows[:m.rows], b.commits[:m.commits], m.journal, m.extra
+	b.pruned = m.pruned
 }
 
 // undo runs the OnRollback hooks from the newest back to number from.
@@ -225,5 +241,5 @@ func (b *batch) undo(from int) {
 
 func (b *batch) changed() bool {
 	e := b.extra
-	return len(b.changes) > 0 || len(b.rows) > 0 || e.groups != nil || e.settle || e.advance
+	return len(b.changes) > 0 || len(b.rows) > 0 || e.groups != nil || e.settle || e.advance || b.pruned > 0
 }

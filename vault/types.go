@@ -35,6 +35,7 @@ const (
 	TypeVendorAPIKey  Type = 23 // a delivered wallet API key, byte for byte
 
 	TypeLastingKey Type = 24 // the key that outlives root keys; the vault's own
+	TypeJournal    Type = 25 // a piece of the journal's snapshot
 )
 
 var typeNames = [...]string{
@@ -45,7 +46,7 @@ var typeNames = [...]string{
 	TypeCeremony: "ceremony", TypeStoreKey: "store key", TypeAPIKey: "api key", TypeAnswer: "answer",
 	TypeWebhook: "webhook", TypeWebhookSecret: "webhook secret", TypeVendorWallet: "vendor wallet",
 	TypeVendorEvent: "vendor event", TypeVendorShare: "vendor share", TypeVendorAPIKey: "vendor api key",
-	TypeLastingKey: "lasting key",
+	TypeLastingKey: "lasting key", TypeJournal: "journal snapshot",
 }
 
 // String is the type's name, for errors and logs.

@@ -142,6 +142,9 @@ type Journal struct {
 	ArchiveDir     string        `yaml:"archive_dir"`
 	ArchiveEntries uint64        `yaml:"archive_entries"`
 	ArchiveAfter   time.Duration `yaml:"archive_after"`
+	// KeepFor and KeepEntries prune what is archived; 0: it stays.
+	KeepFor     time.Duration `yaml:"keep_for"`
+	KeepEntries uint64        `yaml:"keep_entries"`
 }
 
 // Log is how the daemon speaks on standard error.
@@ -309,6 +312,15 @@ func (j Journal) check() error {
 	}
 	if j.ArchiveAfter < 10*time.Second || j.ArchiveAfter > 7*24*time.Hour {
 		return errors.New("journal.archive_after must be 10s to 168h")
+	}
+	if j.KeepFor != 0 && j.KeepFor < 24*time.Hour {
+		return errors.New("journal.keep_for must be 0s, or 24h and more")
+	}
+	if j.KeepEntries != 0 && j.KeepEntries < 1<<14 {
+		return errors.New("journal.keep_entries must be 0, or 16384 and more")
+	}
+	if j.ArchiveDir == "" && (j.KeepFor != 0 || j.KeepEntries != 0) {
+		return errors.New("journal.keep_for and keep_entries need journal.archive_dir: only what is archived is pruned")
 	}
 	return nil
 }

@@ -38,6 +38,7 @@ func database(cmd *cobra.Command, db string) (string, error) {
 
 func auditVerifyCommand() *cobra.Command {
 	var db, keyFile string
+	var full bool
 	c := &cobra.Command{
 		Use:   "verify [SEGMENT|FOLDER]...",
 		Short: "Check every entry's hash, the chain, and the device's signatures; name the first entry that fails",
@@ -52,7 +53,7 @@ func auditVerifyCommand() *cobra.Command {
 					return err
 				}
 			}
-			r, err := verifyAudit(cmd, db, key, args)
+			r, err := verifyAudit(cmd, db, key, args, full)
 			if err != nil {
 				return err
 			}
@@ -62,6 +63,9 @@ func auditVerifyCommand() *cobra.Command {
 				of += " of appliance " + r.ApplianceID
 			}
 			fmt.Fprintf(out, "%s verifies: %d entries, %s to %s\n", of, r.Entries, r.First.UTC().Format("2006-01-02T15:04:05Z"), r.Last.UTC().Format("2006-01-02T15:04:05Z"))
+			if full {
+				fmt.Fprintf(out, "%d snapshots are what the entries before them add up to\n", r.Snapshots)
+			}
 			if r.From > 1 {
 				fmt.Fprintf(out, "it begins with entry %d; what was before is in the archive's segments\n", r.From)
 			}
@@ -78,20 +82,24 @@ func auditVerifyCommand() *cobra.Command {
 	}
 	c.Flags().StringVar(&db, "db", "", "the database `file`, or a copy of it; default: the configuration's")
 	c.Flags().StringVar(&keyFile, "public-key", "", "the device's checkpoint key, a PEM `file`")
+	c.Flags().BoolVar(&full, "full", false, "also add every entry up again, and compare with each snapshot that the daemon took")
 	return c
 }
 
 // verifyAudit checks segments, where there are any among the arguments, or the store.
-func verifyAudit(cmd *cobra.Command, db string, key *ecdsa.PublicKey, args []string) (journal.Report, error) {
+func verifyAudit(cmd *cobra.Command, db string, key *ecdsa.PublicKey, args []string, full bool) (journal.Report, error) {
 	if len(args) == 0 {
 		path, err := database(cmd, db)
 		if err != nil {
 			return journal.Report{}, err
 		}
+		if full {
+			return journal.VerifyFull(cmd.Context(), path, key)
+		}
 		return journal.Verify(cmd.Context(), path, key)
 	}
-	if db != "" {
-		return journal.Report{}, errors.New("--db and segments can't be verified together")
+	if db != "" || full {
+		return journal.Report{}, errors.New("--db and --full are for the store, not for segments")
 	}
 	var files []string
 	for _, a := range args {

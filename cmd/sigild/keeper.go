@@ -244,8 +244,9 @@ func (k *keeper) unseal(ctx context.Context) (_ *rooms, err error) {
 	if r.lacks, err = k.checkKeys(ctx, r.provider, seal.KeyRef(checkpointKey)); err != nil {
 		return nil, err
 	}
+	keep := journal.Keep{For: k.cfg.Journal.KeepFor, Entries: k.cfg.Journal.KeepEntries}
 	archive := journal.Archive{Dir: k.cfg.Journal.ArchiveDir, Entries: k.cfg.Journal.ArchiveEntries, After: k.cfg.Journal.ArchiveAfter}
-	if r.journal, err = journal.Open(ctx, k.vault, journal.Config{Signer: r.provider, CheckpointKey: seal.KeyRef(checkpointKey), Archive: archive, Log: k.log}); err != nil {
+	if r.journal, err = journal.Open(ctx, k.vault, journal.Config{Signer: r.provider, CheckpointKey: seal.KeyRef(checkpointKey), Archive: archive, Keep: keep, Log: k.log}); err != nil {
 		return nil, err
 	}
 	if r.store, err = delegation.NewPreParamStore(ctx, k.vault); err != nil {
