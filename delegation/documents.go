@@ -29,8 +29,15 @@ import (
 // DocumentKind says what a document is.
 type DocumentKind string
 
-// KindRules are policies and limits, in the form of policy.ParseRules.
-const KindRules DocumentKind = "rules"
+// The kinds.
+const (
+	// KindRules are policies and limits, in the form of policy.ParseRules.
+	KindRules DocumentKind = "rules"
+	// KindIDL is the Anchor IDL of a Solana program, whose address is the name.
+	KindIDL DocumentKind = "idl"
+	// KindLookupTable is the beginning of a Solana lookup table, whose address is the name.
+	KindLookupTable DocumentKind = "lookup_table"
+)
 
 // Bounds of documents.
 const (

@@ -34,12 +34,16 @@ type rulebook struct {
 	hash [32]byte
 	// rules are all policies and limits, narrowing those that can't allow.
 	rules, narrowing *policy.Set
+	// interfaces are what payloads are read with.
+	interfaces signing.Interfaces
 }
 
 // readers read the documents of each kind into what a rulebook is made of, and
 // refuse what is malformed. Those of one kind come in the order of their names.
 var readers = map[DocumentKind]func(*binding, *document) error{
-	KindRules: (*binding).readRules,
+	KindRules:       (*binding).readRules,
+	KindIDL:         (*binding).readIDL,
+	KindLookupTable: (*binding).readLookupTable,
 }
 
 // binding is a rulebook while its documents are read.
@@ -48,6 +52,7 @@ type binding struct {
 	organization string
 	policies     []policy.Policy
 	limits       []policy.Limit
+	interfaces   signing.Interfaces
 }
 
 // bind makes the rulebook of an organization from all its documents.
@@ -67,6 +72,7 @@ func (b *book) bind(org string, version uint64, documents []*document) (*ruleboo
 			return nil, err
 		}
 	}
+	made.interfaces = reading.interfaces
 	var problems []policy.Diagnostic
 	if made.rules, problems = policy.Compile(reading.policies, reading.limits, nil); made.rules == nil {
 		return nil, invalid(problems, func(id string) (string, string) { return "policy", strings.TrimPrefix(id, organizationPrefix) })
@@ -239,7 +245,7 @@ func (b *book) join(s *standing) (*signing.Standing, error) {
 		return nil, fmt.Errorf("joining the rules of delegation %s: %w", s.base.Delegation, err)
 	}
 	whole := s.base
-	whole.Rules, whole.PolicySet = rules, hashJudging(rules, book.hash)
+	whole.Rules, whole.Interfaces, whole.PolicySet = rules, book.interfaces, hashJudging(rules, book.hash)
 	s.joined.Store(&joined{&whole, book})
 	return &whole, nil
 }

@@ -18,7 +18,9 @@ type policyService struct {
 // documentKinds pairs the wire's kinds with delegation's; what has no pair is of
 // no kind, and refused by delegation.
 var documentKinds = map[sigilv1.DocumentKind]delegation.DocumentKind{
-	sigilv1.DocumentKind_DOCUMENT_KIND_RULES: delegation.KindRules,
+	sigilv1.DocumentKind_DOCUMENT_KIND_RULES:        delegation.KindRules,
+	sigilv1.DocumentKind_DOCUMENT_KIND_IDL:          delegation.KindIDL,
+	sigilv1.DocumentKind_DOCUMENT_KIND_LOOKUP_TABLE: delegation.KindLookupTable,
 }
 
 func (s policyService) SetDocuments(ctx context.Context, r *sigilv1.SetDocumentsRequest) (*sigilv1.SetDocumentsResponse, error) {

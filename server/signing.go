@@ -33,6 +33,8 @@ func (s signingService) Sign(ctx context.Context, r *sigilv1.SignRequest) (*sigi
 		in.Kind, in.Payload = chains.KindEVMTransaction, v.EvmTransaction
 	case *sigilv1.SignRequest_SolanaMessage:
 		in.Kind, in.Payload = chains.KindSolanaMessage, v.SolanaMessage
+	case *sigilv1.SignRequest_SolanaOffchainMessage:
+		in.Kind, in.Payload = chains.KindSolanaOffchain, v.SolanaOffchainMessage
 	case *sigilv1.SignRequest_RawDigest:
 		in.Kind, in.Payload = signing.KindRawDigest, v.RawDigest
 	default:

@@ -54,16 +54,9 @@ func (s *Service) judge(r Request, st *Standing, d *chains.Decoded) (policy.Deci
 	if err != nil {
 		return policy.Decision{}, err
 	}
-	kind := "TRANSACTION_TYPE_ETHEREUM"
-	if st.Wallet.Scheme == chains.EdDSAEd25519 {
-		kind = "TRANSACTION_TYPE_SOLANA"
-	}
 	decision := st.Rules.Evaluate(policy.Request{
 		Decoded: d, Kind: r.Kind,
-		Activity: policy.Activity{
-			Type: "ACTIVITY_TYPE_SIGN_TRANSACTION_V2", Kind: "SIGN_TRANSACTION", Resource: "PRIVATE_KEY", Action: "SIGN",
-			Params: policy.ActivityParams{Type: kind},
-		},
+		Activity:      activityOf(r.Kind),
 		Wallet:        &policy.Wallet{ID: st.Wallet.ID, Label: st.Wallet.Name},
 		WalletAccount: &policy.WalletAccount{Address: account},
 		Approvers:     []policy.User{{ID: st.DelegatedUser, Alias: st.DelegatedUserName}},

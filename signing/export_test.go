@@ -38,7 +38,7 @@ func (s *Service) Approve(ctx context.Context, r Request) (*Approved, error) {
 		return nil, err
 	}
 	defer done()
-	d, err := decode(r, st.Wallet)
+	d, err := decode(r, st)
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +63,7 @@ func (a *Approved) Forget() { a.leave() }
 
 // DecodeAndJudge is steps 5 and 6.
 func (s *Service) DecodeAndJudge(r Request, st *Standing) (*chains.Decoded, policy.Decision, error) {
-	d, err := decode(r, st.Wallet)
+	d, err := decode(r, st)
 	if err != nil {
 		return nil, policy.Decision{}, err
 	}

@@ -11,7 +11,8 @@ import (
 )
 
 // decode is step 5: the wallet's chain and the payload's kind pick the decoder.
-func decode(r Request, w WalletInfo) (*chains.Decoded, error) {
+func decode(r Request, st *Standing) (*chains.Decoded, error) {
+	w := st.Wallet
 	var d *chains.Decoded
 	var err error
 	switch {
@@ -24,7 +25,9 @@ func decode(r Request, w WalletInfo) (*chains.Decoded, error) {
 		}
 		d, err = evm.Decode(r.Kind, r.Payload, o)
 	case r.Kind == chains.KindSolanaMessage && w.Scheme == chains.EdDSAEd25519:
-		d, err = solana.Decode(r.Payload, [32]byte(w.PublicKey), w.Chain, solana.Known{})
+		d, err = solana.Decode(r.Payload, [32]byte(w.PublicKey), w.Chain, st.Interfaces.Solana)
+	case r.Kind == chains.KindSolanaOffchain && w.Scheme == chains.EdDSAEd25519:
+		d, err = solana.DecodeOffchain(r.Payload, [32]byte(w.PublicKey), w.Chain)
 	default:
 		return nil, refusal.New(refusal.PayloadMalformed, "a %s payload is not for a wallet on %s", r.Kind, w.Chain)
 	}
@@ -40,7 +43,8 @@ func decode(r Request, w WalletInfo) (*chains.Decoded, error) {
 
 // assemble is step 10: signature and payload become the signed transaction,
 // which is decoded again and compared with the view before it is returned.
-func assemble(d *chains.Decoded, w WalletInfo, signature []byte, rule string, sequence uint64) (*Result, error) {
+func assemble(d *chains.Decoded, st *Standing, signature []byte, rule string, sequence uint64) (*Result, error) {
+	w := st.Wallet
 	out := &Result{Signature: signature, Summary: d.Summary, Rule: rule, Sequence: sequence}
 	switch {
 	case w.Scheme == chains.ECDSASecp256k1 && len(signature) == 65:
@@ -53,8 +57,12 @@ func assemble(d *chains.Decoded, w WalletInfo, signature []byte, rule string, se
 			return nil, fmt.Errorf("assembling the payload: %w", err)
 		}
 		out.Signed, out.TransactionID = assembled.Signed, assembled.ID
+	case d.Kind == chains.KindSolanaOffchain && len(signature) == 64:
+		if err := solana.CheckOffchain(d, [32]byte(w.PublicKey), [64]byte(signature)); err != nil {
+			return nil, fmt.Errorf("checking the signed message: %w", err)
+		}
 	case w.Scheme == chains.EdDSAEd25519 && len(signature) == 64:
-		signed, id, err := solana.Assemble(d, [32]byte(w.PublicKey), solana.Known{}, [64]byte(signature))
+		signed, id, err := solana.Assemble(d, [32]byte(w.PublicKey), st.Interfaces.Solana, [64]byte(signature))
 		if err != nil {
 			return nil, fmt.Errorf("assembling the transaction: %w", err)
 		}

@@ -39,7 +39,7 @@ func (s *Service) release(ctx context.Context, a *approved) (*Result, error) {
 	}
 
 	// Step 10: assemble, compare with the view, journal, reply.
-	result, err := assemble(a.decoded, a.standing.Wallet, sig.Bytes(), a.rule, a.sequence)
+	result, err := assemble(a.decoded, a.standing, sig.Bytes(), a.rule, a.sequence)
 	if err != nil {
 		return nil, s.failed(ctx, a, err)
 	}

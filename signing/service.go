@@ -173,7 +173,7 @@ func (s *Service) sign(ctx context.Context, r Request, st *Standing) (*Result, e
 	defer done()
 
 	// Step 5: decode strictly.
-	d, err := decode(r, st.Wallet)
+	d, err := decode(r, st)
 	if err != nil {
 		return nil, s.refuse(ctx, r, st, err)
 	}
@@ -186,7 +186,7 @@ func (s *Service) sign(ctx context.Context, r Request, st *Standing) (*Result, e
 		if err := s.stillServes(st); err != nil {
 			return nil, s.refuse(ctx, r, st, err)
 		}
-		return assemble(d, st.Wallet, prior.answer, prior.rule, prior.sequence)
+		return assemble(d, st, prior.answer, prior.rule, prior.sequence)
 	}
 
 	// Step 6: judge by policy. Who has to wait waits before that: policies read the clock.

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/sigild/sigild/chains"
+	"github.com/sigild/sigild/chains/solana"
 	"github.com/sigild/sigild/mpc"
 	"github.com/sigild/sigild/policy"
 )
@@ -26,7 +27,9 @@ type Standing struct {
 	ShareIDs []string
 	// Rules are the compiled policies and limits of all layers that judge its requests.
 	Rules *policy.Set
-	// PolicySet names Rules and all else that judges; it moves with every change of them.
+	// Interfaces are what payloads are read with.
+	Interfaces Interfaces
+	// PolicySet names Rules, Interfaces and all else that judges; it moves with every change of them.
 	PolicySet [32]byte
 	// ExpiresAt is the end; zero means until revoked.
 	ExpiresAt time.Time
@@ -37,6 +40,12 @@ type Standing struct {
 // moved reports whether a request that was judged under then has to be judged anew.
 func (st *Standing) moved(then *Standing) bool {
 	return st.Version != then.Version || st.PolicySet != then.PolicySet
+}
+
+// Interfaces is what an organization's policy authority says of programs and lookup
+// tables. No request carries any of it.
+type Interfaces struct {
+	Solana solana.Known
 }
 
 // WalletInfo is the wallet as signing and policies see it.

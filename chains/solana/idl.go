@@ -2,7 +2,6 @@ package solana
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -32,7 +31,6 @@ const (
 type IDL struct {
 	program      [32]byte
 	name         string
-	canonical    []byte
 	instructions []*idlInstruction
 }
 
@@ -66,8 +64,7 @@ func newIDL(program [32]byte, text []byte) (*IDL, error) {
 		return nil, fmt.Errorf("%d bytes, at most %d", len(text), MaxIDL)
 	}
 	var form idlForm
-	canonical, err := strictJSON(text, &form)
-	if err != nil {
+	if err := strictJSON(text, &form); err != nil {
 		return nil, err
 	}
 	if form.Address != "" {
@@ -75,7 +72,7 @@ func newIDL(program [32]byte, text []byte) (*IDL, error) {
 			return nil, fmt.Errorf("it is for program %.44q", form.Address)
 		}
 	}
-	d := &IDL{program: program, name: form.Name, canonical: canonical}
+	d := &IDL{program: program, name: form.Name}
 	if form.Metadata.Name != "" {
 		d.name = form.Metadata.Name
 	}
@@ -113,19 +110,6 @@ func (d *IDL) Program() [32]byte { return d.program }
 // Name is the program's name, as the IDL has it.
 func (d *IDL) Name() string { return d.name }
 
-// Canonical is the IDL as JSON without white space, members in order; NewIDL reads it.
-func (d *IDL) Canonical() []byte { return bytes.Clone(d.canonical) }
-
-// Hash identifies program and IDL: SHA-256 over a domain, the program and
-// [IDL.Canonical].
-func (d *IDL) Hash() [32]byte {
-	h := sha256.New()
-	h.Write([]byte("sigild/solana/idl/v1"))
-	h.Write(d.program[:])
-	h.Write(d.canonical)
-	return [32]byte(h.Sum(nil))
-}
-
 // match finds the instruction that data is, in whole and with as many accounts as
 // it must have; nil when there is none.
 func (d *IDL) match(accounts, data []byte) *idlInstruction {
@@ -148,78 +132,55 @@ func (d *IDL) match(accounts, data []byte) *idlInstruction {
 
 // strictJSON decodes text into v. It refuses members given twice (in whatever
 // case, since encoding/json does not tell cases apart), deep nesting, what is no
-// UTF-8, and what follows. It returns the text without white space, members in order.
-func strictJSON(text []byte, v any) (canonical []byte, err error) {
+// UTF-8, and what follows.
+func strictJSON(text []byte, v any) error {
 	if !utf8.Valid(text) {
-		return nil, errors.New("not UTF-8")
+		return errors.New("not UTF-8")
 	}
 	d := json.NewDecoder(bytes.NewReader(text))
-	d.UseNumber()
-	tree, err := readTree(d, 0)
-	if err != nil {
-		return nil, err
+	if err := walkJSON(d, 0); err != nil {
+		return err
 	}
 	if _, err := d.Token(); err != io.EOF {
-		return nil, errors.New("something follows the JSON")
+		return errors.New("something follows the JSON")
 	}
-	if _, ok := tree.(map[string]any); !ok {
-		return nil, errors.New("not a JSON object")
+	if err := json.Unmarshal(text, v); err != nil {
+		return fmt.Errorf("not an IDL: %w", err)
 	}
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(tree); err != nil {
-		return nil, fmt.Errorf("writing it again: %w", err)
-	}
-	if canonical = bytes.TrimRight(b.Bytes(), "\n"); len(canonical) > MaxIDL {
-		return nil, fmt.Errorf("%d bytes without white space, at most %d", len(canonical), MaxIDL)
-	}
-	if err := json.Unmarshal(canonical, v); err != nil {
-		return nil, fmt.Errorf("not an IDL: %w", err)
-	}
-	return canonical, nil
+	return nil
 }
 
-func readTree(d *json.Decoder, depth int) (any, error) {
+// walkJSON passes over one value.
+func walkJSON(d *json.Decoder, depth int) error {
 	if depth > maxIDLDepth {
-		return nil, errors.New("nested too deep")
+		return errors.New("nested too deep")
 	}
 	t, err := d.Token()
 	if err != nil {
-		return nil, fmt.Errorf("no JSON: %w", err)
+		return fmt.Errorf("no JSON: %w", err)
 	}
-	switch t {
-	case json.Delim('{'):
-		out, folded := map[string]any{}, map[string]bool{}
-		for d.More() {
+	if t != json.Delim('{') && t != json.Delim('[') {
+		return nil
+	}
+	seen := map[string]bool{}
+	for d.More() {
+		if t == json.Delim('{') {
 			k, err := d.Token()
 			if err != nil {
-				return nil, fmt.Errorf("no JSON: %w", err)
+				return fmt.Errorf("no JSON: %w", err)
 			}
-			name, ok := k.(string)
-			if !ok || folded[fold(name)] {
-				return nil, fmt.Errorf("member %.40q is given twice", k)
+			name := fold(fmt.Sprint(k))
+			if seen[name] {
+				return fmt.Errorf("member %.40q is given twice", k)
 			}
-			folded[fold(name)] = true
-			if out[name], err = readTree(d, depth+1); err != nil {
-				return nil, err
-			}
+			seen[name] = true
 		}
-		_, err := d.Token()
-		return out, err
-	case json.Delim('['):
-		out := []any{}
-		for d.More() {
-			v, err := readTree(d, depth+1)
-			if err != nil {
-				return nil, err
-			}
-			out = append(out, v)
+		if err := walkJSON(d, depth+1); err != nil {
+			return err
 		}
-		_, err := d.Token()
-		return out, err
 	}
-	return t, nil
+	_, err = d.Token()
+	return err
 }
 
 // fold is the same for names that differ in case only, as encoding/json sees it.

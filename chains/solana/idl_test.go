@@ -172,32 +172,6 @@ func TestNewerIDL(t *testing.T) {
 	}
 }
 
-func TestIDLIsCanonical(t *testing.T) {
-	d := mustIDL(t, newIDLText(swapProgram))
-	spaced := strings.ReplaceAll(newIDLText(swapProgram), ",", " ,\n\t")
-	if again := mustIDL(t, spaced); again.Hash() != d.Hash() {
-		t.Error("white space changes the hash")
-	}
-	if again := mustIDL(t, string(d.Canonical())); again.Hash() != d.Hash() || !bytes.Equal(again.Canonical(), d.Canonical()) {
-		t.Error("the canonical form is another IDL")
-	}
-	if other := mustIDL(t, strings.Replace(newIDLText(swapProgram), `"in_amount"`, `"amount_in"`, 1)); other.Hash() == d.Hash() {
-		t.Error("another name has the same hash")
-	}
-	stranger, err := NewIDL([32]byte(repeat(0x78)), []byte(oldIDL))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if stranger.Hash() == mustIDL(t, oldIDL).Hash() {
-		t.Error("another program has the same hash")
-	}
-	c := d.Canonical()
-	c[0] = 'x'
-	if d.Canonical()[0] != '{' {
-		t.Error("the IDL can be changed")
-	}
-}
-
 func TestIDLRefusals(t *testing.T) {
 	one := func(args, types string) string {
 		return `{"name":"x","instructions":[{"name":"go","accounts":[],"args":[` + args + `]}],"types":[` + types + `]}`
@@ -299,16 +273,12 @@ func FuzzIDL(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text, data []byte) { checkIDL(t, text, data) })
 }
 
-// checkIDL holds for all bytes: a refusal, or an IDL whose canonical form is the
-// same IDL, and which reads data to a value that can be written.
+// checkIDL holds for all bytes: a refusal, or an IDL that reads data to a view of
+// the right layout, or to none.
 func checkIDL(t *testing.T, text, data []byte) bool {
 	d, err := NewIDL(swapProgram, text)
 	if err != nil {
 		return false
-	}
-	again, err := NewIDL(swapProgram, d.Canonical())
-	if err != nil || again.Hash() != d.Hash() {
-		t.Fatalf("%q: canonical form %q: %v", text, d.Canonical(), err)
 	}
 	for _, in := range d.instructions {
 		full := append(bytes.Clone(in.discriminator), data...)

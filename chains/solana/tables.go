@@ -1,9 +1,10 @@
 package solana
 
 import (
-	"crypto/sha256"
-	"encoding/binary"
+	"bytes"
+	"encoding/json"
 	"fmt"
+	"io"
 
 	"github.com/sigild/sigild/chains"
 )
@@ -28,27 +29,32 @@ func NewTable(address [32]byte, entries [][32]byte) (*Table, error) {
 	return newTable(address, entries), nil
 }
 
-func newTable(address [32]byte, entries [][32]byte) *Table {
-	return &Table{address: address, entries: append([][32]byte(nil), entries...)}
+// ParseTable reads the JSON list of addresses that a pin is uploaded as: one to
+// 256 of them, in base58.
+func ParseTable(address [32]byte, text []byte) (*Table, error) {
+	d := json.NewDecoder(bytes.NewReader(text))
+	var list []string
+	if err := d.Decode(&list); err != nil {
+		return nil, fmt.Errorf("pinning lookup table %s: want a JSON list of addresses: %w", Address(address), err)
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return nil, fmt.Errorf("pinning lookup table %s: something follows the list", Address(address))
+	}
+	if len(list) > MaxTable {
+		return nil, fmt.Errorf("pinning lookup table %s: %d entries, want 1 to %d", Address(address), len(list), MaxTable)
+	}
+	entries := make([][32]byte, len(list))
+	for i, s := range list {
+		var err error
+		if entries[i], err = ParseAddress(s); err != nil {
+			return nil, fmt.Errorf("pinning lookup table %s: entry %d: %w", Address(address), i, err)
+		}
+	}
+	return NewTable(address, entries)
 }
 
-// Address is where the table is.
-func (t *Table) Address() [32]byte { return t.address }
-
-// Len is the number of pinned entries.
-func (t *Table) Len() int { return len(t.entries) }
-
-// Hash identifies the pin: SHA-256 over a domain, the address, the number of
-// entries as 2 bytes big-endian, and the entries.
-func (t *Table) Hash() [32]byte {
-	h := sha256.New()
-	h.Write([]byte("sigild/solana/table/v1"))
-	h.Write(t.address[:])
-	h.Write(binary.BigEndian.AppendUint16(nil, uint16(len(t.entries))))
-	for i := range t.entries {
-		h.Write(t.entries[i][:])
-	}
-	return [32]byte(h.Sum(nil))
+func newTable(address [32]byte, entries [][32]byte) *Table {
+	return &Table{address: address, entries: append([][32]byte(nil), entries...)}
 }
 
 // resolve fills in what the pinned tables know. An account that is loaded twice,

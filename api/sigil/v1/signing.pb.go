@@ -37,6 +37,7 @@ type SignRequest struct {
 	//
 	//	*SignRequest_EvmTransaction
 	//	*SignRequest_SolanaMessage
+	//	*SignRequest_SolanaOffchainMessage
 	//	*SignRequest_RawDigest
 	Payload       isSignRequest_Payload `protobuf_oneof:"payload"`
 	unknownFields protoimpl.UnknownFields
@@ -112,6 +113,15 @@ func (x *SignRequest) GetSolanaMessage() []byte {
 	return nil
 }
 
+func (x *SignRequest) GetSolanaOffchainMessage() []byte {
+	if x != nil {
+		if x, ok := x.Payload.(*SignRequest_SolanaOffchainMessage); ok {
+			return x.SolanaOffchainMessage
+		}
+	}
+	return nil
+}
+
 func (x *SignRequest) GetRawDigest() []byte {
 	if x != nil {
 		if x, ok := x.Payload.(*SignRequest_RawDigest); ok {
@@ -131,8 +141,14 @@ type SignRequest_EvmTransaction struct {
 }
 
 type SignRequest_SolanaMessage struct {
-	// A serialized Solana message, legacy or v0, without signatures. At most 1232 bytes.
+	// A serialized Solana transaction message without signatures: legacy or v0 of at most 1232 bytes, or v1 of at most 4096.
 	SolanaMessage []byte `protobuf:"bytes,4,opt,name=solana_message,json=solanaMessage,proto3,oneof"`
+}
+
+type SignRequest_SolanaOffchainMessage struct {
+	// A Solana message that is no transaction: an off-chain message in its envelope, version 0 or 1, which names the
+	// wallet as a signer, or a Sign In With Solana text that names it as its account. At most 73 kB. Everything else is refused.
+	SolanaOffchainMessage []byte `protobuf:"bytes,11,opt,name=solana_offchain_message,json=solanaOffchainMessage,proto3,oneof"`
 }
 
 type SignRequest_RawDigest struct {
@@ -144,6 +160,8 @@ func (*SignRequest_EvmTransaction) isSignRequest_Payload() {}
 
 func (*SignRequest_SolanaMessage) isSignRequest_Payload() {}
 
+func (*SignRequest_SolanaOffchainMessage) isSignRequest_Payload() {}
+
 func (*SignRequest_RawDigest) isSignRequest_Payload() {}
 
 // SignResponse carries the signature. Its charge and its audit entry are durable.
@@ -151,7 +169,7 @@ type SignResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// r ‖ s ‖ recovery id (65 bytes) or Ed25519 R ‖ S (64 bytes).
 	Signature []byte `protobuf:"bytes,1,opt,name=signature,proto3" json:"signature,omitempty"`
-	// The signed transaction, ready to send; for a Solana message that needs other signers their slots are zero.
+	// The signed transaction, ready to send; for a Solana message that needs other signers their slots are zero. Empty for what is no transaction.
 	SignedTransaction []byte `protobuf:"bytes,2,opt,name=signed_transaction,json=signedTransaction,proto3" json:"signed_transaction,omitempty"`
 	// Transaction hash ("0x…") or first signature in base58.
 	TransactionId string `protobuf:"bytes,3,opt,name=transaction_id,json=transactionId,proto3" json:"transaction_id,omitempty"`
@@ -241,13 +259,14 @@ var File_sigil_v1_signing_proto protoreflect.FileDescriptor
 
 const file_sigil_v1_signing_proto_rawDesc = "" +
 	"\n" +
-	"\x16sigil/v1/signing.proto\x12\bsigil.v1\"\xc9\x01\n" +
+	"\x16sigil/v1/signing.proto\x12\bsigil.v1\"\x83\x02\n" +
 	"\vSignRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x1b\n" +
 	"\twallet_id\x18\x02 \x01(\tR\bwalletId\x12)\n" +
 	"\x0fevm_transaction\x18\x03 \x01(\fH\x00R\x0eevmTransaction\x12'\n" +
-	"\x0esolana_message\x18\x04 \x01(\fH\x00R\rsolanaMessage\x12\x1f\n" +
+	"\x0esolana_message\x18\x04 \x01(\fH\x00R\rsolanaMessage\x128\n" +
+	"\x17solana_offchain_message\x18\v \x01(\fH\x00R\x15solanaOffchainMessage\x12\x1f\n" +
 	"\n" +
 	"raw_digest\x18\x05 \x01(\fH\x00R\trawDigestB\t\n" +
 	"\apayload\"\xdb\x01\n" +
@@ -296,6 +315,7 @@ func file_sigil_v1_signing_proto_init() {
 	file_sigil_v1_signing_proto_msgTypes[0].OneofWrappers = []any{
 		(*SignRequest_EvmTransaction)(nil),
 		(*SignRequest_SolanaMessage)(nil),
+		(*SignRequest_SolanaOffchainMessage)(nil),
 		(*SignRequest_RawDigest)(nil),
 	}
 	type x struct{}
