@@ -36,6 +36,11 @@ func unsigned() []members {
 		dynamic(members{"chainId": "8453", "nonce": 0, "value": "0", "to": usdc, "data": "0xa9059cbb" + fmt.Sprintf("%064s", vitalik[2:]) + fmt.Sprintf("%064x", 1000000)}),
 		dynamic(members{"accessList": list, "data": "0x12345678", "value": "1"}),
 		dynamic(members{"to": nil, "data": "0x6000", "value": "0"}),
+		dynamic(members{"type": 3, "maxFeePerBlobGas": "5", "blobVersionedHashes": []string{"0x01" + key[2:], "0x01" + key[2:]}, "accessList": list}),
+		dynamic(members{"type": 4, "value": "0", "authorizationList": []members{
+			{"address": usdc, "nonce": "7", "chainId": "0", "signature": members{"r": "0x" + key, "s": "0x11" + key[2:], "yParity": 1}},
+			{"address": vitalik, "nonce": "18446744073709551615", "chainId": "1", "signature": members{"r": "0x" + key, "s": "0x12" + key[2:], "yParity": 0}},
+		}}),
 		{"type": 1, "chainId": "137", "nonce": 128, "to": usdc, "value": "1", "data": "0x", "gasLimit": "100000", "gasPrice": "7", "accessList": list},
 		{"type": 0, "chainId": "11155111", "nonce": 256, "to": vitalik, "value": "12345678901234567890", "data": "0xff", "gasLimit": "50000", "gasPrice": "1000000000"},
 	}
@@ -101,8 +106,8 @@ func ours(d *chains.Decoded, signed, hash string) members {
 			row[theirs] = v.Int.Dec()
 		}
 	}
-	row["type"] = map[string]int{"LEGACY": 0, "TYPE_1": 1, "TYPE_2": 2}[get("type").Str]
-	if row["type"] != 2 {
+	row["type"] = map[string]int{"LEGACY": 0, "TYPE_1": 1, "TYPE_2": 2, "TYPE_3": 3, "TYPE_4": 4}[get("type").Str]
+	if row["type"].(int) < 2 {
 		price := get("gas_price")
 		row["gasPrice"] = price.Int.Dec()
 	}
