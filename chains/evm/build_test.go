@@ -9,6 +9,7 @@ import (
 	"github.com/ethereum/go-ethereum/core/types"
 	"github.com/ethereum/go-ethereum/crypto"
 	"github.com/ethereum/go-ethereum/rlp"
+	"github.com/holiman/uint256"
 
 	"github.com/sigild/sigild/chains"
 )
@@ -91,4 +92,10 @@ func assembleTx(d *chains.Decoded, wallet [20]byte, r, s [32]byte, recid byte) (
 		return nil, hash, err
 	}
 	return out.Signed, common.HexToHash(out.ID), nil
+}
+
+// setCode is a transaction with authorizations.
+func setCode(list []types.SetCodeAuthorization) *types.SetCodeTx {
+	x := &types.SetCodeTx{ChainID: uint256.NewInt(1), Nonce: 7, GasTipCap: uint256.NewInt(1e9), GasFeeCap: uint256.NewInt(30e9), Gas: 100000, To: testTo, Value: new(uint256.Int), AuthList: list}
+	return x
 }

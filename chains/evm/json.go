@@ -510,10 +510,13 @@ func (j *jsonReader) integer() (n uint256.Int, negative bool) {
 			j.fail(at, "not an integer, or not in its one spelling")
 			return uint256.Int{}, false
 		}
+		n[0] = 10*n[0] + uint64(d-'0') // right up to 19 digits
 	}
-	if err := n.SetFromDecimal(string(digits)); err != nil {
-		j.fail(at, "an integer of more than 256 bits")
-		return uint256.Int{}, false
+	if len(digits) > 19 {
+		if len(digits) > 78 || n.SetFromDecimal(string(digits)) != nil {
+			j.fail(at, "an integer of more than 256 bits")
+			return uint256.Int{}, false
+		}
 	}
 	if c != '"' && n.BitLen() > 53 {
 		j.fail(at, "a JSON number above 2^53-1 is not read exactly everywhere; write it as a string")

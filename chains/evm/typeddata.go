@@ -113,6 +113,7 @@ type typedData struct {
 	hash    crypto.KeccakState   // for one value at a time
 	nesting []crypto.KeccakState // for arrays, by depth
 	pending []word               // fields of the structs under way
+	element [32]byte             // what goes into a hash, or comes out, now
 }
 
 type word struct {

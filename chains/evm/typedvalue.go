@@ -86,6 +86,9 @@ func (j *jsonReader) bool() bool {
 
 // list reads an array: keccak over its elements.
 func (t *typedData) list(typ *typedType, depth int) (w [32]byte, v chains.Value) {
+	if typ.elem.single() {
+		return t.words(typ, depth)
+	}
 	var vs []chains.Value
 	h := t.nested(depth)
 	at := t.j.pos
@@ -96,14 +99,73 @@ func (t *typedData) list(typ *typedType, depth int) (w [32]byte, v chains.Value)
 		}
 		vs = make([]chains.Value, n)
 	}, func(i int) {
-		var x [32]byte
-		x, vs[i] = t.value(typ.elem, depth)
-		_, _ = h.Write(x[:]) // a hash takes everything
+		// Written from t, which is on the heap already: a local one would go there.
+		t.element, vs[i] = t.value(typ.elem, depth)
+		_, _ = h.Write(t.element[:]) // a hash takes everything
 	})
 	if t.j.err == nil {
-		sum(h, &w)
+		w = t.sum(h)
 	}
 	return w, chains.ListValue(vs...)
+}
+
+// single: a value is its word, and "0," may be all of its text.
+func (typ *typedType) single() bool {
+	switch typ.kind {
+	case kindUint, kindInt, kindAddress, kindBool, kindFixedBytes:
+		return true
+	}
+	return false
+}
+
+// words reads an array of single words, and keeps no more of it than them.
+func (t *typedData) words(typ *typedType, depth int) (w [32]byte, v chains.Value) {
+	seq := wordSeq{typ: typ.elem}
+	h := t.nested(depth)
+	at := t.j.pos
+	t.j.array(func(n int) {
+		if typ.kind == kindFixedArray && n != typ.size {
+			t.j.fail(at, "the wrong number of elements")
+			return
+		}
+		seq.words = make([][32]byte, n)
+	}, func(i int) {
+		seq.words[i], _ = t.value(typ.elem, depth)
+		_, _ = h.Write(seq.words[i][:])
+	})
+	if t.j.err == nil {
+		w = t.sum(h)
+	}
+	return w, chains.SeqValue(seq)
+}
+
+// wordSeq is the elements of such an array.
+type wordSeq struct {
+	typ   *typedType
+	words [][32]byte
+}
+
+func (s wordSeq) Len() int { return len(s.words) }
+
+func (s wordSeq) At(i int) chains.Value {
+	w := s.words[i]
+	var n uint256.Int
+	n.SetBytes32(w[:])
+	switch s.typ.kind {
+	case kindAddress:
+		return chains.AddressValue([20]byte(w[12:]))
+	case kindBool:
+		return chains.BoolValue(!n.IsZero())
+	case kindFixedBytes:
+		return chains.HexValue(hexText(w[:s.typ.size]))
+	}
+	negative := s.typ.kind == kindInt && n.Sign() < 0
+	if negative {
+		n.Neg(&n)
+	}
+	v := chains.IntValue(&n)
+	v.Neg = negative
+	return v
 }
 
 // structure reads an object of exactly the struct's fields: keccak over the hash of
@@ -115,13 +177,13 @@ func (t *typedData) structure(d *structDef, depth int) (w [32]byte, v chains.Val
 		if vs == nil { // only now it is known that there are as many as declared
 			vs = make([]chains.Value, len(d.fields))
 		}
-		var x [32]byte
-		x, vs[i] = t.value(d.fields[i].typ, depth)
-		t.pending = append(t.pending, word{i, x})
+		w, v := t.value(d.fields[i].typ, depth)
+		vs[i] = v
+		t.pending = append(t.pending, word{i, w})
 	})
 	own := t.pending[base:]
 	t.pending = t.pending[:base]
-	typeHash := t.typeHash(d)
+	t.element = t.typeHash(d)
 	if t.j.err != nil {
 		return w, v
 	}
@@ -130,12 +192,11 @@ func (t *typedData) structure(d *structDef, depth int) (w [32]byte, v chains.Val
 		order[own[i].field] = int16(i)
 	}
 	t.hash.Reset()
-	_, _ = t.hash.Write(typeHash[:])
+	_, _ = t.hash.Write(t.element[:])
 	for i := range own {
 		_, _ = t.hash.Write(own[order[i]].value[:])
 	}
-	sum(t.hash, &w)
-	return w, chains.MapValue(d.names, vs)
+	return t.sum(t.hash), chains.MapValue(d.names, vs)
 }
 
 // nested is the hash of arrays at a depth; deeper ones have their own.
@@ -150,12 +211,14 @@ func (t *typedData) nested(depth int) crypto.KeccakState {
 	return t.nesting[depth]
 }
 
-func (t *typedData) keccak(b []byte) (w [32]byte) {
+func (t *typedData) keccak(b []byte) [32]byte {
 	t.hash.Reset()
 	_, _ = t.hash.Write(b)
-	sum(t.hash, &w)
-	return w
+	return t.sum(t.hash)
 }
 
 // sum takes the hash out; reading a Keccak state never fails.
-func sum(h crypto.KeccakState, w *[32]byte) { _, _ = h.Read(w[:]) }
+func (t *typedData) sum(h crypto.KeccakState) [32]byte {
+	_, _ = h.Read(t.element[:])
+	return t.element
+}
