@@ -227,12 +227,15 @@ func (t *tree) view() chains.Value {
 	if t.truncated {
 		return chains.Value{}
 	}
-	vs := make([]chains.Value, len(t.calls))
-	for i := range t.calls {
-		vs[i] = t.calls[i].view()
-	}
-	return chains.ListValue(vs...)
+	return chains.SeqValue(callSeq{t})
 }
+
+// callSeq is the calls, made for a view when they are read.
+type callSeq struct{ t *tree }
+
+func (s callSeq) Len() int { return len(s.t.calls) }
+
+func (s callSeq) At(i int) chains.Value { return s.t.calls[i].view() }
 
 func (c *call) view() chains.Value {
 	var from, to, selector, fn, args chains.Value

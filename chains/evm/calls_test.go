@@ -6,8 +6,6 @@ import (
 
 	"github.com/ethereum/go-ethereum/core/types"
 	"github.com/holiman/uint256"
-
-	"github.com/sigild/sigild/chains"
 )
 
 // vectorCall is one call of testdata/evm_calls.jsonl.
@@ -116,8 +114,8 @@ func TestDepthOfCallsIsBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 		calls := field(t, d, "calls")
-		if known := calls.Kind == chains.KindList; known != want || d.Opaque == want || want && len(calls.List) != times+1 {
-			t.Errorf("%d deep: calls known %v (%d), opaque %v", times, known, len(calls.List), d.Opaque)
+		if known := calls.IsList(); known != want || d.Opaque == want || want && calls.Len() != times+1 {
+			t.Errorf("%d deep: calls known %v (%d), opaque %v", times, known, calls.Len(), d.Opaque)
 		}
 		if !want && !strings.Contains(d.Summary, "more calls than are looked at") {
 			t.Errorf("%d deep: summary %s", times, d.Summary)
@@ -148,8 +146,8 @@ func TestNumberOfCallsIsBounded(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if calls := field(t, d, "calls"); (calls.Kind == chains.KindList) != want || d.Opaque == want {
-			t.Errorf("%d calls inside: known %v, opaque %v", n, calls.Kind == chains.KindList, d.Opaque)
+		if calls := field(t, d, "calls"); calls.IsList() != want || d.Opaque == want {
+			t.Errorf("%d calls inside: known %v, opaque %v", n, calls.IsList(), d.Opaque)
 		}
 	}
 }
