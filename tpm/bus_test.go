@@ -21,10 +21,10 @@ import (
 // character device with the manners of /dev/tpmrm0.
 type bus struct {
 	path string // for Config.Path
-	tpm  *testtpm.TPM
 
 	mu       sync.Mutex
-	captured []byte // both directions, in order; guarded by mu
+	tpm      *testtpm.TPM // where the next connection leads; guarded by mu
+	captured []byte       // both directions, in order; guarded by mu
 	commands []tpm2.TPMCC
 	// wire is the way to the TPM while answer or change runs, which may send commands
 	// of its own on it.
@@ -78,7 +78,10 @@ func (b *bus) serve(c io.ReadWriteCloser) {
 	defer c.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	tpm, err := dialSocket(ctx, b.tpm.Socket)
+	b.mu.Lock()
+	to := b.tpm.Socket
+	b.mu.Unlock()
+	tpm, err := dialSocket(ctx, to)
 	if err != nil {
 		return
 	}
@@ -152,6 +155,15 @@ func (b *bus) inject(t testing.TB, command []byte) {
 	if err != nil || code(answer) != tpm2.TPMRCSuccess {
 		t.Errorf("injecting %x: %x, %v", command, answer, err)
 	}
+}
+
+// lead has connections lead to another TPM, from the next one on, and ends this one.
+// Only for answer and change to call.
+func (b *bus) lead(to *testtpm.TPM) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.tpm = to
+	b.wire.Close()
 }
 
 // set changes what the bus does.

@@ -252,6 +252,12 @@ func (t *TPM) Reset() error {
 	return err
 }
 
+// Halt makes the TPM answer TPM_RC_FAILURE to everything, until Restart.
+func (t *TPM) Halt() error {
+	_, err := t.run("swtpm_ioctl", "--unix", control(t.Socket), "--stop")
+	return err
+}
+
 // Run runs a tool (tpm2_getcap, tpm2_clear, …) against the TPM and fails t when
 // the tool fails. It waits for ever while another client is connected.
 func (t *TPM) Run(tb testing.TB, name string, args ...string) []byte {
