@@ -25,7 +25,7 @@ type meaning struct {
 var meanings = []meaning{
 	// The blob, not the TPM. Load also calls every other complaint about its
 	// parameters tampered (sealed.go).
-	{tpm2.TPMRCIntegrity, seal.ErrTampered, false, ""},
+	{tpm2.TPMRCIntegrity, seal.ErrTampered, false, "the blob was changed, or another TPM made it; if the SRK is the pinned one, find out who wrote to the store"},
 
 	// The auth value. Objects of ours are noDA: a wrong one costs no tries.
 	{tpm2.TPMRCBadAuth, seal.ErrAuth, false, wrongSecret},
@@ -34,18 +34,26 @@ var meanings = []meaning{
 		"the TPM counts wrong tries and waits; tpm2_getcap properties-variable shows LOCKOUT_COUNTER and LOCKOUT_INTERVAL, the owner of the lockout password can reset it"},
 
 	// The object or the TPM's state forbids it.
-	{tpm2.TPMRCPolicyFail, seal.ErrPolicy, false, ""},
-	{tpm2.TPMRCPolicy, seal.ErrPolicy, false, ""},
-	{tpm2.TPMRCPolicyCC, seal.ErrPolicy, false, ""},
-	{tpm2.TPMRCPCR, seal.ErrPolicy, false, ""},
-	{tpm2.TPMRCPCRChanged, seal.ErrPolicy, false, ""},
-	{tpm2.TPMRCAuthUnavailable, seal.ErrPolicy, false, ""},
-	{tpm2.TPMRCAuthType, seal.ErrPolicy, false, ""},
+	{tpm2.TPMRCPolicyFail, seal.ErrPolicy, false, notApproved},
+	{tpm2.TPMRCPolicy, seal.ErrPolicy, false, notApproved},
+	{tpm2.TPMRCPolicyCC, seal.ErrPolicy, false, ourMistake},
+	{tpm2.TPMRCPCR, seal.ErrPolicy, false, notApproved},
+	{tpm2.TPMRCPCRChanged, seal.ErrPolicy, false, "something extends PCRs all the time; find out what"},
+	{tpm2.TPMRCValue, seal.ErrPolicy, false, ourMistake},
+	{tpm2.TPMRCTicket, seal.ErrPolicy, false, notApproved},
+	{tpm2.TPMRCSignature, seal.ErrPolicy, false, "an approval is not signed by its approver; sigilctl pcr show tells which"},
+	{tpm2.TPMRCAuthUnavailable, seal.ErrPolicy, false, ourMistake},
+	{tpm2.TPMRCAuthType, seal.ErrPolicy, false, ourMistake},
+	{tpm2.TPMRCAttributes, seal.ErrPolicy, false, ourMistake},
+	{tpm2.TPMRCNVAuthorization, seal.ErrPolicy, false, "somebody put another NV index in the place of our counter"},
+	{tpm2.TPMRCNVLocked, seal.ErrPolicy, false, "somebody locked our counter until the next restart of the host"},
 	{tpm2.TPMRCHierarchy, seal.ErrPolicy, false, "the owner hierarchy is disabled; enable it in the firmware and restart the host"},
 	{tpm2.TPMRCDisabled, seal.ErrPolicy, false, "the command is disabled in this TPM"},
 
 	// The TPM can't do it.
-	{tpm2.TPMRCCommandCode, seal.ErrUnsupported, false, ""},
+	{tpm2.TPMRCCommandCode, seal.ErrUnsupported, false, "the TPM is older than the PC Client profile 1.03, or its firmware needs an update"},
+	{tpm2.TPMRCAsymmetric, seal.ErrUnsupported, false, "the TPM must have RSA with 2048 bits and ECC"},
+	{tpm2.TPMRCKeySize, seal.ErrUnsupported, false, "the TPM must have RSA with 2048 bits and AES-128"},
 	{tpm2.TPMRCCurve, seal.ErrUnsupported, false, "the TPM must have NIST P-256"},
 	{tpm2.TPMRCScheme, seal.ErrUnsupported, false, "the TPM must have ECDSA with SHA-256"},
 	{tpm2.TPMRCSymmetric, seal.ErrUnsupported, false, "the TPM must have AES-128"},
@@ -53,13 +61,13 @@ var meanings = []meaning{
 	{tpm2.TPMRCHash, seal.ErrUnsupported, false, "the TPM must have SHA-256"},
 
 	// What was loaded is gone: a reset, a resume, a power loss.
-	{tpm2.TPMRCHandle, seal.ErrUnavailable, true, ""},
-	{tpm2.TPMRCReferenceH0, seal.ErrUnavailable, true, ""},
-	{tpm2.TPMRCReferenceH1, seal.ErrUnavailable, true, ""},
-	{tpm2.TPMRCReferenceH2, seal.ErrUnavailable, true, ""},
-	{tpm2.TPMRCReferenceS0, seal.ErrUnavailable, true, ""},
-	{tpm2.TPMRCReferenceS1, seal.ErrUnavailable, true, ""},
-	{tpm2.TPMRCReferenceS2, seal.ErrUnavailable, true, ""},
+	{tpm2.TPMRCHandle, seal.ErrUnavailable, true, wasReset},
+	{tpm2.TPMRCReferenceH0, seal.ErrUnavailable, true, wasReset},
+	{tpm2.TPMRCReferenceH1, seal.ErrUnavailable, true, wasReset},
+	{tpm2.TPMRCReferenceH2, seal.ErrUnavailable, true, wasReset},
+	{tpm2.TPMRCReferenceS0, seal.ErrUnavailable, true, wasReset},
+	{tpm2.TPMRCReferenceS1, seal.ErrUnavailable, true, wasReset},
+	{tpm2.TPMRCReferenceS2, seal.ErrUnavailable, true, wasReset},
 	{tpm2.TPMRCInitialize, seal.ErrUnavailable, true, "nobody sent TPM2_Startup: the firmware left the TPM alone; restart the host"},
 	{tpm2.TPMRCReboot, seal.ErrUnavailable, false, "the TPM wants a restart of the host"},
 
@@ -76,19 +84,24 @@ var meanings = []meaning{
 	{tpm2.TPMRCNVDefined, seal.ErrUnavailable, true, "another program took the persistent handle"},
 
 	// Not now, or not any more. FAILURE is looked into first (turn.go).
-	{tpm2.TPMRCRetry, seal.ErrUnavailable, false, ""},
-	{tpm2.TPMRCYielded, seal.ErrUnavailable, false, ""},
-	{tpm2.TPMRCTesting, seal.ErrUnavailable, false, ""},
-	{tpm2.TPMRCCanceled, seal.ErrUnavailable, false, ""},
+	{tpm2.TPMRCRetry, seal.ErrUnavailable, false, tooBusy},
+	{tpm2.TPMRCYielded, seal.ErrUnavailable, false, tooBusy},
+	{tpm2.TPMRCTesting, seal.ErrUnavailable, false, tooBusy},
+	{tpm2.TPMRCCanceled, seal.ErrUnavailable, false, "the kernel or another program cancelled the command"},
 	{tpm2.TPMRCNVRate, seal.ErrUnavailable, false, "the TPM protects its memory from wear; wait"},
-	{tpm2.TPMRCNVUnavailable, seal.ErrUnavailable, false, ""},
-	{tpm2.TPMRCLocality, seal.ErrUnavailable, false, ""},
-	{tpm2.TPMRCNeedsTest, seal.ErrUnavailable, false, ""},
-	{tpm2.TPMRCFailure, seal.ErrUnavailable, false, ""},
+	{tpm2.TPMRCNVUnavailable, seal.ErrUnavailable, false, "the TPM's non-volatile memory is busy or worn out; if it stays so, the TPM has to be replaced"},
+	{tpm2.TPMRCNVUninitialized, seal.ErrUnavailable, false, "a counter that was never counted; make it anew (sigilctl pcr prepare)"},
+	{tpm2.TPMRCLocality, seal.ErrUnavailable, false, "another program uses the TPM at another locality"},
+	{tpm2.TPMRCNeedsTest, seal.ErrUnavailable, false, "the TPM wants its self-test; restart the host"},
+	{tpm2.TPMRCFailure, seal.ErrUnavailable, false, "power the host off and on; if it stays so, the TPM has to be replaced"},
 }
 
 const (
 	wrongSecret  = "the outside secret (secret_file) is not the one that was there at sigilctl init, or there was none then; a wrong one costs no tries"
+	notApproved  = "sigilctl pcr show says which boot states are approved, and what differs"
+	ourMistake   = "this should not happen with objects of sigild's: report it with the code"
+	wasReset     = "the TPM was reset, or somebody removed what we had in it; if it stays so, sigilctl status says what is missing"
+	tooBusy      = "another program keeps the TPM busy, or command_timeout is too short for it"
 	fullOfOthers = "another program fills the TPM; on Linux it should use /dev/tpmrm0, never /dev/tpm0"
 )
 

@@ -19,8 +19,8 @@ func TestMeaningsHaveOneRowACode(t *testing.T) {
 			t.Errorf("%v has two rows", m.code)
 		}
 		seen[m.code] = true
-		if !ours(m.err) {
-			t.Errorf("%v has no sentinel of ours", m.code)
+		if !ours(m.err) || m.hint == "" {
+			t.Errorf("%v has no sentinel of ours, or does not say what to do", m.code)
 		}
 		// As the TPM sends it: about parameter 1, or as it is.
 		sent := m.code
