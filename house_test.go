@@ -18,7 +18,7 @@ const order = `
 	demo               -> client journal mpc chains/evm chains/solana internal/testhsm internal/testtpm
 
 	server             -> delegation delivery api systemd
-	delegation         -> signing credential
+	delegation         -> signing bundle
 	delivery           -> journal
 	signing            -> policy mpc chains/evm chains/solana journal refusal
 	journal            -> vault refusal
@@ -33,6 +33,7 @@ const order = `
 	tpm                -> seal
 	seal               -> internal/secmem
 
+	bundle             -> credential
 	client             -> api credential
 	api                ->
 	credential         ->

@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -142,7 +143,8 @@ func (c *Client) Delegations() sigilv1.DelegationServiceClient {
 	return sigilv1.NewDelegationServiceClient(stamped{Client: c})
 }
 
-// Policies are the organization's documents: set with root stamps, read with any member's.
+// Policies are the organization's documents: set with root stamps, or by a bundle
+// without any, read with any member's.
 func (c *Client) Policies() sigilv1.PolicyServiceClient {
 	return sigilv1.NewPolicyServiceClient(stamped{Client: c})
 }
@@ -156,7 +158,7 @@ func (c *Client) Control() sigilv1.ControlServiceClient {
 // Deliveries are handed over without a stamp: their MAC vouches for them. Webhooks
 // are registered with root stamps, lists need any member's.
 func (c *Client) Deliveries() sigilv1.DeliveryServiceClient {
-	return sigilv1.NewDeliveryServiceClient(delivering{stamped{Client: c}})
+	return sigilv1.NewDeliveryServiceClient(stamped{Client: c})
 }
 
 // Signing calls show the wallet API key.
@@ -221,8 +223,6 @@ type (
 		*Client
 		noStreams
 	}
-	// delivering stamps every call but that which hands a delivery over.
-	delivering struct{ stamped }
 )
 
 // Invoke calls with neither key nor stamps.
@@ -246,8 +246,16 @@ func (c keyed) Invoke(ctx context.Context, method string, in, out any, opts ...g
 	return c.conn.send(ctx, method, message, out, opts)
 }
 
-// Invoke calls with a stamp of each signer over the bytes that are sent.
+// unstamped are methods beside stamped ones that take no stamp: what they hand over
+// is vouched for inside.
+var unstamped = []string{sigilv1.DeliveryService_IngestDelivery_FullMethodName, sigilv1.PolicyService_ApplyBundle_FullMethodName}
+
+// Invoke calls with a stamp of each signer over the bytes that are sent, if the
+// method takes any.
 func (c stamped) Invoke(ctx context.Context, method string, in, out any, opts ...grpc.CallOption) error {
+	if slices.Contains(unstamped, method) {
+		return plain{Client: c.Client}.Invoke(ctx, method, in, out, opts...)
+	}
 	message, err := marshal(in)
 	if err != nil {
 		return err
@@ -274,14 +282,6 @@ func (c stamped) Invoke(ctx context.Context, method string, in, out any, opts ..
 		}
 	}
 	return c.conn.send(ctx, method, message, out, opts)
-}
-
-// Invoke calls with stamps, if the method takes any.
-func (c delivering) Invoke(ctx context.Context, method string, in, out any, opts ...grpc.CallOption) error {
-	if method == sigilv1.DeliveryService_IngestDelivery_FullMethodName {
-		return plain{Client: c.Client}.Invoke(ctx, method, in, out, opts...)
-	}
-	return c.stamped.Invoke(ctx, method, in, out, opts...)
 }
 
 // appliance asks for the appliance's id, until it has been told once.

@@ -18,13 +18,15 @@ const (
 	ForOrganizationRoot Purpose = "organization-root"
 	// ForUser: an end user's credential.
 	ForUser Purpose = "user"
+	// ForPolicyBundle: signs the bundles of an organization's policy authority.
+	ForPolicyBundle Purpose = "policy-bundle"
 	// ForPCRApproval: approves boot states of a host with a TPM.
 	ForPCRApproval Purpose = "pcr-approval"
 )
 
 func (p Purpose) check() error {
 	switch p {
-	case ForOperator, ForOrganizationRoot, ForUser, ForPCRApproval:
+	case ForOperator, ForOrganizationRoot, ForUser, ForPolicyBundle, ForPCRApproval:
 		return nil
 	}
 	return fmt.Errorf("unknown purpose %q", clip(string(p)))

@@ -63,8 +63,10 @@ func (s *Service) CreateDelegation(ctx context.Context, a Actor, n NewDelegation
 		return DelegationStarted{}, err
 	}
 	authorize := func() error {
-		_, err := s.ownWallet(a, n.Organization, n.Wallet)
-		return err
+		if _, err := s.ownWallet(a, n.Organization, n.Wallet); err != nil || len(policies)+len(limits) == 0 {
+			return err
+		}
+		return s.byAPI(n.Organization)
 	}
 	return act(ctx, s, a, n.Organization, n.RequestID, authorize, func(tx *vault.Tx, e *journal.Entry) (DelegationStarted, error) {
 		w, k, err := s.book.wallet(n.Organization, n.Wallet)

@@ -98,6 +98,16 @@ type NewDocument struct {
 	Content []byte
 }
 
+func (d NewDocument) check() error {
+	if err := d.DocumentName.check(); err != nil {
+		return err
+	}
+	if len(d.Content) == 0 || len(d.Content) > maxDocumentBytes {
+		return refusal.New(refusal.RequestInvalid, "document %s must have 1 to %d bytes", d.DocumentName, maxDocumentBytes).With("field", "content")
+	}
+	return nil
+}
+
 // DocumentChanges asks to put and remove documents as one act.
 type DocumentChanges struct {
 	RequestID    string
@@ -119,7 +129,12 @@ type DocumentsSet struct {
 // before anything is stored. Durable on return; a request under way that was judged
 // by the old state is judged anew, or stops before its last share leaves.
 func (s *Service) SetDocuments(ctx context.Context, a Actor, n DocumentChanges) (DocumentsSet, error) {
-	authorize := func() error { return s.root(a, n.Organization) }
+	authorize := func() error {
+		if err := s.root(a, n.Organization); err != nil {
+			return err
+		}
+		return s.byAPI(n.Organization)
+	}
 	if err := authorize(); err != nil { // before the work of compiling
 		return DocumentsSet{}, err
 	}
@@ -145,7 +160,7 @@ func (s *Service) SetDocuments(ctx context.Context, a Actor, n DocumentChanges) 
 		if bad != nil {
 			return DocumentsSet{}, bad
 		}
-		return s.setDocuments(tx, e, o, next, n)
+		return s.setDocuments(tx, e, o, next)
 	})
 }
 
@@ -166,11 +181,11 @@ func (n DocumentChanges) check() error {
 		return nil
 	}
 	for _, d := range n.Set {
-		if err := once(d.DocumentName); err != nil {
+		if err := d.check(); err != nil {
 			return err
 		}
-		if len(d.Content) == 0 || len(d.Content) > maxDocumentBytes {
-			return refusal.New(refusal.RequestInvalid, "document %s must have 1 to %d bytes", d.DocumentName, maxDocumentBytes).With("field", "content")
+		if err := once(d.DocumentName); err != nil {
+			return err
 		}
 	}
 	for _, name := range n.Remove {
@@ -181,24 +196,29 @@ func (n DocumentChanges) check() error {
 	return nil
 }
 
-// setDocuments writes the changes, the organization's version and the entry.
-func (s *Service) setDocuments(tx *vault.Tx, e *journal.Entry, o *organization, next *rulebook, n DocumentChanges) (DocumentsSet, error) {
+// setDocuments writes what differs from the state that stands, the organization's
+// version and the entry.
+func (s *Service) setDocuments(tx *vault.Tx, e *journal.Entry, o *organization, next *rulebook) (DocumentsSet, error) {
 	changed := *o
 	changed.PolicyVersion = next.version
 	e.Facts = map[string]string{"policy_version": fmt.Sprint(next.version)}
-	for _, d := range n.Set {
-		rec := next.document(d.DocumentName)
-		if err := store(tx, vault.TypeDocument, rec.id(), rec); err != nil {
+	for _, d := range next.documents {
+		if d.Version != next.version {
+			continue
+		}
+		if err := store(tx, vault.TypeDocument, d.id(), d); err != nil {
 			return DocumentsSet{}, err
 		}
-		e.Facts["set."+d.DocumentName.String()] = fmt.Sprintf("%x", sha256.Sum256(d.Content))
+		e.Facts["set."+d.name().String()] = fmt.Sprintf("%x", sha256.Sum256(d.Content))
 	}
-	for _, name := range n.Remove {
-		gone := document{Organization: o.ID, Kind: name.Kind, Name: name.Name}
-		if err := tx.Delete(vault.TypeDocument, gone.id()); err != nil {
-			return DocumentsSet{}, fmt.Errorf("removing document %s: %w", name, err)
+	for _, d := range s.book.rulebook(o.ID).documents {
+		if next.document(d.name()) != nil {
+			continue
 		}
-		e.Facts["removed."+name.String()] = "true"
+		if err := tx.Delete(vault.TypeDocument, d.id()); err != nil {
+			return DocumentsSet{}, fmt.Errorf("removing document %s: %w", d.name(), err)
+		}
+		e.Facts["removed."+d.name().String()] = "true"
 	}
 	if err := store(tx, vault.TypeOrganization, o.ID, &changed); err != nil {
 		return DocumentsSet{}, err

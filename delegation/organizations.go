@@ -50,6 +50,16 @@ type NewOrganization struct {
 	Root      []NewCredential
 	// Quorum is how many root members must stamp an act, 1 to len(Root).
 	Quorum int
+	// Bundle names the keys whose signed bundles alone set policies; nil: calls of
+	// the API set them.
+	Bundle *NewBundleAuthority
+}
+
+// NewBundleAuthority is who signs an organization's bundles.
+type NewBundleAuthority struct {
+	Keys []NewCredential
+	// Quorum is how many of them must sign, 1 to len(Keys).
+	Quorum int
 }
 
 // OrganizationCreated answers CreateOrganization.
@@ -70,16 +80,29 @@ func (s *Service) CreateOrganization(ctx context.Context, a Actor, n NewOrganiza
 	if n.Quorum < 1 || n.Quorum > len(root) {
 		return OrganizationCreated{}, refusal.New(refusal.RequestInvalid, "root_quorum must be 1 to %d", len(root)).With("field", "root_quorum")
 	}
+	authority, err := checkBundleAuthority(n.Bundle)
+	if err != nil {
+		return OrganizationCreated{}, err
+	}
 	return act(ctx, s, a, "", n.RequestID, func() error { return s.operators(a) }, func(tx *vault.Tx, e *journal.Entry) (OrganizationCreated, error) {
 		o := &organization{
 			V: recordVersion, ID: newID("org"), Name: n.Name, CreatedAt: s.now().UTC(),
-			Root: root, Quorum: n.Quorum, PolicyAuthority: "api",
+			Root: root, Quorum: n.Quorum, PolicyAuthority: authorityAPI,
+		}
+		if n.Bundle != nil {
+			o.PolicyAuthority, o.BundleKeys, o.BundleQuorum = authorityBundle, authority, n.Bundle.Quorum
 		}
 		if err := store(tx, vault.TypeOrganization, o.ID, o); err != nil {
 			return OrganizationCreated{}, err
 		}
 		s.book.change(tx, func() { s.book.organizations[o.ID] = o })
-		e.Facts = map[string]string{"organization": o.ID, "name": o.Name, "root": fmt.Sprint(len(root)), "quorum": fmt.Sprint(n.Quorum)}
+		e.Facts = map[string]string{"organization": o.ID, "name": o.Name, "root": fmt.Sprint(len(root)), "quorum": fmt.Sprint(n.Quorum), "policy_authority": o.PolicyAuthority}
+		for i, k := range o.BundleKeys {
+			e.Facts[fmt.Sprint("bundle_key.", i+1)] = fmt.Sprintf("%s %x %s", k.Algorithm, k.PublicKey, k.Name)
+		}
+		if n.Bundle != nil {
+			e.Facts["bundle_quorum"] = fmt.Sprint(n.Bundle.Quorum)
+		}
 		return OrganizationCreated{OrganizationID: o.ID}, nil
 	})
 }

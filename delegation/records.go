@@ -48,8 +48,12 @@ type organization struct {
 	Root      []registered `json:"root"`
 	// Quorum is how many root members must stamp an act.
 	Quorum int `json:"quorum"`
-	// PolicyAuthority is "api": policies come under stamps. Fixed at creation.
+	// PolicyAuthority is "api", policies come under stamps, or "bundle", from signed
+	// bundles alone. Fixed at creation.
 	PolicyAuthority string `json:"policy_authority"`
+	// BundleKeys and BundleQuorum say whose signatures a bundle needs; only of "bundle".
+	BundleKeys   []registered `json:"bundle_keys,omitempty"`
+	BundleQuorum int          `json:"bundle_quorum,omitempty"`
 	// PolicyVersion moves with every change of its documents; 0 before the first.
 	PolicyVersion uint64 `json:"policy_version,omitempty"`
 	Paused        *Pause `json:"paused,omitempty"`

@@ -48,21 +48,28 @@ var readers = map[DocumentKind]func(*binding, *document) error{
 
 // binding is a rulebook while its documents are read.
 type binding struct {
-	book         *book
-	organization string
-	policies     []policy.Policy
-	limits       []policy.Limit
-	interfaces   signing.Interfaces
+	// known refuses a delegation that the organization has not.
+	known      func(delegation string) error
+	policies   []policy.Policy
+	limits     []policy.Limit
+	interfaces signing.Interfaces
 }
 
 // bind makes the rulebook of an organization from all its documents.
 func (b *book) bind(org string, version uint64, documents []*document) (*rulebook, error) {
+	return bind(org, version, documents, func(delegation string) error {
+		_, err := b.delegation(org, delegation)
+		return err
+	})
+}
+
+func bind(org string, version uint64, documents []*document, known func(delegation string) error) (*rulebook, error) {
 	slices.SortFunc(documents, func(x, y *document) int { return strings.Compare(x.name().String(), y.name().String()) })
 	if size := bytesOf(documents); len(documents) > maxDocuments || size > maxDocumentsBytes {
 		return nil, refusal.New(refusal.RequestInvalid, "an organization has at most %d documents of %d bytes together", maxDocuments, maxDocumentsBytes).With("field", "set")
 	}
 	made := &rulebook{version: version, documents: documents, hash: hashDocuments(documents)}
-	reading := &binding{book: b, organization: org}
+	reading := &binding{known: known}
 	for _, d := range documents {
 		read := readers[d.Kind]
 		if read == nil {
@@ -130,7 +137,7 @@ func (b *binding) readRules(d *document) error {
 			return nil
 		}
 		// A rule for nobody is a slip of the pen, and if it should have denied, a hole.
-		if _, err := b.book.delegation(b.organization, delegation); err != nil {
+		if err := b.known(delegation); err != nil {
 			return no("%q is for delegation %.80q, which this organization has not", id, delegation).With("policy", id)
 		}
 		return nil

@@ -23,6 +23,8 @@ const (
 	StampExpired         Reason = "STAMP_EXPIRED"
 	DeliveryInvalid      Reason = "DELIVERY_INVALID"
 	QuorumMissing        Reason = "QUORUM_MISSING"
+	PolicyAuthority      Reason = "POLICY_AUTHORITY"
+	BundleInvalid        Reason = "BUNDLE_INVALID"
 	DelegationExpired    Reason = "DELEGATION_EXPIRED"
 	DelegationRevoked    Reason = "DELEGATION_REVOKED"
 	NotActive            Reason = "NOT_ACTIVE"
@@ -48,7 +50,7 @@ const (
 func Reasons() []Reason {
 	return []Reason{
 		PolicyDenied, RawDigestDenied, CallerNotAllowed,
-		APIKeyInvalid, StampInvalid, StampExpired, DeliveryInvalid, QuorumMissing,
+		APIKeyInvalid, StampInvalid, StampExpired, DeliveryInvalid, BundleInvalid, QuorumMissing, PolicyAuthority,
 		DelegationExpired, DelegationRevoked, NotActive, Paused, Sealed,
 		PayloadMalformed, PayloadNotUnderstood, PolicyInvalid, PolicyVersionMoved, RequestInvalid,
 		RequestIDReused, LimitExceeded, RateLimited,

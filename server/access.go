@@ -86,6 +86,7 @@ var table = []access{
 	{method: "/sigil.v1.DelegationService/RevokeDelegation", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: owner | root, maxBytes: 4 * kib, deadline: 30 * time.Second},
 
 	{method: "/sigil.v1.PolicyService/SetDocuments", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root, maxBytes: 1024 * kib, deadline: 30 * time.Second},
+	{method: "/sigil.v1.PolicyService/ApplyBundle", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byNothing, maxBytes: 1024 * kib, deadline: 30 * time.Second},
 	{method: "/sigil.v1.PolicyService/GetDocuments", socket: onApp | onAdmin, role: roleApp | roleOperator | roleAuditor, by: byStamps, stamps: member, maxBytes: 4 * kib},
 
 	{method: "/sigil.v1.ControlService/Pause", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: operators | root | owner, maxBytes: 4 * kib, deadline: 30 * time.Second},

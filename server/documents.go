@@ -45,6 +45,18 @@ func (s policyService) SetDocuments(ctx context.Context, r *sigilv1.SetDocuments
 	return &sigilv1.SetDocumentsResponse{Version: made.Version, DocumentsHash: made.Hash[:]}, nil
 }
 
+func (s policyService) ApplyBundle(ctx context.Context, r *sigilv1.ApplyBundleRequest) (*sigilv1.ApplyBundleResponse, error) {
+	p, actor, err := s.a.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	made, err := p.Delegation.ApplyBundle(ctx, actor, delegation.NewBundle{RequestID: r.GetRequestId(), Bundle: r.GetBundle()})
+	if err != nil {
+		return nil, err
+	}
+	return &sigilv1.ApplyBundleResponse{OrganizationId: made.OrganizationID, Version: made.Version, DocumentsHash: made.Hash[:]}, nil
+}
+
 func (s policyService) GetDocuments(ctx context.Context, r *sigilv1.GetDocumentsRequest) (*sigilv1.GetDocumentsResponse, error) {
 	p, actor, err := s.a.enter(ctx)
 	if err != nil {

@@ -28,9 +28,15 @@ func (s organizationService) CreateOrganization(ctx context.Context, r *sigilv1.
 	if err != nil {
 		return nil, err
 	}
-	made, err := p.Delegation.CreateOrganization(ctx, actor, delegation.NewOrganization{
-		RequestID: r.GetRequestId(), Name: r.GetName(), Root: root, Quorum: int(r.GetRootQuorum()),
-	})
+	n := delegation.NewOrganization{RequestID: r.GetRequestId(), Name: r.GetName(), Root: root, Quorum: int(r.GetRootQuorum())}
+	if b := r.BundleAuthority; b != nil {
+		keys, err := newCredentials(b.GetCredentials())
+		if err != nil {
+			return nil, err
+		}
+		n.Bundle = &delegation.NewBundleAuthority{Keys: keys, Quorum: int(b.GetQuorum())}
+	}
+	made, err := p.Delegation.CreateOrganization(ctx, actor, n)
 	if err != nil {
 		return nil, err
 	}

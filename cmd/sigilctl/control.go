@@ -23,14 +23,19 @@ type stampFlags struct {
 
 func (f *stampFlags) register(c *cobra.Command, organization bool) {
 	c.Flags().StringArrayVar(&f.keys, "key", nil, "private key `FILE` that stamps the call; repeat for a quorum")
-	c.Flags().StringVar(&f.requestID, "request-id", "", "repeat an earlier call instead of making a new one")
-	c.Flags().StringVar(&f.socket, "socket", "", "call this `socket` instead of the admin socket of the configuration")
+	f.registerUnstamped(c)
 	if organization {
 		c.Flags().StringVar(&f.organization, "organization", "", "`ID` of an organization; without it the appliance is meant")
 	}
 	if err := c.MarkFlagRequired("key"); err != nil {
 		panic(err)
 	}
+}
+
+// registerUnstamped registers what a verb takes whose call carries no stamps.
+func (f *stampFlags) registerUnstamped(c *cobra.Command) {
+	c.Flags().StringVar(&f.requestID, "request-id", "", "repeat an earlier call instead of making a new one")
+	c.Flags().StringVar(&f.socket, "socket", "", "call this `socket` instead of the admin socket of the configuration")
 }
 
 // call opens the socket, loads the keys and runs use with a client that stamps.

@@ -37,7 +37,7 @@ its proof of possession is checked. Nothing that exists is touched.`,
 			if err != nil {
 				return err
 			}
-			creds, err := readOperators(operators)
+			creds, err := readCredentials(credential.ForOperator, operators)
 			if err != nil {
 				return err
 			}
@@ -62,23 +62,24 @@ its proof of possession is checked. Nothing that exists is touched.`,
 	return c
 }
 
-func readOperators(files []string) ([]delegation.NewCredential, error) {
+// readCredentials reads public files that were made for the purpose, each key once.
+func readCredentials(purpose credential.Purpose, files []string) ([]delegation.NewCredential, error) {
 	var out []delegation.NewCredential
 	seen := map[string]string{}
 	for _, f := range files {
 		b, err := os.ReadFile(f)
 		if err != nil {
-			return nil, fmt.Errorf("reading operator file: %w", err)
+			return nil, fmt.Errorf("reading %s file: %w", purpose, err)
 		}
 		p, err := credential.ParsePublicFile(b)
 		if err != nil {
-			return nil, fmt.Errorf("reading operator file %s: %w", f, err)
+			return nil, fmt.Errorf("reading %s file %s: %w", purpose, f, err)
 		}
-		if p.Purpose != credential.ForOperator {
-			return nil, fmt.Errorf("reading operator file %s: it was made for purpose %q, not %q", f, p.Purpose, credential.ForOperator)
+		if p.Purpose != purpose {
+			return nil, fmt.Errorf("reading %s file %s: it was made for purpose %q, not %q", purpose, f, p.Purpose, purpose)
 		}
 		if earlier, twice := seen[p.Key.ID()]; twice {
-			return nil, fmt.Errorf("reading operator file %s: it holds the same key as %s", f, earlier)
+			return nil, fmt.Errorf("reading %s file %s: it holds the same key as %s", purpose, f, earlier)
 		}
 		seen[p.Key.ID()] = f
 		out = append(out, delegation.NewCredential{Name: p.Name, PublicKey: p.Key, Proof: p.Proof})

@@ -1,5 +1,5 @@
 // Command sigilctl is the operator's and the user's tool. Off-line verbs (init,
-// credential, audit, decode, policy, pin, hsm-worker) work on files and the token; status asks the
+// credential, audit, decode, policy, bundle, pin, hsm-worker) work on files and the token; status asks the
 // daemon over its socket.
 //
 // Exit codes: 0 done, 1 refused or failed, 2 the daemon is sealed.
@@ -57,7 +57,7 @@ func root() *cobra.Command {
 		SilenceUsage:  true,
 	}
 	c.PersistentFlags().String("config", config.DefaultPath, "the daemon's configuration `FILE`")
-	c.AddCommand(initCommand(), credentialCommand(), statusCommand(), auditCommand(), decodeCommand(), policyCommand(), webhookKeyCommand(), pinCommand(), pcrCommand(), attestCommand(),
+	c.AddCommand(initCommand(), credentialCommand(), statusCommand(), auditCommand(), decodeCommand(), policyCommand(), bundleCommand(), webhookKeyCommand(), pinCommand(), pcrCommand(), attestCommand(),
 		pauseCommand(), resumeCommand(), sealCommand(), unsealCommand())
 	return c
 }

@@ -53,6 +53,8 @@ import (
 //	tpm                       a TPM in place of a token, and sigild.yaml
 //	paste FILE                add the lines that FILE says to provider.tpm in sigild.yaml
 //	extend N                  measure something into PCR N
+//	bundled FILE…             an organization whose policies two of the public files' keys sign;
+//	                          sets APPLIANCE and ORGANIZATION
 //	boot                      switch the TPM off and on: its PCRs begin again
 func TestScripts(t *testing.T) {
 	// The sources may lie where the scratch user can't look.
@@ -102,6 +104,7 @@ func TestScripts(t *testing.T) {
 			"paste":          always(1, scriptPaste),
 			"extend":         always(1, scriptExtend),
 			"boot":           always(0, scriptBoot),
+			"bundled":        always(2, scriptBundled),
 		},
 	})
 }

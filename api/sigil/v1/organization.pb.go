@@ -144,9 +144,12 @@ type CreateOrganizationRequest struct {
 	// The root members' credentials, 1 to 16.
 	RootCredentials []*NewCredential `protobuf:"bytes,3,rep,name=root_credentials,json=rootCredentials,proto3" json:"root_credentials,omitempty"`
 	// How many of them must stamp an act of the root, 1 to their number.
-	RootQuorum    uint32 `protobuf:"varint,4,opt,name=root_quorum,json=rootQuorum,proto3" json:"root_quorum,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	RootQuorum uint32 `protobuf:"varint,4,opt,name=root_quorum,json=rootQuorum,proto3" json:"root_quorum,omitempty"`
+	// Whose signatures set policies, for ever; absent: the root quorum's stamps, and
+	// for a user's own delegation the user's.
+	BundleAuthority *BundleAuthority `protobuf:"bytes,5,opt,name=bundle_authority,json=bundleAuthority,proto3,oneof" json:"bundle_authority,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *CreateOrganizationRequest) Reset() {
@@ -207,6 +210,69 @@ func (x *CreateOrganizationRequest) GetRootQuorum() uint32 {
 	return 0
 }
 
+func (x *CreateOrganizationRequest) GetBundleAuthority() *BundleAuthority {
+	if x != nil {
+		return x.BundleAuthority
+	}
+	return nil
+}
+
+// BundleAuthority makes signed bundles the one way by which an organization's
+// policies come: no call of the API sets any.
+type BundleAuthority struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The keys that sign bundles, 1 to 16, with proofs for purpose "policy-bundle".
+	Credentials []*NewCredential `protobuf:"bytes,1,rep,name=credentials,proto3" json:"credentials,omitempty"`
+	// How many of them must sign a bundle, 1 to their number.
+	Quorum        uint32 `protobuf:"varint,2,opt,name=quorum,proto3" json:"quorum,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BundleAuthority) Reset() {
+	*x = BundleAuthority{}
+	mi := &file_sigil_v1_organization_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BundleAuthority) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BundleAuthority) ProtoMessage() {}
+
+func (x *BundleAuthority) ProtoReflect() protoreflect.Message {
+	mi := &file_sigil_v1_organization_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BundleAuthority.ProtoReflect.Descriptor instead.
+func (*BundleAuthority) Descriptor() ([]byte, []int) {
+	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *BundleAuthority) GetCredentials() []*NewCredential {
+	if x != nil {
+		return x.Credentials
+	}
+	return nil
+}
+
+func (x *BundleAuthority) GetQuorum() uint32 {
+	if x != nil {
+		return x.Quorum
+	}
+	return 0
+}
+
 // CreateOrganizationResponse names what was made. Durable when sent.
 type CreateOrganizationResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -218,7 +284,7 @@ type CreateOrganizationResponse struct {
 
 func (x *CreateOrganizationResponse) Reset() {
 	*x = CreateOrganizationResponse{}
-	mi := &file_sigil_v1_organization_proto_msgTypes[1]
+	mi := &file_sigil_v1_organization_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -230,7 +296,7 @@ func (x *CreateOrganizationResponse) String() string {
 func (*CreateOrganizationResponse) ProtoMessage() {}
 
 func (x *CreateOrganizationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sigil_v1_organization_proto_msgTypes[1]
+	mi := &file_sigil_v1_organization_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -243,7 +309,7 @@ func (x *CreateOrganizationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateOrganizationResponse.ProtoReflect.Descriptor instead.
 func (*CreateOrganizationResponse) Descriptor() ([]byte, []int) {
-	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{1}
+	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *CreateOrganizationResponse) GetOrganizationId() string {
@@ -276,7 +342,7 @@ type CreateUserRequest struct {
 
 func (x *CreateUserRequest) Reset() {
 	*x = CreateUserRequest{}
-	mi := &file_sigil_v1_organization_proto_msgTypes[2]
+	mi := &file_sigil_v1_organization_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -288,7 +354,7 @@ func (x *CreateUserRequest) String() string {
 func (*CreateUserRequest) ProtoMessage() {}
 
 func (x *CreateUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sigil_v1_organization_proto_msgTypes[2]
+	mi := &file_sigil_v1_organization_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -301,7 +367,7 @@ func (x *CreateUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateUserRequest.ProtoReflect.Descriptor instead.
 func (*CreateUserRequest) Descriptor() ([]byte, []int) {
-	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{2}
+	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *CreateUserRequest) GetRequestId() string {
@@ -364,7 +430,7 @@ type CreateUserResponse struct {
 
 func (x *CreateUserResponse) Reset() {
 	*x = CreateUserResponse{}
-	mi := &file_sigil_v1_organization_proto_msgTypes[3]
+	mi := &file_sigil_v1_organization_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -376,7 +442,7 @@ func (x *CreateUserResponse) String() string {
 func (*CreateUserResponse) ProtoMessage() {}
 
 func (x *CreateUserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sigil_v1_organization_proto_msgTypes[3]
+	mi := &file_sigil_v1_organization_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -389,7 +455,7 @@ func (x *CreateUserResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateUserResponse.ProtoReflect.Descriptor instead.
 func (*CreateUserResponse) Descriptor() ([]byte, []int) {
-	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{3}
+	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *CreateUserResponse) GetUserId() string {
@@ -418,7 +484,7 @@ type CreateWalletRequest struct {
 
 func (x *CreateWalletRequest) Reset() {
 	*x = CreateWalletRequest{}
-	mi := &file_sigil_v1_organization_proto_msgTypes[4]
+	mi := &file_sigil_v1_organization_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -430,7 +496,7 @@ func (x *CreateWalletRequest) String() string {
 func (*CreateWalletRequest) ProtoMessage() {}
 
 func (x *CreateWalletRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sigil_v1_organization_proto_msgTypes[4]
+	mi := &file_sigil_v1_organization_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -443,7 +509,7 @@ func (x *CreateWalletRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateWalletRequest.ProtoReflect.Descriptor instead.
 func (*CreateWalletRequest) Descriptor() ([]byte, []int) {
-	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{4}
+	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *CreateWalletRequest) GetRequestId() string {
@@ -496,7 +562,7 @@ type CreateWalletResponse struct {
 
 func (x *CreateWalletResponse) Reset() {
 	*x = CreateWalletResponse{}
-	mi := &file_sigil_v1_organization_proto_msgTypes[5]
+	mi := &file_sigil_v1_organization_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -508,7 +574,7 @@ func (x *CreateWalletResponse) String() string {
 func (*CreateWalletResponse) ProtoMessage() {}
 
 func (x *CreateWalletResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sigil_v1_organization_proto_msgTypes[5]
+	mi := &file_sigil_v1_organization_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -521,7 +587,7 @@ func (x *CreateWalletResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateWalletResponse.ProtoReflect.Descriptor instead.
 func (*CreateWalletResponse) Descriptor() ([]byte, []int) {
-	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{5}
+	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *CreateWalletResponse) GetWalletId() string {
@@ -558,7 +624,7 @@ type GetWalletRequest struct {
 
 func (x *GetWalletRequest) Reset() {
 	*x = GetWalletRequest{}
-	mi := &file_sigil_v1_organization_proto_msgTypes[6]
+	mi := &file_sigil_v1_organization_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -570,7 +636,7 @@ func (x *GetWalletRequest) String() string {
 func (*GetWalletRequest) ProtoMessage() {}
 
 func (x *GetWalletRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sigil_v1_organization_proto_msgTypes[6]
+	mi := &file_sigil_v1_organization_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -583,7 +649,7 @@ func (x *GetWalletRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetWalletRequest.ProtoReflect.Descriptor instead.
 func (*GetWalletRequest) Descriptor() ([]byte, []int) {
-	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{6}
+	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetWalletRequest) GetOrganizationId() string {
@@ -635,7 +701,7 @@ type Wallet struct {
 
 func (x *Wallet) Reset() {
 	*x = Wallet{}
-	mi := &file_sigil_v1_organization_proto_msgTypes[7]
+	mi := &file_sigil_v1_organization_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -647,7 +713,7 @@ func (x *Wallet) String() string {
 func (*Wallet) ProtoMessage() {}
 
 func (x *Wallet) ProtoReflect() protoreflect.Message {
-	mi := &file_sigil_v1_organization_proto_msgTypes[7]
+	mi := &file_sigil_v1_organization_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -660,7 +726,7 @@ func (x *Wallet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Wallet.ProtoReflect.Descriptor instead.
 func (*Wallet) Descriptor() ([]byte, []int) {
-	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{7}
+	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Wallet) GetWalletId() string {
@@ -765,7 +831,7 @@ type GetWalletResponse struct {
 
 func (x *GetWalletResponse) Reset() {
 	*x = GetWalletResponse{}
-	mi := &file_sigil_v1_organization_proto_msgTypes[8]
+	mi := &file_sigil_v1_organization_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -777,7 +843,7 @@ func (x *GetWalletResponse) String() string {
 func (*GetWalletResponse) ProtoMessage() {}
 
 func (x *GetWalletResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sigil_v1_organization_proto_msgTypes[8]
+	mi := &file_sigil_v1_organization_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -790,7 +856,7 @@ func (x *GetWalletResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetWalletResponse.ProtoReflect.Descriptor instead.
 func (*GetWalletResponse) Descriptor() ([]byte, []int) {
-	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{8}
+	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetWalletResponse) GetWallet() *Wallet {
@@ -813,7 +879,7 @@ type GetCeremonyRequest struct {
 
 func (x *GetCeremonyRequest) Reset() {
 	*x = GetCeremonyRequest{}
-	mi := &file_sigil_v1_organization_proto_msgTypes[9]
+	mi := &file_sigil_v1_organization_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -825,7 +891,7 @@ func (x *GetCeremonyRequest) String() string {
 func (*GetCeremonyRequest) ProtoMessage() {}
 
 func (x *GetCeremonyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sigil_v1_organization_proto_msgTypes[9]
+	mi := &file_sigil_v1_organization_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -838,7 +904,7 @@ func (x *GetCeremonyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCeremonyRequest.ProtoReflect.Descriptor instead.
 func (*GetCeremonyRequest) Descriptor() ([]byte, []int) {
-	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{9}
+	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetCeremonyRequest) GetOrganizationId() string {
@@ -866,7 +932,7 @@ type GetCeremonyResponse struct {
 
 func (x *GetCeremonyResponse) Reset() {
 	*x = GetCeremonyResponse{}
-	mi := &file_sigil_v1_organization_proto_msgTypes[10]
+	mi := &file_sigil_v1_organization_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -878,7 +944,7 @@ func (x *GetCeremonyResponse) String() string {
 func (*GetCeremonyResponse) ProtoMessage() {}
 
 func (x *GetCeremonyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sigil_v1_organization_proto_msgTypes[10]
+	mi := &file_sigil_v1_organization_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -891,7 +957,7 @@ func (x *GetCeremonyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCeremonyResponse.ProtoReflect.Descriptor instead.
 func (*GetCeremonyResponse) Descriptor() ([]byte, []int) {
-	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{10}
+	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetCeremonyResponse) GetCeremony() *Ceremony {
@@ -914,7 +980,7 @@ type FetchShareRequest struct {
 
 func (x *FetchShareRequest) Reset() {
 	*x = FetchShareRequest{}
-	mi := &file_sigil_v1_organization_proto_msgTypes[11]
+	mi := &file_sigil_v1_organization_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -926,7 +992,7 @@ func (x *FetchShareRequest) String() string {
 func (*FetchShareRequest) ProtoMessage() {}
 
 func (x *FetchShareRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sigil_v1_organization_proto_msgTypes[11]
+	mi := &file_sigil_v1_organization_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -939,7 +1005,7 @@ func (x *FetchShareRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchShareRequest.ProtoReflect.Descriptor instead.
 func (*FetchShareRequest) Descriptor() ([]byte, []int) {
-	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{11}
+	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *FetchShareRequest) GetOrganizationId() string {
@@ -969,7 +1035,7 @@ type FetchShareResponse struct {
 
 func (x *FetchShareResponse) Reset() {
 	*x = FetchShareResponse{}
-	mi := &file_sigil_v1_organization_proto_msgTypes[12]
+	mi := &file_sigil_v1_organization_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -981,7 +1047,7 @@ func (x *FetchShareResponse) String() string {
 func (*FetchShareResponse) ProtoMessage() {}
 
 func (x *FetchShareResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sigil_v1_organization_proto_msgTypes[12]
+	mi := &file_sigil_v1_organization_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -994,7 +1060,7 @@ func (x *FetchShareResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchShareResponse.ProtoReflect.Descriptor instead.
 func (*FetchShareResponse) Descriptor() ([]byte, []int) {
-	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{12}
+	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *FetchShareResponse) GetAgeCiphertext() []byte {
@@ -1028,7 +1094,7 @@ type ConfirmShareRequest struct {
 
 func (x *ConfirmShareRequest) Reset() {
 	*x = ConfirmShareRequest{}
-	mi := &file_sigil_v1_organization_proto_msgTypes[13]
+	mi := &file_sigil_v1_organization_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1040,7 +1106,7 @@ func (x *ConfirmShareRequest) String() string {
 func (*ConfirmShareRequest) ProtoMessage() {}
 
 func (x *ConfirmShareRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sigil_v1_organization_proto_msgTypes[13]
+	mi := &file_sigil_v1_organization_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1053,7 +1119,7 @@ func (x *ConfirmShareRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmShareRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmShareRequest) Descriptor() ([]byte, []int) {
-	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{13}
+	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ConfirmShareRequest) GetRequestId() string {
@@ -1095,7 +1161,7 @@ type ConfirmShareResponse struct {
 
 func (x *ConfirmShareResponse) Reset() {
 	*x = ConfirmShareResponse{}
-	mi := &file_sigil_v1_organization_proto_msgTypes[14]
+	mi := &file_sigil_v1_organization_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1107,7 +1173,7 @@ func (x *ConfirmShareResponse) String() string {
 func (*ConfirmShareResponse) ProtoMessage() {}
 
 func (x *ConfirmShareResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sigil_v1_organization_proto_msgTypes[14]
+	mi := &file_sigil_v1_organization_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1120,7 +1186,7 @@ func (x *ConfirmShareResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmShareResponse.ProtoReflect.Descriptor instead.
 func (*ConfirmShareResponse) Descriptor() ([]byte, []int) {
-	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{14}
+	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ConfirmShareResponse) GetWallet() *Wallet {
@@ -1134,14 +1200,19 @@ var File_sigil_v1_organization_proto protoreflect.FileDescriptor
 
 const file_sigil_v1_organization_proto_rawDesc = "" +
 	"\n" +
-	"\x1bsigil/v1/organization.proto\x12\bsigil.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15sigil/v1/common.proto\"\xb3\x01\n" +
+	"\x1bsigil/v1/organization.proto\x12\bsigil.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15sigil/v1/common.proto\"\x93\x02\n" +
 	"\x19CreateOrganizationRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12B\n" +
 	"\x10root_credentials\x18\x03 \x03(\v2\x17.sigil.v1.NewCredentialR\x0frootCredentials\x12\x1f\n" +
 	"\vroot_quorum\x18\x04 \x01(\rR\n" +
-	"rootQuorum\"E\n" +
+	"rootQuorum\x12I\n" +
+	"\x10bundle_authority\x18\x05 \x01(\v2\x19.sigil.v1.BundleAuthorityH\x00R\x0fbundleAuthority\x88\x01\x01B\x13\n" +
+	"\x11_bundle_authority\"d\n" +
+	"\x0fBundleAuthority\x129\n" +
+	"\vcredentials\x18\x01 \x03(\v2\x17.sigil.v1.NewCredentialR\vcredentials\x12\x16\n" +
+	"\x06quorum\x18\x02 \x01(\rR\x06quorum\"E\n" +
 	"\x1aCreateOrganizationResponse\x12'\n" +
 	"\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\"\xf3\x02\n" +
 	"\x11CreateUserRequest\x12\x1d\n" +
@@ -1250,57 +1321,60 @@ func file_sigil_v1_organization_proto_rawDescGZIP() []byte {
 }
 
 var file_sigil_v1_organization_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_sigil_v1_organization_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_sigil_v1_organization_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_sigil_v1_organization_proto_goTypes = []any{
 	(UserKind)(0),                      // 0: sigil.v1.UserKind
 	(WalletStatus)(0),                  // 1: sigil.v1.WalletStatus
 	(*CreateOrganizationRequest)(nil),  // 2: sigil.v1.CreateOrganizationRequest
-	(*CreateOrganizationResponse)(nil), // 3: sigil.v1.CreateOrganizationResponse
-	(*CreateUserRequest)(nil),          // 4: sigil.v1.CreateUserRequest
-	(*CreateUserResponse)(nil),         // 5: sigil.v1.CreateUserResponse
-	(*CreateWalletRequest)(nil),        // 6: sigil.v1.CreateWalletRequest
-	(*CreateWalletResponse)(nil),       // 7: sigil.v1.CreateWalletResponse
-	(*GetWalletRequest)(nil),           // 8: sigil.v1.GetWalletRequest
-	(*Wallet)(nil),                     // 9: sigil.v1.Wallet
-	(*GetWalletResponse)(nil),          // 10: sigil.v1.GetWalletResponse
-	(*GetCeremonyRequest)(nil),         // 11: sigil.v1.GetCeremonyRequest
-	(*GetCeremonyResponse)(nil),        // 12: sigil.v1.GetCeremonyResponse
-	(*FetchShareRequest)(nil),          // 13: sigil.v1.FetchShareRequest
-	(*FetchShareResponse)(nil),         // 14: sigil.v1.FetchShareResponse
-	(*ConfirmShareRequest)(nil),        // 15: sigil.v1.ConfirmShareRequest
-	(*ConfirmShareResponse)(nil),       // 16: sigil.v1.ConfirmShareResponse
-	(*NewCredential)(nil),              // 17: sigil.v1.NewCredential
-	(*Ceremony)(nil),                   // 18: sigil.v1.Ceremony
-	(*timestamppb.Timestamp)(nil),      // 19: google.protobuf.Timestamp
+	(*BundleAuthority)(nil),            // 3: sigil.v1.BundleAuthority
+	(*CreateOrganizationResponse)(nil), // 4: sigil.v1.CreateOrganizationResponse
+	(*CreateUserRequest)(nil),          // 5: sigil.v1.CreateUserRequest
+	(*CreateUserResponse)(nil),         // 6: sigil.v1.CreateUserResponse
+	(*CreateWalletRequest)(nil),        // 7: sigil.v1.CreateWalletRequest
+	(*CreateWalletResponse)(nil),       // 8: sigil.v1.CreateWalletResponse
+	(*GetWalletRequest)(nil),           // 9: sigil.v1.GetWalletRequest
+	(*Wallet)(nil),                     // 10: sigil.v1.Wallet
+	(*GetWalletResponse)(nil),          // 11: sigil.v1.GetWalletResponse
+	(*GetCeremonyRequest)(nil),         // 12: sigil.v1.GetCeremonyRequest
+	(*GetCeremonyResponse)(nil),        // 13: sigil.v1.GetCeremonyResponse
+	(*FetchShareRequest)(nil),          // 14: sigil.v1.FetchShareRequest
+	(*FetchShareResponse)(nil),         // 15: sigil.v1.FetchShareResponse
+	(*ConfirmShareRequest)(nil),        // 16: sigil.v1.ConfirmShareRequest
+	(*ConfirmShareResponse)(nil),       // 17: sigil.v1.ConfirmShareResponse
+	(*NewCredential)(nil),              // 18: sigil.v1.NewCredential
+	(*Ceremony)(nil),                   // 19: sigil.v1.Ceremony
+	(*timestamppb.Timestamp)(nil),      // 20: google.protobuf.Timestamp
 }
 var file_sigil_v1_organization_proto_depIdxs = []int32{
-	17, // 0: sigil.v1.CreateOrganizationRequest.root_credentials:type_name -> sigil.v1.NewCredential
-	0,  // 1: sigil.v1.CreateUserRequest.kind:type_name -> sigil.v1.UserKind
-	17, // 2: sigil.v1.CreateUserRequest.credentials:type_name -> sigil.v1.NewCredential
-	1,  // 3: sigil.v1.Wallet.status:type_name -> sigil.v1.WalletStatus
-	9,  // 4: sigil.v1.GetWalletResponse.wallet:type_name -> sigil.v1.Wallet
-	18, // 5: sigil.v1.GetCeremonyResponse.ceremony:type_name -> sigil.v1.Ceremony
-	19, // 6: sigil.v1.FetchShareResponse.created_at:type_name -> google.protobuf.Timestamp
-	9,  // 7: sigil.v1.ConfirmShareResponse.wallet:type_name -> sigil.v1.Wallet
-	2,  // 8: sigil.v1.OrganizationService.CreateOrganization:input_type -> sigil.v1.CreateOrganizationRequest
-	4,  // 9: sigil.v1.UserService.CreateUser:input_type -> sigil.v1.CreateUserRequest
-	6,  // 10: sigil.v1.WalletService.CreateWallet:input_type -> sigil.v1.CreateWalletRequest
-	8,  // 11: sigil.v1.WalletService.GetWallet:input_type -> sigil.v1.GetWalletRequest
-	11, // 12: sigil.v1.WalletService.GetCeremony:input_type -> sigil.v1.GetCeremonyRequest
-	13, // 13: sigil.v1.WalletService.FetchShare:input_type -> sigil.v1.FetchShareRequest
-	15, // 14: sigil.v1.WalletService.ConfirmShare:input_type -> sigil.v1.ConfirmShareRequest
-	3,  // 15: sigil.v1.OrganizationService.CreateOrganization:output_type -> sigil.v1.CreateOrganizationResponse
-	5,  // 16: sigil.v1.UserService.CreateUser:output_type -> sigil.v1.CreateUserResponse
-	7,  // 17: sigil.v1.WalletService.CreateWallet:output_type -> sigil.v1.CreateWalletResponse
-	10, // 18: sigil.v1.WalletService.GetWallet:output_type -> sigil.v1.GetWalletResponse
-	12, // 19: sigil.v1.WalletService.GetCeremony:output_type -> sigil.v1.GetCeremonyResponse
-	14, // 20: sigil.v1.WalletService.FetchShare:output_type -> sigil.v1.FetchShareResponse
-	16, // 21: sigil.v1.WalletService.ConfirmShare:output_type -> sigil.v1.ConfirmShareResponse
-	15, // [15:22] is the sub-list for method output_type
-	8,  // [8:15] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	18, // 0: sigil.v1.CreateOrganizationRequest.root_credentials:type_name -> sigil.v1.NewCredential
+	3,  // 1: sigil.v1.CreateOrganizationRequest.bundle_authority:type_name -> sigil.v1.BundleAuthority
+	18, // 2: sigil.v1.BundleAuthority.credentials:type_name -> sigil.v1.NewCredential
+	0,  // 3: sigil.v1.CreateUserRequest.kind:type_name -> sigil.v1.UserKind
+	18, // 4: sigil.v1.CreateUserRequest.credentials:type_name -> sigil.v1.NewCredential
+	1,  // 5: sigil.v1.Wallet.status:type_name -> sigil.v1.WalletStatus
+	10, // 6: sigil.v1.GetWalletResponse.wallet:type_name -> sigil.v1.Wallet
+	19, // 7: sigil.v1.GetCeremonyResponse.ceremony:type_name -> sigil.v1.Ceremony
+	20, // 8: sigil.v1.FetchShareResponse.created_at:type_name -> google.protobuf.Timestamp
+	10, // 9: sigil.v1.ConfirmShareResponse.wallet:type_name -> sigil.v1.Wallet
+	2,  // 10: sigil.v1.OrganizationService.CreateOrganization:input_type -> sigil.v1.CreateOrganizationRequest
+	5,  // 11: sigil.v1.UserService.CreateUser:input_type -> sigil.v1.CreateUserRequest
+	7,  // 12: sigil.v1.WalletService.CreateWallet:input_type -> sigil.v1.CreateWalletRequest
+	9,  // 13: sigil.v1.WalletService.GetWallet:input_type -> sigil.v1.GetWalletRequest
+	12, // 14: sigil.v1.WalletService.GetCeremony:input_type -> sigil.v1.GetCeremonyRequest
+	14, // 15: sigil.v1.WalletService.FetchShare:input_type -> sigil.v1.FetchShareRequest
+	16, // 16: sigil.v1.WalletService.ConfirmShare:input_type -> sigil.v1.ConfirmShareRequest
+	4,  // 17: sigil.v1.OrganizationService.CreateOrganization:output_type -> sigil.v1.CreateOrganizationResponse
+	6,  // 18: sigil.v1.UserService.CreateUser:output_type -> sigil.v1.CreateUserResponse
+	8,  // 19: sigil.v1.WalletService.CreateWallet:output_type -> sigil.v1.CreateWalletResponse
+	11, // 20: sigil.v1.WalletService.GetWallet:output_type -> sigil.v1.GetWalletResponse
+	13, // 21: sigil.v1.WalletService.GetCeremony:output_type -> sigil.v1.GetCeremonyResponse
+	15, // 22: sigil.v1.WalletService.FetchShare:output_type -> sigil.v1.FetchShareResponse
+	17, // 23: sigil.v1.WalletService.ConfirmShare:output_type -> sigil.v1.ConfirmShareResponse
+	17, // [17:24] is the sub-list for method output_type
+	10, // [10:17] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_sigil_v1_organization_proto_init() }
@@ -1309,15 +1383,16 @@ func file_sigil_v1_organization_proto_init() {
 		return
 	}
 	file_sigil_v1_common_proto_init()
-	file_sigil_v1_organization_proto_msgTypes[2].OneofWrappers = []any{}
-	file_sigil_v1_organization_proto_msgTypes[7].OneofWrappers = []any{}
+	file_sigil_v1_organization_proto_msgTypes[0].OneofWrappers = []any{}
+	file_sigil_v1_organization_proto_msgTypes[3].OneofWrappers = []any{}
+	file_sigil_v1_organization_proto_msgTypes[8].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sigil_v1_organization_proto_rawDesc), len(file_sigil_v1_organization_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   15,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -358,6 +358,125 @@ func (x *SetDocumentsResponse) GetDocumentsHash() []byte {
 	return nil
 }
 
+// ApplyBundleRequest carries a signed bundle.
+type ApplyBundleRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The caller's id for this act.
+	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// The file as "sigilctl bundle sign" left it (docs/formats.md), at most 1000 KiB.
+	Bundle        []byte `protobuf:"bytes,2,opt,name=bundle,proto3" json:"bundle,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApplyBundleRequest) Reset() {
+	*x = ApplyBundleRequest{}
+	mi := &file_sigil_v1_policy_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApplyBundleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApplyBundleRequest) ProtoMessage() {}
+
+func (x *ApplyBundleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sigil_v1_policy_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApplyBundleRequest.ProtoReflect.Descriptor instead.
+func (*ApplyBundleRequest) Descriptor() ([]byte, []int) {
+	return file_sigil_v1_policy_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ApplyBundleRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *ApplyBundleRequest) GetBundle() []byte {
+	if x != nil {
+		return x.Bundle
+	}
+	return nil
+}
+
+// ApplyBundleResponse answers ApplyBundle. Durable when sent.
+type ApplyBundleResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The organization whose documents they are now.
+	OrganizationId string `protobuf:"bytes,1,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
+	// Its version, the bundle's.
+	Version uint64 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	// SHA-256 that names all its documents, 32 bytes.
+	DocumentsHash []byte `protobuf:"bytes,3,opt,name=documents_hash,json=documentsHash,proto3" json:"documents_hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApplyBundleResponse) Reset() {
+	*x = ApplyBundleResponse{}
+	mi := &file_sigil_v1_policy_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApplyBundleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApplyBundleResponse) ProtoMessage() {}
+
+func (x *ApplyBundleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sigil_v1_policy_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApplyBundleResponse.ProtoReflect.Descriptor instead.
+func (*ApplyBundleResponse) Descriptor() ([]byte, []int) {
+	return file_sigil_v1_policy_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ApplyBundleResponse) GetOrganizationId() string {
+	if x != nil {
+		return x.OrganizationId
+	}
+	return ""
+}
+
+func (x *ApplyBundleResponse) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *ApplyBundleResponse) GetDocumentsHash() []byte {
+	if x != nil {
+		return x.DocumentsHash
+	}
+	return nil
+}
+
 // GetDocumentsRequest asks for the list, or for one document.
 type GetDocumentsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -371,7 +490,7 @@ type GetDocumentsRequest struct {
 
 func (x *GetDocumentsRequest) Reset() {
 	*x = GetDocumentsRequest{}
-	mi := &file_sigil_v1_policy_proto_msgTypes[4]
+	mi := &file_sigil_v1_policy_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -383,7 +502,7 @@ func (x *GetDocumentsRequest) String() string {
 func (*GetDocumentsRequest) ProtoMessage() {}
 
 func (x *GetDocumentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sigil_v1_policy_proto_msgTypes[4]
+	mi := &file_sigil_v1_policy_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -396,7 +515,7 @@ func (x *GetDocumentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDocumentsRequest.ProtoReflect.Descriptor instead.
 func (*GetDocumentsRequest) Descriptor() ([]byte, []int) {
-	return file_sigil_v1_policy_proto_rawDescGZIP(), []int{4}
+	return file_sigil_v1_policy_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GetDocumentsRequest) GetOrganizationId() string {
@@ -420,7 +539,7 @@ type GetDocumentsResponse struct {
 	Version uint64 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
 	// SHA-256 that names all its documents, 32 bytes.
 	DocumentsHash []byte `protobuf:"bytes,2,opt,name=documents_hash,json=documentsHash,proto3" json:"documents_hash,omitempty"`
-	// "api": SetDocuments and delegations' own policies are taken under stamps.
+	// "api": SetDocuments and delegations' own policies are taken under stamps. "bundle": ApplyBundle alone.
 	PolicyAuthority string `protobuf:"bytes,3,opt,name=policy_authority,json=policyAuthority,proto3" json:"policy_authority,omitempty"`
 	// Ordered by kind and name.
 	Documents     []*Document `protobuf:"bytes,4,rep,name=documents,proto3" json:"documents,omitempty"`
@@ -430,7 +549,7 @@ type GetDocumentsResponse struct {
 
 func (x *GetDocumentsResponse) Reset() {
 	*x = GetDocumentsResponse{}
-	mi := &file_sigil_v1_policy_proto_msgTypes[5]
+	mi := &file_sigil_v1_policy_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -442,7 +561,7 @@ func (x *GetDocumentsResponse) String() string {
 func (*GetDocumentsResponse) ProtoMessage() {}
 
 func (x *GetDocumentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sigil_v1_policy_proto_msgTypes[5]
+	mi := &file_sigil_v1_policy_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -455,7 +574,7 @@ func (x *GetDocumentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDocumentsResponse.ProtoReflect.Descriptor instead.
 func (*GetDocumentsResponse) Descriptor() ([]byte, []int) {
-	return file_sigil_v1_policy_proto_rawDescGZIP(), []int{5}
+	return file_sigil_v1_policy_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetDocumentsResponse) GetVersion() uint64 {
@@ -514,7 +633,15 @@ const file_sigil_v1_policy_proto_rawDesc = "" +
 	"\x06remove\x18\x05 \x03(\v2\x16.sigil.v1.DocumentNameR\x06remove\"W\n" +
 	"\x14SetDocumentsResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12%\n" +
-	"\x0edocuments_hash\x18\x02 \x01(\fR\rdocumentsHash\"\x84\x01\n" +
+	"\x0edocuments_hash\x18\x02 \x01(\fR\rdocumentsHash\"K\n" +
+	"\x12ApplyBundleRequest\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\x12\x16\n" +
+	"\x06bundle\x18\x02 \x01(\fR\x06bundle\"\x7f\n" +
+	"\x13ApplyBundleResponse\x12'\n" +
+	"\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\x12%\n" +
+	"\x0edocuments_hash\x18\x03 \x01(\fR\rdocumentsHash\"\x84\x01\n" +
 	"\x13GetDocumentsRequest\x12'\n" +
 	"\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\x127\n" +
 	"\bdocument\x18\x02 \x01(\v2\x16.sigil.v1.DocumentNameH\x00R\bdocument\x88\x01\x01B\v\n" +
@@ -528,9 +655,10 @@ const file_sigil_v1_policy_proto_rawDesc = "" +
 	"\x19DOCUMENT_KIND_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13DOCUMENT_KIND_RULES\x10\x01\x12\x15\n" +
 	"\x11DOCUMENT_KIND_IDL\x10\x03\x12\x1e\n" +
-	"\x1aDOCUMENT_KIND_LOOKUP_TABLE\x10\x042\xad\x01\n" +
+	"\x1aDOCUMENT_KIND_LOOKUP_TABLE\x10\x042\xf9\x01\n" +
 	"\rPolicyService\x12M\n" +
-	"\fSetDocuments\x12\x1d.sigil.v1.SetDocumentsRequest\x1a\x1e.sigil.v1.SetDocumentsResponse\x12M\n" +
+	"\fSetDocuments\x12\x1d.sigil.v1.SetDocumentsRequest\x1a\x1e.sigil.v1.SetDocumentsResponse\x12J\n" +
+	"\vApplyBundle\x12\x1c.sigil.v1.ApplyBundleRequest\x1a\x1d.sigil.v1.ApplyBundleResponse\x12M\n" +
 	"\fGetDocuments\x12\x1d.sigil.v1.GetDocumentsRequest\x1a\x1e.sigil.v1.GetDocumentsResponseB/Z-github.com/sigild/sigild/api/sigil/v1;sigilv1b\x06proto3"
 
 var (
@@ -546,15 +674,17 @@ func file_sigil_v1_policy_proto_rawDescGZIP() []byte {
 }
 
 var file_sigil_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_sigil_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_sigil_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_sigil_v1_policy_proto_goTypes = []any{
 	(DocumentKind)(0),            // 0: sigil.v1.DocumentKind
 	(*Document)(nil),             // 1: sigil.v1.Document
 	(*DocumentName)(nil),         // 2: sigil.v1.DocumentName
 	(*SetDocumentsRequest)(nil),  // 3: sigil.v1.SetDocumentsRequest
 	(*SetDocumentsResponse)(nil), // 4: sigil.v1.SetDocumentsResponse
-	(*GetDocumentsRequest)(nil),  // 5: sigil.v1.GetDocumentsRequest
-	(*GetDocumentsResponse)(nil), // 6: sigil.v1.GetDocumentsResponse
+	(*ApplyBundleRequest)(nil),   // 5: sigil.v1.ApplyBundleRequest
+	(*ApplyBundleResponse)(nil),  // 6: sigil.v1.ApplyBundleResponse
+	(*GetDocumentsRequest)(nil),  // 7: sigil.v1.GetDocumentsRequest
+	(*GetDocumentsResponse)(nil), // 8: sigil.v1.GetDocumentsResponse
 }
 var file_sigil_v1_policy_proto_depIdxs = []int32{
 	0, // 0: sigil.v1.Document.kind:type_name -> sigil.v1.DocumentKind
@@ -564,11 +694,13 @@ var file_sigil_v1_policy_proto_depIdxs = []int32{
 	2, // 4: sigil.v1.GetDocumentsRequest.document:type_name -> sigil.v1.DocumentName
 	1, // 5: sigil.v1.GetDocumentsResponse.documents:type_name -> sigil.v1.Document
 	3, // 6: sigil.v1.PolicyService.SetDocuments:input_type -> sigil.v1.SetDocumentsRequest
-	5, // 7: sigil.v1.PolicyService.GetDocuments:input_type -> sigil.v1.GetDocumentsRequest
-	4, // 8: sigil.v1.PolicyService.SetDocuments:output_type -> sigil.v1.SetDocumentsResponse
-	6, // 9: sigil.v1.PolicyService.GetDocuments:output_type -> sigil.v1.GetDocumentsResponse
-	8, // [8:10] is the sub-list for method output_type
-	6, // [6:8] is the sub-list for method input_type
+	5, // 7: sigil.v1.PolicyService.ApplyBundle:input_type -> sigil.v1.ApplyBundleRequest
+	7, // 8: sigil.v1.PolicyService.GetDocuments:input_type -> sigil.v1.GetDocumentsRequest
+	4, // 9: sigil.v1.PolicyService.SetDocuments:output_type -> sigil.v1.SetDocumentsResponse
+	6, // 10: sigil.v1.PolicyService.ApplyBundle:output_type -> sigil.v1.ApplyBundleResponse
+	8, // 11: sigil.v1.PolicyService.GetDocuments:output_type -> sigil.v1.GetDocumentsResponse
+	9, // [9:12] is the sub-list for method output_type
+	6, // [6:9] is the sub-list for method input_type
 	6, // [6:6] is the sub-list for extension type_name
 	6, // [6:6] is the sub-list for extension extendee
 	0, // [0:6] is the sub-list for field type_name
@@ -580,14 +712,14 @@ func file_sigil_v1_policy_proto_init() {
 		return
 	}
 	file_sigil_v1_policy_proto_msgTypes[0].OneofWrappers = []any{}
-	file_sigil_v1_policy_proto_msgTypes[4].OneofWrappers = []any{}
+	file_sigil_v1_policy_proto_msgTypes[6].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sigil_v1_policy_proto_rawDesc), len(file_sigil_v1_policy_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   6,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -23,6 +23,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	PolicyService_SetDocuments_FullMethodName = "/sigil.v1.PolicyService/SetDocuments"
+	PolicyService_ApplyBundle_FullMethodName  = "/sigil.v1.PolicyService/ApplyBundle"
 	PolicyService_GetDocuments_FullMethodName = "/sigil.v1.PolicyService/GetDocuments"
 )
 
@@ -37,6 +38,10 @@ type PolicyServiceClient interface {
 	// judges every request from its answer on. One under way is judged anew, or
 	// stops; only a signature whose last share had left already still comes out.
 	SetDocuments(ctx context.Context, in *SetDocumentsRequest, opts ...grpc.CallOption) (*SetDocumentsResponse, error)
+	// ApplyBundle replaces all documents by those of a bundle, where the
+	// organization's policy authority is "bundle". Whoever may call may carry it: the
+	// signatures inside are what counts.
+	ApplyBundle(ctx context.Context, in *ApplyBundleRequest, opts ...grpc.CallOption) (*ApplyBundleResponse, error)
 	// GetDocuments lists the documents, or shows one with its content. Any member's stamp.
 	GetDocuments(ctx context.Context, in *GetDocumentsRequest, opts ...grpc.CallOption) (*GetDocumentsResponse, error)
 }
@@ -53,6 +58,16 @@ func (c *policyServiceClient) SetDocuments(ctx context.Context, in *SetDocuments
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(SetDocumentsResponse)
 	err := c.cc.Invoke(ctx, PolicyService_SetDocuments_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *policyServiceClient) ApplyBundle(ctx context.Context, in *ApplyBundleRequest, opts ...grpc.CallOption) (*ApplyBundleResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ApplyBundleResponse)
+	err := c.cc.Invoke(ctx, PolicyService_ApplyBundle_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -80,6 +95,10 @@ type PolicyServiceServer interface {
 	// judges every request from its answer on. One under way is judged anew, or
 	// stops; only a signature whose last share had left already still comes out.
 	SetDocuments(context.Context, *SetDocumentsRequest) (*SetDocumentsResponse, error)
+	// ApplyBundle replaces all documents by those of a bundle, where the
+	// organization's policy authority is "bundle". Whoever may call may carry it: the
+	// signatures inside are what counts.
+	ApplyBundle(context.Context, *ApplyBundleRequest) (*ApplyBundleResponse, error)
 	// GetDocuments lists the documents, or shows one with its content. Any member's stamp.
 	GetDocuments(context.Context, *GetDocumentsRequest) (*GetDocumentsResponse, error)
 	mustEmbedUnimplementedPolicyServiceServer()
@@ -94,6 +113,9 @@ type UnimplementedPolicyServiceServer struct{}
 
 func (UnimplementedPolicyServiceServer) SetDocuments(context.Context, *SetDocumentsRequest) (*SetDocumentsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetDocuments not implemented")
+}
+func (UnimplementedPolicyServiceServer) ApplyBundle(context.Context, *ApplyBundleRequest) (*ApplyBundleResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ApplyBundle not implemented")
 }
 func (UnimplementedPolicyServiceServer) GetDocuments(context.Context, *GetDocumentsRequest) (*GetDocumentsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetDocuments not implemented")
@@ -137,6 +159,24 @@ func _PolicyService_SetDocuments_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _PolicyService_ApplyBundle_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ApplyBundleRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PolicyServiceServer).ApplyBundle(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PolicyService_ApplyBundle_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PolicyServiceServer).ApplyBundle(ctx, req.(*ApplyBundleRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _PolicyService_GetDocuments_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetDocumentsRequest)
 	if err := dec(in); err != nil {
@@ -165,6 +205,10 @@ var PolicyService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SetDocuments",
 			Handler:    _PolicyService_SetDocuments_Handler,
+		},
+		{
+			MethodName: "ApplyBundle",
+			Handler:    _PolicyService_ApplyBundle_Handler,
 		},
 		{
 			MethodName: "GetDocuments",
