@@ -33,10 +33,11 @@ func bundleMakeCommand() *cobra.Command {
 		Use:   "make --appliance ID --organization ID --version N --out BUNDLE KIND/NAME=FILE...",
 		Short: "Put documents into a bundle, unsigned",
 		Long: `Puts the FILEs into a new BUNDLE. They are all documents that the organization has
-once it is applied: what it has now and is not in the bundle is removed. The only
-KIND of this build is "rules": {"policies":[...],"limits":[...]} as sigilctl policy
-check reads them. What doesn't compile is refused here already. The version must be
-above the one that sigild has when the bundle is applied.`,
+once it is applied: what it has now and is not in the bundle is removed. Of
+KIND "rules" are {"policies":[...],"limits":[...]} as sigilctl policy check reads
+them; docs/policy.md lists the others. What can't be read or doesn't compile is
+refused here already. The version must be above the one that sigild has when the
+bundle is applied.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, arg := range args {
