@@ -65,6 +65,18 @@ type Charge struct {
 	To        string `json:"to,omitempty"`
 }
 
+// MaxAsked bounds the payload that an entry keeps, in bytes: all of a Solana
+// transaction's, and nearly all of EVM's. What is longer is not kept.
+const MaxAsked = 4 << 10
+
+// Asked is what policies judged: a payload of a kind, for an account on a chain.
+type Asked struct {
+	Kind    string `json:"kind"`    // as in requests: "evm.transaction"
+	Chain   string `json:"chain"`   // CAIP-2, of the wallet
+	Address string `json:"address"` // of the wallet, as its chain spells it
+	Payload []byte `json:"payload"` // base64 in JSON
+}
+
 // Entry is one fact that outlives a crash. It holds no secret. On disk it is
 // one flat JSON object with exactly these names; what is empty is absent.
 type Entry struct {
@@ -88,6 +100,8 @@ type Entry struct {
 	Rule         string   `json:"rule,omitempty"` // the rule that decided
 	Reason       string   `json:"reason,omitempty"`
 	Trace        []string `json:"trace,omitempty"`
+
+	Asked *Asked `json:"asked,omitempty"` // of an approval, or a refusal by policy or limit
 
 	Charges    []Charge `json:"charges,omitempty"`     // of an approval
 	ReplayKeys []string `json:"replay_keys,omitempty"` // of an approval: must not be signed with another Digest
@@ -191,6 +205,9 @@ func (e *Entry) check() error {
 			return fmt.Errorf("%s is not 64 lower-case hex digits", name)
 		}
 	}
+	if a := e.Asked; a != nil && (e.Kind != KindApproved && e.Kind != KindRefused || a.Kind == "" || a.Chain == "" || a.Address == "" || len(a.Payload) > MaxAsked) {
+		return fmt.Errorf("kind %s asks for a %q payload of %d bytes", e.Kind, a.Kind, len(a.Payload))
+	}
 	if e.Kind != KindApproved && (len(e.Charges) > 0 || len(e.ReplayKeys) > 0) {
 		return fmt.Errorf("kind %s has charges or replay keys, only an approval may", e.Kind)
 	}
@@ -227,6 +244,9 @@ func (e *Entry) checkText() error {
 	}
 	texts(e.Method, e.Organization, e.RequestID, e.User, e.Wallet, e.Delegation, e.ShareSet, e.Outcome, e.Rule, e.Reason)
 	texts(e.Credentials...)
+	if e.Asked != nil {
+		texts(e.Asked.Kind, e.Asked.Chain, e.Asked.Address)
+	}
 	texts(e.Trace...)
 	texts(e.ReplayKeys...)
 	for _, c := range e.Charges {

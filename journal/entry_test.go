@@ -2,6 +2,7 @@ package journal
 
 import (
 	"bytes"
+	"strings"
 	"testing"
 
 	"github.com/sigild/sigild/vault"
@@ -39,20 +40,23 @@ func TestDecodeEntryIsStrict(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, bad := range map[string]string{
-		"unknown member":  `{"v":1,"seq":2,"time_ms":0,"kind":"started","x":1}`,
-		"doubled member":  `{"v":1,"seq":2,"seq":2,"time_ms":0,"kind":"started"}`,
-		"other spelling":  `{"v":1,"Seq":2,"time_ms":0,"kind":"started"}`,
-		"other order":     `{"seq":2,"v":1,"time_ms":0,"kind":"started"}`,
-		"white space":     `{"v":1, "seq":2,"time_ms":0,"kind":"started"}`,
-		"empty member":    `{"v":1,"seq":2,"time_ms":0,"kind":"started","user":""}`,
-		"something after": good + `{}`,
-		"newline after":   good + "\n",
-		"version 2":       `{"v":2,"seq":2,"time_ms":0,"kind":"started"}`,
-		"no version":      `{"seq":2,"time_ms":0,"kind":"started"}`,
-		"unknown kind":    `{"v":1,"seq":2,"time_ms":0,"kind":"begun"}`,
-		"null":            `null`,
-		"array":           `[]`,
-		"nothing":         ``,
+		"unknown member":   `{"v":1,"seq":2,"time_ms":0,"kind":"started","x":1}`,
+		"doubled member":   `{"v":1,"seq":2,"seq":2,"time_ms":0,"kind":"started"}`,
+		"other spelling":   `{"v":1,"Seq":2,"time_ms":0,"kind":"started"}`,
+		"other order":      `{"seq":2,"v":1,"time_ms":0,"kind":"started"}`,
+		"white space":      `{"v":1, "seq":2,"time_ms":0,"kind":"started"}`,
+		"empty member":     `{"v":1,"seq":2,"time_ms":0,"kind":"started","user":""}`,
+		"something after":  good + `{}`,
+		"newline after":    good + "\n",
+		"version 2":        `{"v":2,"seq":2,"time_ms":0,"kind":"started"}`,
+		"no version":       `{"seq":2,"time_ms":0,"kind":"started"}`,
+		"asked of a start": `{"v":1,"seq":2,"time_ms":0,"kind":"started","asked":{"kind":"evm.transaction","chain":"eip155:1","address":"0x","payload":""}}`,
+		"asked of nothing": `{"v":1,"seq":2,"time_ms":0,"kind":"refused","asked":{"kind":"","chain":"eip155:1","address":"0x","payload":""}}`,
+		"asked too long":   `{"v":1,"seq":2,"time_ms":0,"kind":"refused","asked":{"kind":"evm.transaction","chain":"eip155:1","address":"0x","payload":"` + strings.Repeat("AAAA", MaxAsked/3+1) + `"}}`,
+		"unknown kind":     `{"v":1,"seq":2,"time_ms":0,"kind":"begun"}`,
+		"null":             `null`,
+		"array":            `[]`,
+		"nothing":          ``,
 	} {
 		if _, err := decodeEntry([]byte(bad)); err == nil {
 			t.Errorf("%s was accepted", name)

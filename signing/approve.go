@@ -56,7 +56,7 @@ func (s *Service) judge(r Request, st *Standing, d *chains.Decoded) (policy.Deci
 	}
 	decision := st.Rules.Evaluate(policy.Request{
 		Decoded: d, Kind: r.Kind,
-		Activity:      activityOf(r.Kind),
+		Activity:      policy.SigningActivity(d.Kind),
 		Wallet:        &policy.Wallet{ID: st.Wallet.ID, Label: st.Wallet.Name},
 		WalletAccount: &policy.WalletAccount{Address: account},
 		Approvers:     []policy.User{{ID: st.DelegatedUser, Alias: st.DelegatedUserName}},
@@ -150,7 +150,7 @@ func (s *Service) approve(ctx context.Context, r Request, st *Standing, d *chain
 				Chain: c.Chain, Asset: c.Asset, Amount: c.Amount.Dec(), Unbounded: c.Unbounded, What: c.What, To: c.To,
 			})
 		}
-		e.ReplayKeys = d.ReplayKeys
+		e.ReplayKeys, e.Asked = d.ReplayKeys, asked(r, st.Wallet)
 		a.sequence, err = s.journal.Append(tx, e)
 		return err
 	})

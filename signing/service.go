@@ -331,6 +331,9 @@ func (s *Service) refuse(ctx context.Context, r Request, st *Standing, cause err
 	}
 	e := s.entry(journal.KindRefused, r, st)
 	e.Outcome, e.Rule, e.Reason = string(no.Reason), no.Details["rule"], no.Message
+	if no.Reason == refusal.PolicyDenied || no.Reason == refusal.LimitExceeded {
+		e.Asked = asked(r, st.Wallet)
+	}
 	err := s.vault.Update(context.WithoutCancel(ctx), func(tx *vault.Tx) error {
 		_, err := s.journal.Append(tx, e)
 		return err
@@ -350,6 +353,15 @@ func (s *Service) entry(kind journal.Kind, r Request, st *Standing) journal.Entr
 		Caller: &caller, Credentials: []string{st.APIKey}, User: st.DelegatedUser,
 		Wallet: st.Wallet.ID, Delegation: st.Delegation, ShareSet: st.Set.ID,
 	}
+}
+
+// asked is what the policies judged, for those who want to know what others would
+// have said; nil for a payload that is too long to keep.
+func asked(r Request, w WalletInfo) *journal.Asked {
+	if len(r.Payload) > journal.MaxAsked {
+		return nil
+	}
+	return &journal.Asked{Kind: string(r.Kind), Chain: w.Chain, Address: w.Address, Payload: r.Payload}
 }
 
 // digestOf names what is signed: the secp256k1 digest, or SHA-256 of the Ed25519 message.

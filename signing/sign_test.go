@@ -6,6 +6,7 @@ import (
 
 	"github.com/holiman/uint256"
 
+	"github.com/sigild/sigild/chains"
 	"github.com/sigild/sigild/journal"
 	"github.com/sigild/sigild/mpc/mpctest"
 	"github.com/sigild/sigild/policy"
@@ -25,6 +26,9 @@ func TestSignsAllowedTransfers(t *testing.T) {
 		approved.User != site.bot || approved.Method != signMethod || *approved.Caller != caller || approved.PolicySet == "" ||
 		approved.Reason != r.Summary || len(approved.Trace) != 1 || approved.ShareSet != g[1].set.ID {
 		t.Errorf("approved entry does not tell all: %+v", approved)
+	}
+	if a := approved.Asked; a == nil || a.Kind != string(chains.KindSolanaMessage) || a.Address == "" || len(a.Payload) == 0 {
+		t.Errorf("asked: %+v", a)
 	}
 	if len(approved.Charges) == 0 || approved.Charges[0].Asset != sol || approved.Charges[0].Amount != "400" {
 		t.Errorf("charges %+v, want 400 lamports", approved.Charges)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,7 +16,7 @@ import (
 // policyCommand holds the verbs about policies that need no daemon.
 func policyCommand() *cobra.Command {
 	return group("policy", "Check policies, decide requests by them, bring them over, off-line",
-		policyCheckCommand(), policyEvaluateCommand(), group("import", "Make policies of another product's", policyImportCommand()))
+		policyCheckCommand(), policyEvaluateCommand(), policyReplayCommand(), group("import", "Make policies of another product's", policyImportCommand()))
 }
 
 func policyCheckCommand() *cobra.Command {
@@ -93,13 +94,9 @@ func evaluateFile(policies, request string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	set, ds := policy.Compile(f.Policies, f.Limits, nil)
-	if set == nil {
-		for _, d := range ds {
-			if d.Severity == policy.SeverityError {
-				return hinted{fmt.Errorf("evaluating policies: %w: %v", judge.ErrRefused, d), "sigilctl policy check says all of them"}
-			}
-		}
+	set, err := compileFile(f)
+	if err != nil {
+		return err
 	}
 	text, err := os.ReadFile(request)
 	if err != nil {
@@ -113,6 +110,68 @@ func evaluateFile(policies, request string, out io.Writer) error {
 		return fmt.Errorf("the request would be refused: %v", outcome)
 	}
 	return nil
+}
+
+func policyReplayCommand() *cobra.Command {
+	var db, organization string
+	var lines bool
+	c := &cobra.Command{
+		Use:   "replay FILE",
+		Short: "Say which of the journal's decisions other policies would change",
+		Long: `Verifies the journal and judges what it approved, and what it refused by policy or
+limit, again by the policies in FILE: without daemon, token or secret. It prints
+each decision that would change and why, then how many there are. Limits, ABIs,
+IDLs, pinned tables and labels of wallets take no part, and payloads of more than
+4096 bytes are not in the journal; those are counted.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			f, err := readPolicies(args[0])
+			if err != nil {
+				return err
+			}
+			set, err := compileFile(f)
+			if err != nil {
+				return err
+			}
+			path, err := database(cmd, db)
+			if err != nil {
+				return err
+			}
+			out := cmd.OutOrStdout()
+			enc := json.NewEncoder(out)
+			enc.SetEscapeHTML(false)
+			r := judge.Replay{Set: set, Organization: organization, Changed: func(c judge.Change) error {
+				if lines {
+					return enc.Encode(c)
+				}
+				return c.Tell(out)
+			}}
+			if err := listEntries(cmd.Context(), path, r.Entry); err != nil {
+				return err
+			}
+			summary := out
+			if lines {
+				summary = cmd.ErrOrStderr()
+			}
+			_, err = fmt.Fprintf(summary, "decisions that would change: %d, the same: %d, not recorded: %d\n", r.Differ, r.Same, r.Unrecorded)
+			return err
+		},
+	}
+	c.Flags().StringVar(&db, "db", "", "the database `file`, or a copy of it; default: the configuration's")
+	c.Flags().StringVar(&organization, "organization", "", "judge the requests of one organization only, by its `id`")
+	c.Flags().BoolVar(&lines, "jsonl", false, "one JSON object a change")
+	return c
+}
+
+// compileFile compiles policies that must have no errors.
+func compileFile(f judge.File) (*policy.Set, error) {
+	set, ds := policy.Compile(f.Policies, f.Limits, nil)
+	for _, d := range ds {
+		if d.Severity == policy.SeverityError {
+			return nil, hinted{fmt.Errorf("evaluating policies: %w: %v", judge.ErrRefused, d), "sigilctl policy check says all of them"}
+		}
+	}
+	return set, nil
 }
 
 func policyImportCommand() *cobra.Command {
