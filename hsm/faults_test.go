@@ -197,7 +197,7 @@ func TestHangAtStartEndsByTheDeadline(t *testing.T) {
 					t.Errorf("opening while %s hangs: %v, want ErrUnavailable", fn, err)
 				}
 			})
-			if _, latched, _ := ReadLatch(cfg.LatchFile); latched {
+			if _, latched, _ := seal.ReadLatch(cfg.LatchFile); latched {
 				t.Errorf("a hang of %s was latched", fn)
 			}
 		})

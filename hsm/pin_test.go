@@ -48,7 +48,7 @@ func TestWrongPINIsTriedOnceAndLatched(t *testing.T) {
 	if got := info.Mode().Perm(); got != 0o600 {
 		t.Errorf("latch file has mode %o, want 0600", got)
 	}
-	l, ok, err := ReadLatch(cfg.LatchFile)
+	l, ok, err := seal.ReadLatch(cfg.LatchFile)
 	if err != nil || !ok {
 		t.Fatalf("reading the latch: %v %v", ok, err)
 	}
@@ -66,7 +66,7 @@ func TestWrongPINIsTriedOnceAndLatched(t *testing.T) {
 		t.Errorf("the module was loaded %d times, want once", got)
 	}
 
-	if err := ClearLatch(cfg.LatchFile); err != nil {
+	if err := seal.ClearLatch(cfg.LatchFile); err != nil {
 		t.Fatal(err)
 	}
 	p := mustOpen(t, cfg)
@@ -74,7 +74,7 @@ func TestWrongPINIsTriedOnceAndLatched(t *testing.T) {
 	if err != nil || info2.Serial != tok.Serial {
 		t.Errorf("Info after clearing: %+v, %v", info2, err)
 	}
-	if err := ClearLatch(cfg.LatchFile); err != nil {
+	if err := seal.ClearLatch(cfg.LatchFile); err != nil {
 		t.Errorf("clearing without a latch: %v", err)
 	}
 }
@@ -103,7 +103,7 @@ func TestWrongPINAtRespawn(t *testing.T) {
 	}
 	// The same provider goes on once the latch is cleared.
 	writePIN(t, r.tok, r.tok.PIN)
-	if err := ClearLatch(r.cfg.LatchFile); err != nil {
+	if err := seal.ClearLatch(r.cfg.LatchFile); err != nil {
 		t.Fatal(err)
 	}
 	r.worked(t)
@@ -176,11 +176,11 @@ func TestPINFile(t *testing.T) {
 		if err != nil && strings.Contains(err.Error(), tok.PIN) {
 			t.Errorf("%s: the error holds the PIN", tt.name)
 		}
-		_, latched, err := ReadLatch(cfg.LatchFile)
+		_, latched, err := seal.ReadLatch(cfg.LatchFile)
 		if err != nil || latched != (tt.want == seal.ErrAuth) {
 			t.Errorf("%s: latched is %v (%v), want it for a PIN that was tried and refused", tt.name, latched, err)
 		}
-		if err := ClearLatch(cfg.LatchFile); err != nil {
+		if err := seal.ClearLatch(cfg.LatchFile); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -235,7 +235,7 @@ func TestPINFlagsAreLookedAtBeforeLogin(t *testing.T) {
 		if tt.want == seal.ErrLocked && errors.Is(err, ErrFinalTry) {
 			t.Errorf("%s: %v is an ErrFinalTry", tt.name, err)
 		}
-		if _, latched, _ := ReadLatch(cfg.LatchFile); latched {
+		if _, latched, _ := seal.ReadLatch(cfg.LatchFile); latched {
 			t.Errorf("%s: latched, though no PIN was tried", tt.name)
 		}
 	}
@@ -279,10 +279,10 @@ func TestLoginAnswers(t *testing.T) {
 		if got := s.calls(t, "C_Login") - before; got != 1 {
 			t.Errorf("%s: C_Login was called %d times, want once", tt.name, got)
 		}
-		if _, latched, _ := ReadLatch(cfg.LatchFile); latched != tt.latched {
+		if _, latched, _ := seal.ReadLatch(cfg.LatchFile); latched != tt.latched {
 			t.Errorf("%s: latched is %v, want %v", tt.name, latched, tt.latched)
 		}
-		if err := ClearLatch(cfg.LatchFile); err != nil {
+		if err := seal.ClearLatch(cfg.LatchFile); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -226,7 +226,7 @@ func (s *supervisor) ensure() (*child, error) {
 	if s.refused != nil {
 		return nil, s.refused
 	}
-	if err := checkLatch(s.cfg.LatchFile); err != nil {
+	if err := seal.CheckLatch(s.cfg.LatchFile); err != nil {
 		return nil, err
 	}
 	if wait := s.retryAt.Sub(s.now()); s.losses >= 2 && wait > 0 {
@@ -316,8 +316,8 @@ func (s *supervisor) lose(err error) {
 func (s *supervisor) latch(f *fault) {
 	s.killChild()
 	name, _ := lookupCKR(uint(f.code))
-	l := Latch{
-		Version:     latchVersion,
+	l := seal.Latch{
+		Version:     seal.LatchVersion,
 		Time:        s.now().UTC().Truncate(time.Second),
 		Provider:    "pkcs11",
 		TokenLabel:  s.cfg.selection().label,
@@ -327,8 +327,8 @@ func (s *supervisor) latch(f *fault) {
 	if s.serial != "" {
 		l.TokenSerial = s.serial
 	}
-	if err := writeLatch(s.cfg.LatchFile, l); err != nil {
-		s.refused = fmt.Errorf("%w (in memory only: %w)", latchedError(l), err)
+	if err := l.Write(s.cfg.LatchFile); err != nil {
+		s.refused = fmt.Errorf("%w (in memory only: %w)", l.Err(), err)
 		s.log.Error("the device refused the PIN and the latch could not be written; do not restart before the PIN is right", "err", err, "ckr", name)
 		return
 	}

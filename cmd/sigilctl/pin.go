@@ -5,7 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/sigild/sigild/hsm"
+	"github.com/sigild/sigild/seal"
 )
 
 // pinCommand clears the latch of a wrong PIN. The right to do so is the right to
@@ -20,7 +20,7 @@ func pinCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			latch, latched, err := hsm.ReadLatch(cfg.LatchFile())
+			latch, latched, err := seal.ReadLatch(cfg.LatchFile())
 			if err == nil && !latched {
 				fmt.Fprintln(cmd.OutOrStdout(), "no wrong PIN is latched")
 				return nil
@@ -30,7 +30,7 @@ func pinCommand() *cobra.Command {
 			if err == nil {
 				since = "of " + latch.Time.Format("2006-01-02 15:04:05 MST")
 			}
-			if err := hsm.ClearLatch(cfg.LatchFile()); err != nil {
+			if err := seal.ClearLatch(cfg.LatchFile()); err != nil {
 				return err
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "cleared the latch %s; the daemon tries the PIN once within seconds\n", since)

@@ -14,7 +14,6 @@ import (
 	"github.com/sigild/sigild/cmd/config"
 	"github.com/sigild/sigild/delegation"
 	"github.com/sigild/sigild/delivery"
-	"github.com/sigild/sigild/hsm"
 	"github.com/sigild/sigild/journal"
 	"github.com/sigild/sigild/mpc"
 	_ "github.com/sigild/sigild/mpc/engines/frost" // the engine for Ed25519
@@ -83,7 +82,7 @@ func (k *keeper) watch(ctx context.Context) error {
 // latched reports whether a wrong PIN, or a latch that can't be read, stands
 // between us and the device. Looking is free.
 func (k *keeper) latched() bool {
-	_, latched, err := hsm.ReadLatch(k.cfg.LatchFile())
+	_, latched, err := seal.ReadLatch(k.cfg.LatchFile())
 	return latched || err != nil
 }
 

@@ -1,4 +1,4 @@
-package hsm
+package seal
 
 import (
 	"bytes"
@@ -10,12 +10,11 @@ import (
 	"os"
 	"path/filepath"
 	"time"
-
-	"github.com/sigild/sigild/seal"
 )
 
 const (
-	latchVersion = 1
+	// LatchVersion is the version of the file.
+	LatchVersion = 1
 	maxLatch     = 4 << 10
 )
 
@@ -25,10 +24,10 @@ const (
 type Latch struct {
 	Version     int       `json:"version"`      // 1
 	Time        time.Time `json:"time"`         // UTC, whole seconds
-	Provider    string    `json:"provider"`     // "pkcs11"
-	TokenLabel  string    `json:"token_label"`  // as configured; may be empty
+	Provider    string    `json:"provider"`     // "pkcs11" or "tpm2"
+	TokenLabel  string    `json:"token_label"`  // as configured, or the id of a TPM; may be empty
 	TokenSerial string    `json:"token_serial"` // as configured or seen; may be empty
-	Error       string    `json:"error"`        // name of the CKR code
+	Error       string    `json:"error"`        // name of the device's code
 }
 
 // ReadLatch reads the latch file at path. ok is false when there is none. A file
@@ -72,8 +71,8 @@ func parseLatch(b []byte) (Latch, error) {
 	if err := json.Unmarshal(b, &l); err != nil {
 		return Latch{}, err
 	}
-	if l.Version != latchVersion {
-		return Latch{}, fmt.Errorf("version %d, want %d", l.Version, latchVersion)
+	if l.Version != LatchVersion {
+		return Latch{}, fmt.Errorf("version %d, want %d", l.Version, LatchVersion)
 	}
 	if l.Provider == "" || l.Error == "" || l.Time.IsZero() {
 		return Latch{}, errors.New("provider, error or time is missing")
@@ -97,8 +96,8 @@ func encodeLatch(l Latch) ([]byte, error) {
 	return append(b, '\n'), nil
 }
 
-// writeLatch puts l at path, mode 0600; file and directory are synced on return.
-func writeLatch(path string, l Latch) error {
+// Write puts l at path, mode 0600; file and directory are synced on return.
+func (l Latch) Write(path string) error {
 	b, err := encodeLatch(l)
 	if err != nil {
 		return err
@@ -134,22 +133,23 @@ func syncDir(dir string) error {
 	return nil
 }
 
-// checkLatch returns nil only when the file says for certain that no wrong PIN
-// is latched.
-func checkLatch(path string) error {
+// CheckLatch returns nil only when the file says for certain that no wrong PIN
+// is latched; else [ErrLatched].
+func CheckLatch(path string) error {
 	l, ok, err := ReadLatch(path)
 	if err != nil {
-		return fmt.Errorf("%w: %w; hint: look at it, then run sigilctl pin clear", seal.ErrLatched, err)
+		return fmt.Errorf("%w: %w; hint: look at it, then run sigilctl pin clear", ErrLatched, err)
 	}
 	if ok {
-		return latchedError(l)
+		return l.Err()
 	}
 	return nil
 }
 
-func latchedError(l Latch) error {
+// Err is [ErrLatched] with what is remembered.
+func (l Latch) Err() error {
 	return fmt.Errorf("%w since %s (token %q: %s); hint: correct the PIN file, then run sigilctl pin clear",
-		seal.ErrLatched, l.Time.Format(time.RFC3339), l.TokenLabel+l.serialSuffix(), l.Error)
+		ErrLatched, l.Time.Format(time.RFC3339), l.TokenLabel+l.serialSuffix(), l.Error)
 }
 
 func (l Latch) serialSuffix() string {

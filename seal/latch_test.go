@@ -1,4 +1,4 @@
-package hsm
+package seal
 
 import (
 	"bytes"
@@ -17,7 +17,7 @@ func TestLatchOnDisk(t *testing.T) {
 		t.Errorf("reading no latch: %v, %v", ok, err)
 	}
 	for range 2 { // also over an older one
-		if err := writeLatch(path, someLatch); err != nil {
+		if err := someLatch.Write(path); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -38,7 +38,7 @@ func TestLatchOnDisk(t *testing.T) {
 	if _, ok, err := ReadLatch(path); ok || err != nil {
 		t.Errorf("reading a cleared latch: %v, %v", ok, err)
 	}
-	if err := writeLatch(filepath.Join(dir, "missing", "latch"), someLatch); err == nil {
+	if err := someLatch.Write(filepath.Join(dir, "missing", "latch")); err == nil {
 		t.Error("writing into a missing directory succeeded")
 	}
 	if err := ClearLatch(filepath.Join(dir, "missing", "latch")); err == nil {
