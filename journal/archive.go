@@ -305,12 +305,13 @@ func Export(ctx context.Context, path string, pub *ecdsa.PublicKey, dir string, 
 	if len(files) > 0 {
 		_, after, _ = parseSegmentName(filepath.Base(files[len(files)-1]))
 	}
-	r, err = walkFile(ctx, path, pub, func(storeID [16]byte, prev vault.JournalHead, row vault.JournalRow, e Entry) error {
+	w := &walker{pub: pub}
+	r, err = walkFile(ctx, path, w, func(prev vault.JournalHead, row vault.JournalRow, e Entry) error {
 		if row.Seq <= after {
 			return nil
 		}
 		if row.Seq == after+1 {
-			c.storeID, c.prev = storeID, prev
+			c.storeID, c.prev = w.storeID, prev
 		}
 		return c.add(row, e)
 	})

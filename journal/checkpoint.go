@@ -97,12 +97,18 @@ func (j *Journal) wakeUp() {
 func (j *Journal) Run(ctx context.Context) error {
 	timer := time.NewTimer(0) // what a crash left unsigned is signed at once
 	defer timer.Stop()
+	refusals := time.NewTicker(j.cfg.RefusalsEvery)
+	defer refusals.Stop()
 	ticking, failed := true, false
 	for {
 		due := false
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-refusals.C:
+			if err := j.tellRefusals(ctx); err != nil && ctx.Err() == nil {
+				j.cfg.Log.ErrorContext(ctx, "journaling the counts of refusals failed; they are kept", "error", err)
+			}
 		case <-timer.C:
 			ticking, due = false, true
 		case <-j.wake:
@@ -159,6 +165,9 @@ func (j *Journal) tidy(ctx context.Context) error {
 // Close makes a last checkpoint and a last segment. Call it after Run has returned
 // and before the vault is sealed; the vault stays open.
 func (j *Journal) Close(ctx context.Context) error {
+	if err := j.tellRefusals(ctx); err != nil {
+		j.cfg.Log.ErrorContext(ctx, "journaling the counts of refusals failed; they are in the log only", "error", err)
+	}
 	if j.behindSnapshot() >= min(j.cfg.SnapshotEntries, closingSnapshot) {
 		if err := j.Snapshot(ctx); err != nil {
 			j.cfg.Log.ErrorContext(ctx, "the journal is closed without a snapshot; the next start takes longer", "error", err)

@@ -24,6 +24,7 @@ const (
 	KindFailed         Kind = "failed"          // ends an approval: no signature; the charge stands unless refunded
 	KindOutcomeUnknown Kind = "outcome_unknown" // an approval found without an end after a crash; the charge stands
 	KindRefused        Kind = "refused"         // a request was refused; audit only
+	KindRefusals       Kind = "refusals"        // how many requests were refused, and which of them have no entry
 	KindCheckpoint     Kind = "checkpoint"      // the device's signature over the chain
 	KindArchived       Kind = "archived"        // entries are in a segment file outside the store, fsynced
 	KindSnapshot       Kind = "snapshot"        // the folds are in the vault's records; the next start begins here
@@ -34,7 +35,7 @@ const (
 
 var kinds = []Kind{
 	KindGenesis, KindAct, KindApproved, KindSigned, KindFailed, KindOutcomeUnknown,
-	KindRefused, KindCheckpoint, KindArchived, KindSnapshot, KindPruned, KindStarted, KindStopped,
+	KindRefused, KindRefusals, KindCheckpoint, KindArchived, KindSnapshot, KindPruned, KindStarted, KindStopped,
 }
 
 // upkeep says whether an entry is the journal's own work on itself: alone it is no

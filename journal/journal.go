@@ -52,6 +52,10 @@ type Config struct {
 	Archive Archive
 	// Keep says what may leave the store; the zero value: nothing.
 	Keep Keep
+	// Refusals are told in an entry every RefusalsEvery at most; nil: none are.
+	// 0: one minute.
+	Refusals      *Refusals
+	RefusalsEvery time.Duration
 	// Log gets what an operator wants to know at night; nil is silent.
 	Log *slog.Logger
 	// Now is the clock of entries; nil is time.Now.
@@ -70,6 +74,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.UnsignedAfter == 0 {
 		c.UnsignedAfter = 5 * time.Minute
+	}
+	if c.RefusalsEvery == 0 {
+		c.RefusalsEvery = time.Minute
 	}
 	if c.SnapshotEntries == 0 {
 		c.SnapshotEntries = 8192

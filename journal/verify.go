@@ -72,12 +72,13 @@ func Verify(ctx context.Context, path string, pub *ecdsa.PublicKey) (Report, err
 // error of visit ends the walk and is returned as it is. What comes after the
 // entries that were shown may still fail: only a nil error vouches for the whole.
 func Walk(ctx context.Context, path string, pub *ecdsa.PublicKey, visit func(Entry) error) (Report, error) {
-	return walkFile(ctx, path, pub, func(_ [16]byte, _ vault.JournalHead, _ vault.JournalRow, e Entry) error { return visit(e) })
+	return walkFile(ctx, path, &walker{pub: pub}, func(_ vault.JournalHead, _ vault.JournalRow, e Entry) error { return visit(e) })
 }
 
-// walkFile is Walk that shows the rows, too, and what each continues.
-func walkFile(ctx context.Context, path string, pub *ecdsa.PublicKey, visit func(storeID [16]byte, prev vault.JournalHead, row vault.JournalRow, e Entry) error) (Report, error) {
-	r := Report{KeyFromGenesis: pub == nil}
+// walkFile is Walk with a fresh walker of the caller's; it shows the rows, too, and
+// what each continues.
+func walkFile(ctx context.Context, path string, w *walker, visit func(prev vault.JournalHead, row vault.JournalRow, e Entry) error) (Report, error) {
+	r := Report{KeyFromGenesis: w.pub == nil}
 	f, err := vault.OpenFile(ctx, path)
 	if errors.Is(err, vault.ErrTampered) || errors.Is(err, vault.ErrSchema) {
 		return r, &VerifyError{Reason: err.Error()}
@@ -85,14 +86,14 @@ func walkFile(ctx context.Context, path string, pub *ecdsa.PublicKey, visit func
 	if err != nil {
 		return r, fmt.Errorf("verifying the journal: %w", err)
 	}
-	w := &walker{storeID: f.StoreID(), pub: pub}
+	w.storeID = f.StoreID()
 	var stopped error
 	step := func(row vault.JournalRow) error {
 		prev := w.last
 		e, err := w.step(row)
 		if err == nil {
 			r.saw(e)
-			stopped = visit(w.storeID, prev, row, e)
+			stopped = visit(prev, row, e)
 			err = stopped
 		}
 		return err
@@ -155,7 +156,7 @@ func VerifyFull(ctx context.Context, path string, pub *ecdsa.PublicKey) (Report,
 	}()
 	snapshots := 0
 	next := uint64(1)
-	r, err := walkFile(ctx, path, pub, func(_ [16]byte, before vault.JournalHead, row vault.JournalRow, e Entry) error {
+	r, err := walkFile(ctx, path, &walker{pub: pub}, func(before vault.JournalHead, row vault.JournalRow, e Entry) error {
 		if row.Seq != next {
 			return &VerifyError{Seq: row.Seq, Reason: "the entries before it were pruned: a full fold needs all of them"}
 		}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/sigild/sigild/seal"
 	"github.com/sigild/sigild/vault"
@@ -410,5 +411,52 @@ func TestWalkShowsEntriesUntilToldToStop(t *testing.T) {
 	})
 	if err != boom || len(seen) != 3 || seen[2] != 3 {
 		t.Errorf("walk showed %v and returned %v; want 1 to 3 and the visitor's error", seen, err)
+	}
+}
+
+func TestFollowShowsWhatComes(t *testing.T) {
+	f := newFixture(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	seen := make(chan uint64, 100)
+	done := make(chan error, 1)
+	go func() {
+		done <- Follow(ctx, f.path(), nil, time.Millisecond, func(e Entry) error { seen <- e.Seq; return nil })
+	}()
+	next := uint64(1)
+	await := func() {
+		t.Helper()
+		select {
+		case seq := <-seen:
+			if seq != next {
+				t.Fatalf("shown entry %d, want %d", seq, next)
+			}
+			next++
+		case err := <-done:
+			t.Fatalf("ended: %v", err)
+		}
+	}
+	await()
+	for range 5 {
+		f.must(Entry{Kind: KindStarted})
+		if err := f.j.Checkpoint(ctx); err != nil {
+			t.Fatal(err)
+		}
+		await()
+		await()
+	}
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("ended with %v", err)
+	}
+	// A store put back to an earlier time is noticed by whoever was looking.
+	w := &walker{}
+	if _, err := walkFile(context.Background(), f.path(), w, func(vault.JournalHead, vault.JournalRow, Entry) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	w.last.Seq++
+	var ve *VerifyError
+	if err := more(context.Background(), f.path(), w, func(Entry) error { return nil }); !errors.As(err, &ve) {
+		t.Errorf("a shorter journal: %v", err)
 	}
 }

@@ -23,6 +23,7 @@ import (
 // package. Nothing in it comes from the message.
 type request struct {
 	caller Caller
+	at     socket
 	// method is the full gRPC method that the stamps are bound to.
 	method string
 	// hash is SHA-256 of the message as it was received.
@@ -76,7 +77,7 @@ func (s *Server) wrap(desc *grpc.ServiceDesc, at socket) (*grpc.ServiceDesc, err
 // status and one log line here.
 func (s *Server) serve(ctx context.Context, at socket, method string, receive func(any) error,
 	handle func(context.Context, func(any) error) (any, error)) (reply any, err error) {
-	req := &request{method: method}
+	req := &request{method: method, at: at}
 	start := time.Now()
 	defer func() {
 		clear(req.apiKey)
@@ -191,12 +192,15 @@ func checkOrganization(row *access, shown proven, m proto.Message) error {
 	return nil
 }
 
-// refused logs err once, whole, and returns what the caller may see.
+// refused logs err once, whole, counts it, and returns what the caller may see.
 func (s *Server) refused(ctx context.Context, req *request, err error, took time.Duration) error {
 	st, row := statusOf(err)
 	s.log.Log(ctx, row.level, "call refused", "method", req.method, "reason", string(row.reason),
 		"uid", req.caller.UID, "gid", req.caller.GID, "pid", req.caller.PID, "process", req.caller.Process,
 		"organization", req.organizationID, "took", took, "err", err)
+	if s.cfg.Refusals != nil {
+		s.cfg.Refusals.Refused(string(row.reason), req.at.String(), req.caller.UID)
+	}
 	return st.Err()
 }
 

@@ -20,6 +20,7 @@ import (
 	sigilv1 "github.com/sigild/sigild/api/sigil/v1"
 	"github.com/sigild/sigild/client"
 	"github.com/sigild/sigild/credential"
+	"github.com/sigild/sigild/journal"
 	"github.com/sigild/sigild/refusal"
 	"github.com/sigild/sigild/vault"
 )
@@ -394,5 +395,19 @@ func TestCallsHaveDeadlines(t *testing.T) {
 		if left := time.Until(deadline); !ok || left > want || left < want-5*time.Second {
 			t.Errorf("%s: %s left, want about %s", method, left, want)
 		}
+	}
+}
+
+// Every refusal is counted by reason, socket and uid, whoever asks.
+func TestRefusalsAreCounted(t *testing.T) {
+	r := journal.NewRefusals(nil)
+	h := newHouse(t, func(c *Config) { c.Refusals = r })
+	c := dialRaw(t, h.app)
+	for range 50 {
+		_ = c.call("/sigil.v1.SigningService/Sign", nil, "sigild-api-key", "no key")
+	}
+	_ = c.call("/sigil.v1.Nothing/Nothing", nil)
+	if n := r.Totals(); n["API_KEY_INVALID"] != 50 || n["CALLER_NOT_ALLOWED"] != 1 {
+		t.Errorf("counted %v, want 50 wrong keys and one unknown method", n)
 	}
 }

@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	sigilv1 "github.com/sigild/sigild/api/sigil/v1"
+	"github.com/sigild/sigild/journal"
 )
 
 // Config of a [Server].
@@ -31,6 +32,8 @@ type Config struct {
 	App, Admin Endpoint
 	// Roles say who may call; the zero value lets nobody in.
 	Roles Roles
+	// Refusals counts what leaves as a refusal; nil counts nothing.
+	Refusals *journal.Refusals
 	// Limits; zero fields get the default that each names.
 	Limits Limits
 	// Log gets refusals and failures; nil discards.
@@ -225,7 +228,7 @@ func served(desc *grpc.ServiceDesc, at socket) bool {
 // the access table answers.
 func (s *Server) unknown(at socket, stream grpc.ServerStream) error {
 	method, _ := grpc.MethodFromServerStream(stream)
-	req := &request{method: clip(printable(method), maxDetail)}
+	req := &request{method: clip(printable(method), maxDetail), at: at}
 	caller, ok := callerFrom(stream.Context())
 	if ok {
 		req.caller = caller

@@ -354,3 +354,30 @@ func TestSealStopsWhatIsUnderWay(t *testing.T) {
 		after.wantKinds(1, 0, 0, 1)
 	}
 }
+
+// Whoever holds a key and asks for what is denied, again and again, fills the log
+// and not the journal; what has no entry is counted in one.
+func TestADeniedKeyCantFillTheJournal(t *testing.T) {
+	h, g := newHouse(t, terms{})
+	r := journal.NewRefusals(h.clock.now)
+	h.serve(signing.Config{Refusals: r})
+	const asked = 200
+	for i := range asked {
+		req := g[0].request("id", []byte{0xc0})
+		_, err := h.signing.Sign(context.Background(), req)
+		wantRefusal(t, err, refusal.PayloadMalformed)
+		if i == 0 && len(h.entries(journal.KindRefused)) != 1 {
+			t.Error("the first refusal has no entry")
+		}
+	}
+	have := len(h.entries(journal.KindRefused))
+	if have >= asked/2 || have == 0 {
+		t.Errorf("%d entries for %d refusals", have, asked)
+	}
+	if n := strings.Count(h.log.String(), "PAYLOAD_MALFORMED"); n < asked {
+		t.Errorf("%d of %d refusals are in the log", n, asked)
+	}
+	if r.Spend(g[0].id, "OTHER") == false {
+		t.Error("another credential pays for it")
+	}
+}

@@ -37,6 +37,8 @@ type Config struct {
 	// Failed counts a failed signature against who broke it, in the transaction that
 	// journals it; nil counts nothing. Durable when that is.
 	Failed func(tx *vault.Tx, key string, cause error) error
+	// Refusals says which refusals get an entry of their own; nil: all do.
+	Refusals *journal.Refusals
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 	Log *slog.Logger
@@ -322,12 +324,16 @@ func (s *Service) waitForSlot(ctx context.Context) (leave func(), err error) {
 	}
 }
 
-// refuse journals a refusal of an authenticated request. The refusal stands even
-// if it can't be journaled.
+// refuse journals a refusal of an authenticated request, while its key's budget of
+// such entries lasts. The refusal stands even if it can't be journaled.
 func (s *Service) refuse(ctx context.Context, r Request, st *Standing, cause error) error {
 	var no *refusal.Error
 	if !errors.As(cause, &no) {
 		return cause // storage or time, not a decision
+	}
+	s.log.InfoContext(ctx, "refused", "wallet", st.Wallet.ID, "delegation", st.Delegation, "request", r.ID, "reason", string(no.Reason), "rule", no.Details["rule"])
+	if s.cfg.Refusals != nil && !s.cfg.Refusals.Spend(st.APIKey, string(no.Reason)) {
+		return cause
 	}
 	e := s.entry(journal.KindRefused, r, st)
 	e.Outcome, e.Rule, e.Reason = string(no.Reason), no.Details["rule"], no.Message
@@ -341,7 +347,6 @@ func (s *Service) refuse(ctx context.Context, r Request, st *Standing, cause err
 	if err != nil {
 		s.log.ErrorContext(ctx, "journaling a refusal", "error", err)
 	}
-	s.log.InfoContext(ctx, "refused", "wallet", st.Wallet.ID, "delegation", st.Delegation, "request", r.ID, "reason", string(no.Reason), "rule", no.Details["rule"])
 	return cause
 }
 

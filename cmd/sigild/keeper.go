@@ -33,6 +33,7 @@ type keeper struct {
 	log       *slog.Logger
 	vault     *vault.Vault
 	appliance *server.Appliance
+	refusals  *journal.Refusals
 	// mu guards what follows, and is held while rooms open or close.
 	mu   sync.Mutex
 	open *rooms // nil while sealed
@@ -245,7 +246,7 @@ func (k *keeper) unseal(ctx context.Context) (_ *rooms, err error) {
 	}
 	keep := journal.Keep{For: k.cfg.Journal.KeepFor, Entries: k.cfg.Journal.KeepEntries}
 	archive := journal.Archive{Dir: k.cfg.Journal.ArchiveDir, Entries: k.cfg.Journal.ArchiveEntries, After: k.cfg.Journal.ArchiveAfter}
-	if r.journal, err = journal.Open(ctx, k.vault, journal.Config{Signer: r.provider, CheckpointKey: seal.KeyRef(checkpointKey), Archive: archive, Keep: keep, Log: k.log}); err != nil {
+	if r.journal, err = journal.Open(ctx, k.vault, journal.Config{Signer: r.provider, CheckpointKey: seal.KeyRef(checkpointKey), Archive: archive, Keep: keep, Refusals: k.refusals, Log: k.log}); err != nil {
 		return nil, err
 	}
 	if r.store, err = delegation.NewPreParamStore(ctx, k.vault); err != nil {
@@ -259,7 +260,7 @@ func (k *keeper) unseal(ctx context.Context) (_ *rooms, err error) {
 	}
 	r.signing = signing.New(signing.Config{
 		Authority: r.delegation, Failed: r.delegation.CountFailure, Vault: k.vault, Journal: r.journal,
-		Timeout: k.cfg.Signing.Timeout, MaxConcurrent: k.cfg.Signing.MaxConcurrent, Log: k.log,
+		Timeout: k.cfg.Signing.Timeout, MaxConcurrent: k.cfg.Signing.MaxConcurrent, Refusals: k.refusals, Log: k.log,
 	})
 	if r.delivery, err = delivery.Open(ctx, delivery.Config{
 		Vault: k.vault, Journal: r.journal, Device: r.provider, DeviceID: r.provider.ID(), Log: k.log,

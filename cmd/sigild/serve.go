@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sigild/sigild/cmd/config"
+	"github.com/sigild/sigild/journal"
 	"github.com/sigild/sigild/server"
 	"github.com/sigild/sigild/systemd"
 	"github.com/sigild/sigild/vault"
@@ -28,16 +29,17 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) (err error)
 	}
 	defer func() { err = errors.Join(err, v.Close()) }()
 	appliance := server.NewAppliance(version)
+	refusals := journal.NewRefusals(nil)
 	app, admin, err := endpoints(cfg.Sockets)
 	if err != nil {
 		return err
 	}
-	s, err := server.New(server.Config{App: app, Admin: admin, Roles: roles(cfg.Roles), Log: log}, appliance, appliance.Services())
+	s, err := server.New(server.Config{App: app, Admin: admin, Roles: roles(cfg.Roles), Refusals: refusals, Log: log}, appliance, appliance.Services())
 	if err != nil {
 		return err
 	}
 	// The first try comes before READY, so that a start that can unseal is ready unsealed.
-	k := &keeper{cfg: cfg, log: log, vault: v, appliance: appliance}
+	k := &keeper{cfg: cfg, log: log, vault: v, appliance: appliance, refusals: refusals}
 	k.try(ctx)
 	state := k.status()
 	tasks, ctx := errgroup.WithContext(ctx)
