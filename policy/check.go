@@ -183,6 +183,9 @@ func (c *checker) field(n *node) *chains.Type {
 		}
 	}
 	t := c.check(base)
+	if base.op == opRoot && base.path+"."+n.text == spendField {
+		return c.root(n, "charges") // and eth.tx counts as read
+	}
 	switch t.Kind {
 	case kindWrong:
 		return typeWrong
@@ -209,6 +212,9 @@ func (c *checker) field(n *node) *chains.Type {
 	}
 	return c.fail(n, CodeType, suggestion, "%s has no fields", typeName(t))
 }
+
+// spendField is what an EVM transaction spends: the charges, of that payload only.
+const spendField = "eth.tx.spend"
 
 // fieldAliases are second names of fields of solana.tx: Turnkey's newer ones, and one
 // that its examples use beside the documented one.

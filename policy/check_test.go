@@ -91,9 +91,8 @@ func TestTextsThatMustNotCompile(t *testing.T) {
 		{"time.later > time.now", CodeUnknownField, 0, ""},
 		// not yet
 		{"Cronspan('0 9 * * 1-5', '8h', 'UTC')", CodeUnknownName, 0, "CronSpan"},
-		{"eth.tx.spend > 0", CodeUnsupported, 0, ""},
+		{"eth.tx.spend.count() > 0", CodeWrongClause, 0, "sigild"},
 		{"bitcoin.tx.fee > 0", CodeUnsupported, 0, ""},
-		{"eth.tx.spend['wad'] < 1", CodeUnsupported, 0, ""},
 		{"bitcoin.tx.version == 1", CodeUnsupported, 0, ""},
 		{"controls.daily", CodeUnsupported, 0, ""},
 		// clauses and languages

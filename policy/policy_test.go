@@ -331,9 +331,11 @@ func TestIntegersAreExactAtTheirBoundaries(t *testing.T) {
 func TestSigildRootsAndTheirAbsence(t *testing.T) {
 	req := evmRequest(t, nil)
 	req.DelegationID, req.Caller = "d-1", &Caller{UID: 1001, GID: 0}
+	req.DelegatedUser, req.DelegationEnds = "u-9", time.Date(2026, 3, 5, 0, 0, 0, 0, time.UTC)
 	bare := evmRequest(t, nil)
 	bare.RequestID = ""
-	for _, text := range []string{"caller.uid == 1001", "caller.gid == 0", "delegation.id == 'd-1'", "request.id == 'r-1'"} {
+	for _, text := range []string{"caller.uid == 1001", "caller.gid == 0", "delegation.id == 'd-1'", "request.id == 'r-1'",
+		"delegation.user_id == 'u-9'", "delegation.ends < Timestamp('2026-03-06T00:00:00Z') && delegation.ends > time.now"} {
 		if got := outcomeOf(t, sigild(text), req); got.Outcome != Matched {
 			t.Errorf("%s: got %v %s", text, got.Outcome, got.Error)
 		}
@@ -343,6 +345,24 @@ func TestSigildRootsAndTheirAbsence(t *testing.T) {
 		if s, ds := Compile([]Policy{allow(text)}, nil, nil); s != nil || ds[0].Code != CodeWrongClause {
 			t.Errorf("%s under lang turnkey: got %v", text, ds)
 		}
+	}
+}
+
+func TestSpendOfAnEVMTransaction(t *testing.T) {
+	req := evmRequest(t, nil)
+	req.Decoded.Charges = []chains.Charge{charge(ether, amount(7), "transfer"), charge(ether, amount(1), "fee")}
+	const text = "eth.tx.spend.count() == 2 && eth.tx.spend.all(c, c.amount <= 7 && c.asset == '" + ether + "')"
+	if got := outcomeOf(t, sigild(text), req); got.Outcome != Matched {
+		t.Errorf("got %v %s", got.Outcome, got.Error)
+	}
+	other := solanaRequest(t, 1)
+	other.Decoded.Charges = req.Decoded.Charges
+	if got := outcomeOf(t, sigild(text), other); got.Outcome != NotApplicable {
+		t.Errorf("of a Solana message: got %v", got.Outcome)
+	}
+	req.Decoded.Opaque = true
+	if got := outcomeOf(t, sigild(text), req); got.Outcome != Failed {
+		t.Errorf("of an opaque payload: got %v", got.Outcome)
 	}
 }
 

@@ -32,7 +32,11 @@ type Request struct {
 	Now time.Time
 	// DelegationID is the delegation that asks; empty when the owner does.
 	DelegationID string
-	RequestID    string
+	// DelegatedUser is whom it was given to, DelegationEnds when it ends by itself;
+	// the zero time: never.
+	DelegatedUser  string
+	DelegationEnds time.Time
+	RequestID      string
 	// Caller is the process at the other end of the socket; nil when unknown.
 	Caller *Caller
 }
@@ -161,8 +165,12 @@ var (
 		chains.Field{Name: "public_key", Type: typeHex, Doc: "public key, hexadecimal"},
 	)
 	timeType       = structOf(chains.Field{Name: "now", Type: typeTime, Doc: "the time of the decision"})
-	delegationType = structOf(chains.Field{Name: "id", Type: typeString, Doc: "the delegation that asks; absent when the owner does"})
-	chargesType    = listOf(structOf(
+	delegationType = structOf(
+		chains.Field{Name: "id", Type: typeString, Doc: "the delegation that asks; absent when the owner does"},
+		chains.Field{Name: "user_id", Type: typeString, Doc: "whom it was given to; absent when the owner asks"},
+		chains.Field{Name: "ends", Type: typeTime, Doc: "when it ends by itself; absent when it does not"},
+	)
+	chargesType = listOf(structOf(
 		chains.Field{Name: "chain", Type: typeString, Doc: "CAIP-2 id; 'eip155' is every EVM chain"},
 		chains.Field{Name: "asset", Type: typeString, Doc: "CAIP-19 id; token contracts of EVM chains in lower case"},
 		chains.Field{Name: "amount", Type: typeInt, Doc: "at most, in the asset's smallest unit; absent when unbounded"},
@@ -297,7 +305,13 @@ func chargesValue(r *Request) chains.Value {
 	return chains.ListValue(vs...)
 }
 
-func delegationValue(r *Request) chains.Value { return chains.StructValue(stated(r.DelegationID)) }
+func delegationValue(r *Request) chains.Value {
+	var ends chains.Value
+	if !r.DelegationEnds.IsZero() {
+		ends = instant(r.DelegationEnds)
+	}
+	return chains.StructValue(stated(r.DelegationID), stated(r.DelegatedUser), ends)
+}
 
 func requestIDValue(r *Request) chains.Value { return chains.StructValue(stated(r.RequestID)) }
 

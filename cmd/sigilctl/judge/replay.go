@@ -17,7 +17,7 @@ import (
 // Replay judges the journal's recorded decisions again by another set of policies:
 // what would have become of the same requests. Limits take no part, nor do ABIs,
 // IDLs and pinned tables, and a wallet's label is not recorded: a policy that reads
-// those decides here as if they were not there.
+// those, or when a delegation ends, decides here as if they were not there.
 type Replay struct {
 	// Set judges.
 	Set *policy.Set
@@ -73,7 +73,7 @@ func (r *Replay) Entry(e journal.Entry) error {
 	req := policy.Request{
 		Decoded: d, Kind: d.Kind, Activity: policy.SigningActivity(d.Kind),
 		Wallet: &policy.Wallet{ID: e.Wallet}, Approvers: []policy.User{{ID: e.User}},
-		Now: time.UnixMilli(e.TimeMS), DelegationID: e.Delegation, RequestID: e.RequestID,
+		Now: time.UnixMilli(e.TimeMS), DelegationID: e.Delegation, DelegatedUser: e.User, RequestID: e.RequestID,
 	}
 	if req.WalletAccount, err = asker(e.Asked.Address); err != nil {
 		return fmt.Errorf("entry %d: %w", e.Seq, err)
