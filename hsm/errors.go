@@ -123,6 +123,22 @@ func lookupCKR(code uint) (name string, err error) {
 	return fmt.Sprintf("CKR 0x%08X", code), seal.ErrUnavailable
 }
 
+// meaning is what a code means when this call gave it. Two kinds mean something from
+// some calls alone, and from any other that the module is confused: that sealed bytes
+// don't authenticate, from calls that open; that the PIN is wrong, from C_Login, which
+// a new worker asks again, once.
+func meaning(call string, code uint) error {
+	function, _, _ := strings.Cut(call, " ")
+	_, err := lookupCKR(code)
+	switch {
+	case err == seal.ErrTampered && function != "C_Decrypt" && function != "C_UnwrapKey":
+		return seal.ErrUnavailable
+	case (err == seal.ErrAuth || err == seal.ErrLocked) && function != "C_Login":
+		return seal.ErrUnavailable
+	}
+	return err
+}
+
 // Codes of PKCS#11 v3.0 that the bindings don't have.
 const (
 	ckrAEADDecryptFailed     = 0x42
@@ -131,7 +147,7 @@ const (
 	ckrKeyExhausted          = 0x203
 )
 
-// ckrTable is the one place where a PKCS#11 code becomes an error of ours. A
+// ckrTable and meaning are where a PKCS#11 code becomes an error of ours. A
 // failed C_Decrypt is the exception: there the canary decides (wrap.go), because
 // SoftHSM 2.6 says CKR_GENERAL_ERROR for a wrong tag.
 var ckrTable = map[uint]ckr{

@@ -48,10 +48,11 @@ func config(tok testhsm.Token) Config {
 // rig is an open provider on a fresh token, with its keys.
 type rig struct {
 	*Provider
-	tok  testhsm.Token
-	cfg  Config
-	keys Keys
-	log  *logBuffer
+	tok     testhsm.Token
+	cfg     Config
+	keys    Keys
+	webhook RSAKey // zero until a test makes one
+	log     *logBuffer
 }
 
 func newRig(t testing.TB, change ...func(*Config)) *rig {

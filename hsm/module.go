@@ -101,8 +101,7 @@ func p11Fault(call string, err error) *fault {
 	if !errors.As(err, &code) {
 		return newFault(seal.ErrUnavailable, "%s: %v", call, err)
 	}
-	_, sentinel := lookupCKR(uint(code))
-	f := newFault(sentinel, "%s", call)
+	f := newFault(meaning(call, uint(code)), "%s", call)
 	f.code = uint32(code)
 	return f
 }

@@ -24,24 +24,35 @@ func (t *token) wrap(r keyRef, plain, aad []byte) (blob []byte, err error) {
 }
 
 // unwrap is opUnwrap. A blob that the module refuses is at fault only when the token
-// can still open the canary; otherwise it is the token.
+// can still open the canary, and refuses the blob again after that.
 func (t *token) unwrap(r keyRef, blob, aad []byte) (plain []byte, err error) {
-	refused := false
-	err = t.session(0, func(s pkcs11.SessionHandle) error {
-		k, err := t.kek(s, r)
-		if err != nil {
+	try := func() (refused bool, err error) {
+		err = t.session(0, func(s pkcs11.SessionHandle) error {
+			k, err := t.kek(s, r)
+			if err != nil {
+				return err
+			}
+			plain, refused, err = t.unseal(s, k, blob, aad)
 			return err
-		}
-		plain, refused, err = t.unseal(s, k, blob, aad)
-		return err
-	})
+		})
+		return refused, err
+	}
+	return plain, blame(try, func() error { return t.health(r) })
+}
+
+// blame finds out whether the input or the token is at fault when try is refused.
+func blame(try func() (refused bool, err error), canary func() error) error {
+	refused, err := try()
 	if !refused {
-		return plain, err
+		return err
 	}
-	if cerr := t.health(r); cerr != nil {
-		return nil, newFault(seal.ErrUnavailable, "%v; and so does the canary: %v", err, cerr)
+	if cerr := canary(); cerr != nil {
+		return newFault(seal.ErrUnavailable, "%v; and so does the canary: %v", err, cerr)
 	}
-	return nil, newFault(seal.ErrTampered, "%v, while the canary is good", err)
+	if refused, err = try(); refused {
+		return newFault(seal.ErrTampered, "%v, while the canary is good", err)
+	}
+	return err
 }
 
 // health is opHealth with a key: it is found, checked and used for the canary.

@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"crypto/x509"
+	"errors"
 	"math/big"
 
 	"github.com/sigild/sigild/seal"
@@ -346,28 +347,28 @@ func (t *token) destroyRSA(id []byte) error {
 func errUnopened() error { return newFault(seal.ErrTampered, "opening an OAEP ciphertext") }
 
 // decryptOAEP is opDecryptOAEP. A C_Decrypt that fails is the ciphertext's fault
-// only when the token can still open one of our own.
+// only when the token can still open one of our own, and fails again after that.
 func (t *token) decryptOAEP(id, ciphertext []byte) (plain []byte, err error) {
 	var k decryptionKey
-	failed := false
-	err = t.session(0, func(s pkcs11.SessionHandle) error {
-		if k, err = t.decryptionKey(s, id); err != nil {
+	try := func() (refused bool, err error) {
+		err = t.session(0, func(s pkcs11.SessionHandle) error {
+			if k, err = t.decryptionKey(s, id); err != nil {
+				return err
+			}
+			// What is no number below the modulus is never shown to the token.
+			if len(ciphertext) != k.public.Size() || new(big.Int).SetBytes(ciphertext).Cmp(k.public.N) >= 0 {
+				return errUnopened()
+			}
+			plain, refused, err = t.openOAEP(s, k, ciphertext)
 			return err
-		}
-		// What is no number below the modulus is never shown to the token.
-		if len(ciphertext) != k.public.Size() || new(big.Int).SetBytes(ciphertext).Cmp(k.public.N) >= 0 {
-			return errUnopened()
-		}
-		plain, failed, err = t.openOAEP(s, k, ciphertext)
-		return err
-	})
-	if !failed {
-		return plain, err
+		})
+		return refused, err
 	}
-	if cerr := t.tryRSA(k); cerr != nil {
-		return nil, newFault(seal.ErrUnavailable, "%v; and so does one of our own: %v", err, cerr)
+	err = blame(try, func() error { return t.tryRSA(k) })
+	if errors.Is(err, seal.ErrTampered) {
+		return nil, errUnopened()
 	}
-	return nil, errUnopened()
+	return plain, err
 }
 
 // openOAEP opens a ciphertext in the key's own way. failed says that C_Decrypt
