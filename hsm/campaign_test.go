@@ -85,7 +85,7 @@ func matrix(t *testing.T, s *shim, r *rig, functions []string) {
 				if got := workers(); got > 2 {
 					t.Errorf("%s: %d workers were started, want at most 2", cell, got)
 				}
-				if _, latched, err := ReadLatch(p.cfg.LatchFile); latched || err != nil {
+				if _, latched, err := seal.ReadLatch(p.cfg.LatchFile); latched || err != nil {
 					t.Fatalf("%s: latched: %v, %v", cell, latched, err)
 				}
 				end()
@@ -145,11 +145,11 @@ func TestCampaignOpening(t *testing.T) {
 			if got := s.calls(t, "C_Login") - before; got > 1 {
 				t.Errorf("%s: C_Login was called %d times", cell, got)
 			}
-			_, latched, lerr := ReadLatch(cfg.LatchFile)
+			_, latched, lerr := seal.ReadLatch(cfg.LatchFile)
 			if shall := fn == "C_Login" && (want == seal.ErrAuth || want == seal.ErrLocked); latched != shall || lerr != nil {
 				t.Errorf("%s: latched %v, %v, want %v", cell, latched, lerr, shall)
 			}
-			if err := ClearLatch(cfg.LatchFile); err != nil {
+			if err := seal.ClearLatch(cfg.LatchFile); err != nil {
 				t.Fatal(err)
 			}
 		}
