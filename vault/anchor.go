@@ -10,6 +10,7 @@ package vault
 //	epoch < counter       an older copy: [ErrRollback]
 //	epoch > counter + 1   another counter, or one that was reset: [ErrCounterReplaced]
 //
+// Where the device has no counter its sealing key is rolled instead (roll.go).
 // What is acknowledged between two increments can be rolled back within one
 // epoch. The pin outside names the counter, so that a store can't say it has none.
 
@@ -28,18 +29,24 @@ type AnchorKind string
 const (
 	AnchorNone AnchorKind = "none" // not at all
 	AnchorNV   AnchorKind = "nv"   // a counter in a TPM's non-volatile memory
+	// AnchorKEKRoll: the device's sealing key is replaced with every update that must
+	// not be undone, so that it opens no older copy.
+	AnchorKEKRoll AnchorKind = "kek-roll"
 )
 
 // Anchor names what a store is anchored by; the zero Anchor is none.
 type Anchor struct {
 	Provider string      // the device's id, as seal.Provider.ID gives it; "": none
-	Counter  seal.KeyRef // the counter in it
+	Counter  seal.KeyRef // the counter in it; "": its sealing key is rolled
 }
 
 // Kind is how the anchor works.
 func (a Anchor) Kind() AnchorKind {
-	if a == (Anchor{}) {
+	switch {
+	case a == Anchor{}:
 		return AnchorNone
+	case a.Counter == "":
+		return AnchorKEKRoll
 	}
 	return AnchorNV
 }
@@ -47,7 +54,8 @@ func (a Anchor) Kind() AnchorKind {
 // anchorTries is how often an increment is tried before the vault gives up.
 const anchorTries = 3
 
-// counter finds the anchor's device; nil when the store has no anchor.
+// counter finds the counter that the store is anchored by; nil when it is anchored
+// by something else, or not at all. It refuses when the anchor's device is absent.
 func (a Anchor) counter(devices map[string]seal.Sealer) (seal.Counter, error) {
 	if a.Kind() == AnchorNone {
 		return nil, nil
@@ -55,6 +63,12 @@ func (a Anchor) counter(devices map[string]seal.Sealer) (seal.Counter, error) {
 	d, ok := devices[a.Provider]
 	if !ok {
 		return nil, fmt.Errorf("%w: the store is anchored by %s, which is not here", ErrNoAnchor, a.Provider)
+	}
+	if a.Kind() == AnchorKEKRoll {
+		if _, ok := d.(seal.Roller); !ok {
+			return nil, fmt.Errorf("%w: %s can't replace its sealing key", ErrNoAnchor, a.Provider)
+		}
+		return nil, nil
 	}
 	c, ok := d.(seal.Counter)
 	if !ok {
@@ -66,6 +80,15 @@ func (a Anchor) counter(devices map[string]seal.Sealer) (seal.Counter, error) {
 // checkAnchor compares the head with the counter, and makes up for an increment
 // that a crash prevented.
 func (v *Vault) checkAnchor(ctx context.Context, u *unsealed) error {
+	if v.anchor.Kind() == AnchorKEKRoll {
+		// Ends a roll that a crash cut off: the keyslots say which key stays.
+		for id, ref := range u.rollers(*v.groups.Load()) {
+			if id == v.anchor.Provider {
+				return u.endRoll(rolls{id: ref})
+			}
+		}
+		return fmt.Errorf("%w: %s holds no keyslot", ErrNoAnchor, v.anchor.Provider)
+	}
 	if u.counter == nil {
 		return nil
 	}
@@ -89,10 +112,14 @@ func (v *Vault) checkAnchor(ctx context.Context, u *unsealed) error {
 	}
 }
 
-// advance increments the counter after a commit with epoch from+1. When it can't,
-// nothing of the batch may be acknowledged, and the next start makes up for it.
-func (v *Vault) advance(u *unsealed, from uint64) error {
-	var err error
+// advance increments the counter after a commit with epoch from+1, and destroys
+// the sealing keys that were rolled. When it can't, nothing of the batch may be
+// acknowledged, and the next start makes up for it.
+func (v *Vault) advance(u *unsealed, r rolls, from uint64) error {
+	err := u.endRoll(r)
+	if err != nil || u.counter == nil {
+		return err
+	}
 	for try := range anchorTries {
 		if try > 0 {
 			time.Sleep(time.Duration(try) * 100 * time.Millisecond)

@@ -3,10 +3,14 @@ package vault
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
+	"github.com/sigild/sigild/hsm"
+	"github.com/sigild/sigild/internal/testhsm"
 	"github.com/sigild/sigild/internal/testtpm"
 	"github.com/sigild/sigild/seal"
 	"github.com/sigild/sigild/tpm"
@@ -194,7 +198,11 @@ func TestWhatMovesTheAnchor(t *testing.T) {
 	a := newSoftSealer(1)
 	moved("a keyslot", true, func() error { addGroup(t, v, KeyHolder{Sealer: a, ID: "a", Ref: "1"}); return nil })
 	devices["a"] = a
-	moved("the root key", true, func() error { rotate(t, v, devices); return nil })
+	v.Seal()
+	if err := v.Unseal(ctx, devices); err != nil {
+		t.Fatal(err)
+	}
+	moved("the root key", true, func() error { rotate(t, v); return nil })
 	moved("a keyslot removed", true, update(func(tx *Tx) error { return tx.RemoveGroup(1) }))
 }
 
@@ -280,4 +288,220 @@ func BenchmarkAdvance(b *testing.B) {
 			b.Fatal(err)
 		}
 	})
+}
+
+// rollingToken is a device whose sealing key can be replaced; its faults come where
+// no hardware would have them. TestAnchorByKEKRollInAToken has a real one.
+type rollingToken struct {
+	keys   map[seal.KeyRef]*softSealer
+	made   int
+	before func() error // of EndRoll
+}
+
+func (r *rollingToken) Seal(ctx context.Context, ref seal.KeyRef, pt, aad []byte) ([]byte, error) {
+	if r.keys[ref] == nil {
+		return nil, seal.ErrNotFound
+	}
+	return r.keys[ref].Seal(ctx, ref, pt, aad)
+}
+
+func (r *rollingToken) Unseal(ctx context.Context, ref seal.KeyRef, blob, aad []byte, use func([]byte) error) error {
+	if r.keys[ref] == nil {
+		return seal.ErrNotFound
+	}
+	return r.keys[ref].Unseal(ctx, ref, blob, aad, use)
+}
+
+func (r *rollingToken) BeginRoll(_ context.Context, ref seal.KeyRef) (seal.KeyRef, error) {
+	if r.keys[ref] == nil {
+		return "", seal.ErrNotFound
+	}
+	if len(r.keys) > 1 {
+		return "", seal.ErrAmbiguous
+	}
+	r.made++
+	next := seal.KeyRef(fmt.Sprintf("%02x", r.made))
+	r.keys[next] = newSoftSealer(byte(r.made))
+	return next, nil
+}
+
+func (r *rollingToken) EndRoll(_ context.Context, keep seal.KeyRef) (n int, err error) {
+	if r.before != nil {
+		if err := r.before(); err != nil {
+			return 0, err
+		}
+	}
+	if r.keys[keep] == nil {
+		return 0, seal.ErrNotFound
+	}
+	for ref := range r.keys {
+		if ref != keep {
+			delete(r.keys, ref)
+			n++
+		}
+	}
+	return n, nil
+}
+
+func rolled(t testing.TB, anchor Anchor) (*Vault, Pin, *rollingToken, map[string]seal.Sealer) {
+	t.Helper()
+	r := &rollingToken{keys: map[seal.KeyRef]*softSealer{"01": newSoftSealer(1)}, made: 1}
+	v, pin, err := Create(context.Background(), Config{Dir: stateDir(t), Anchor: anchor}, KeyHolder{Sealer: r, ID: "r", Ref: "01"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = v.Close() })
+	return v, pin, r, map[string]seal.Sealer{"r": r}
+}
+
+func TestAKEKRollLeavesOlderCopiesShut(t *testing.T) {
+	v, pin, r, devices := rolled(t, Anchor{Provider: "r"})
+	text, err := pin.MarshalText()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := ParsePin(text); err != nil || again != pin {
+		t.Errorf("ParsePin = %+v, %v; want %+v", again, err, pin)
+	}
+	put(t, v, TypeAPIKey, "k", "verifier")
+	if err := v.Close(); err != nil {
+		t.Fatal(err)
+	}
+	old := copyStore(t, v.cfg.Dir)
+	v, err = openCopy(t, v.cfg.Dir, pin, devices)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v.Info().Anchor != AnchorKEKRoll {
+		t.Errorf("Info = %+v", v.Info())
+	}
+	if err := revoke(v, "k"); err != nil {
+		t.Fatal(err)
+	}
+	if len(r.keys) != 1 || r.keys["01"] != nil {
+		t.Errorf("keys in the token: %d", len(r.keys))
+	}
+	rotate(t, v) // a new root key and a roll in one transaction
+	if err := v.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, err = openCopy(t, old, pin, devices)
+	wantIs(t, err, ErrRollback)
+
+	// The destruction fails: not acknowledged, and the next start makes up for it.
+	if v, err = openCopy(t, v.cfg.Dir, pin, devices); err != nil {
+		t.Fatal(err)
+	}
+	put(t, v, TypeAPIKey, "k", "verifier")
+	r.before = func() error {
+		if len(r.keys) > 1 {
+			return seal.ErrUnavailable
+		}
+		return nil
+	}
+	wantIs(t, revoke(v, "k"), ErrUnwritable)
+	if err := v.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if len(r.keys) != 2 {
+		t.Errorf("%d keys in the token, want both", len(r.keys))
+	}
+	r.before = nil
+	if v, err = openCopy(t, v.cfg.Dir, pin, devices); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := get(v, TypeAPIKey, "k"); !errors.Is(err, ErrNotFound) || len(r.keys) != 1 {
+		t.Errorf("after the next start: %v, %d keys", err, len(r.keys))
+	}
+}
+
+// A commit that fails after the successor was made: the old key still opens.
+func TestAFailedCommitKeepsTheOldKEK(t *testing.T) {
+	v, pin, r, devices := rolled(t, Anchor{Provider: "r"})
+	put(t, v, TypeAPIKey, "k", "verifier")
+	v.hooks.beforeCommit = func() error { return errors.New("disk on fire") }
+	wantIs(t, revoke(v, "k"), ErrUnwritable)
+	if err := v.Close(); err != nil {
+		t.Fatal(err)
+	}
+	v, err := openCopy(t, v.cfg.Dir, pin, devices)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantRecord(t, v, TypeAPIKey, "k", "verifier")
+	if len(r.keys) != 1 {
+		t.Errorf("%d keys in the token, want the one in use", len(r.keys))
+	}
+}
+
+// Without an anchor an operator may roll; a device that can't says so.
+func TestRotateKEK(t *testing.T) {
+	v, pin, r, devices := rolled(t, Anchor{})
+	put(t, v, TypeWallet, "w", "text")
+	roll := func(v *Vault) error { return v.UpdateAlone(context.Background(), (*Tx).RollKEK) }
+	if err := roll(v); err != nil {
+		t.Fatal(err)
+	}
+	if len(r.keys) != 1 || r.keys["01"] != nil || v.Slots()[0].Ref == "01" {
+		t.Errorf("slots %+v, %d keys", v.Slots(), len(r.keys))
+	}
+	if err := v.Close(); err != nil {
+		t.Fatal(err)
+	}
+	v, err := openCopy(t, v.cfg.Dir, pin, devices)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantRecord(t, v, TypeWallet, "w", "text")
+	plain, _ := create(t, stateDir(t))
+	wantIs(t, roll(plain), ErrNoRoller)
+}
+
+// A real token: the old key is gone from it, and an older copy says so.
+func TestAnchorByKEKRollInAToken(t *testing.T) {
+	ctx := context.Background()
+	p, keys := token(t)
+	v, pin, err := Create(ctx, Config{Dir: stateDir(t), Anchor: Anchor{Provider: p.ID()}}, KeyHolder{Sealer: p, ID: p.ID(), Ref: keys.KEK})
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, v, TypeAPIKey, "k", "verifier")
+	if err := v.Close(); err != nil {
+		t.Fatal(err)
+	}
+	old := copyStore(t, v.cfg.Dir)
+	devices := map[string]seal.Sealer{p.ID(): p}
+	if v, err = openCopy(t, v.cfg.Dir, pin, devices); err != nil {
+		t.Fatal(err)
+	}
+	if err := revoke(v, "k"); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, err = openCopy(t, old, pin, devices)
+	wantIs(t, err, ErrRollback)
+	if _, err = openCopy(t, v.cfg.Dir, pin, devices); err != nil {
+		t.Errorf("the newest: %v", err)
+	}
+}
+
+// token is a provisioned SoftHSM behind its worker, which is this test binary.
+func token(t testing.TB) (*hsm.Provider, hsm.Keys) {
+	t.Helper()
+	tok := testhsm.New(t)
+	p, err := hsm.Open(context.Background(), hsm.Config{
+		Module: tok.Module, TokenLabel: tok.Label, TokenSerial: tok.Serial, PINFile: tok.PINFile,
+		LatchFile: filepath.Join(tok.Dir, "latch"), EnvAllow: tok.Env, CallTimeout: time.Minute,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.Close() })
+	keys, err := p.Provision(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p, keys
 }

@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sigild/sigild/hsm"
 )
 
 // mountTmpfs mounts a small file system of its own; tests run as root.
@@ -101,8 +103,11 @@ func TestPageLimitIsToldAsFull(t *testing.T) {
 
 const crashEnv = "SIGILD_VAULT_CRASH_CHILD"
 
-// TestMain lets the test binary be the child that is killed.
+// TestMain lets the test binary be the child that is killed, and an HSM's worker.
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "hsm-worker" {
+		os.Exit(hsm.WorkerMain())
+	}
 	if dir := os.Getenv(crashEnv); dir != "" {
 		if err := crashChild(dir); err != nil {
 			fmt.Fprintln(os.Stderr, err)

@@ -45,6 +45,8 @@ var (
 	ErrLastKeyslot = errors.New("the last keyslot group can't be removed")
 	// ErrCustodians: fewer custodians are here than are needed.
 	ErrCustodians = errors.New("too few custodians")
+	// ErrNoRoller: no device of the keyslots can replace its sealing key.
+	ErrNoRoller = errors.New("no device here can replace its sealing key")
 	// ErrTooLarge: a record is larger than [MaxRecord], or its id than [MaxID].
 	ErrTooLarge = errors.New("record is too large")
 )

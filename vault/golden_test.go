@@ -201,7 +201,7 @@ func TestGoldenStoreOfSchema2(t *testing.T) {
 		if err := v.UpdateAlone(context.Background(), func(tx *Tx) error { return tx.AddGroup(group) }); err != nil {
 			t.Fatal(err)
 		}
-		rotate(t, v, softSealers)
+		rotate(t, v)
 		if err := v.Close(); err != nil {
 			t.Fatal(err)
 		}

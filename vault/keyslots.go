@@ -10,8 +10,6 @@ import (
 	"fmt"
 	"slices"
 	"time"
-
-	"github.com/sigild/sigild/seal"
 )
 
 const second = time.Second
@@ -145,10 +143,10 @@ func without(groups []slotGroup, ids []uint32) ([]slotGroup, error) {
 	return groups, nil
 }
 
-// VerifyGroup asks the group's devices for the root key and compares it with the
-// one in memory. Errors: [ErrNotFound], [ErrNoKeyslot] when a device is missing,
-// [ErrTampered], [ErrCustodians], those of the devices.
-func (v *Vault) VerifyGroup(ctx context.Context, id uint32, sealers map[string]seal.Sealer) error {
+// VerifyGroup asks the group's devices, as given to Unseal, for the root key and
+// compares it with the one in use. Errors: [ErrNotFound], [ErrNoKeyslot] when a
+// device is missing (custodians always are), [ErrTampered], those of the devices.
+func (v *Vault) VerifyGroup(ctx context.Context, id uint32) error {
 	u := v.open.Load()
 	if u == nil {
 		return ErrSealed
@@ -160,12 +158,12 @@ func (v *Vault) VerifyGroup(ctx context.Context, id uint32, sealers map[string]s
 	}
 	g := groups[i]
 	for _, s := range g.slots {
-		if sealers[s.info.Provider] == nil {
+		if u.devices[s.info.Provider] == nil {
 			return fmt.Errorf("verifying keyslot group %d: %w: %s is not here", id, ErrNoKeyslot, s.info.Provider)
 		}
 	}
 	// unsealGroup holds what comes out against the commitment that the store key signed.
-	return g.unsealGroup(ctx, sealers, func([]byte) error { return nil })
+	return g.unsealGroup(ctx, u.devices, func([]byte) error { return nil })
 }
 
 // writeKeyslots replaces all keyslots, as part of a transaction.

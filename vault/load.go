@@ -118,11 +118,14 @@ func (v *Vault) unseal(ctx context.Context, sealers map[string]seal.Sealer) (*un
 			keys, err = newKeyring(root, v.storeID, g.generation)
 			return err
 		})
+		if v.anchor.Kind() == AnchorKEKRoll && errors.Is(err, seal.ErrNotFound) {
+			err = fmt.Errorf("%w: its sealing key is no longer in the device; hint: put the newest copy back, or restore a backup with its custodians: %w", ErrRollback, err)
+		}
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		u, err := v.loadSealed(context.WithoutCancel(ctx), &unsealed{keys: keys, counter: counter})
+		u, err := v.loadSealed(context.WithoutCancel(ctx), &unsealed{keys: keys, counter: counter, devices: sealers})
 		if err != nil {
 			keys.destroy()
 			return nil, err

@@ -43,7 +43,11 @@ func (p Pin) MarshalText() ([]byte, error) {
 	}
 	anchor := string(AnchorNone)
 	if a := p.Anchor; a.Kind() != AnchorNone {
-		anchor = string(AnchorNV) + " " + string(a.Counter) + " " + a.Provider
+		anchor = string(a.Kind()) + " "
+		if a.Kind() == AnchorNV {
+			anchor += string(a.Counter) + " "
+		}
+		anchor += a.Provider
 		if !a.printable() {
 			return nil, errors.New("writing the store pin: the anchor's names can't be written")
 		}
@@ -53,7 +57,7 @@ func (p Pin) MarshalText() ([]byte, error) {
 
 // printable: lower-case hex, and a provider's id of visible ASCII.
 func (a Anchor) printable() bool {
-	if a.Counter == "" || a.Provider == "" {
+	if a.Provider == "" {
 		return false
 	}
 	for _, c := range []byte(a.Counter) {
@@ -105,11 +109,14 @@ func (p *Pin) parseSecond(s string) (rest string, err error) {
 		return "", fmt.Errorf("parsing the store pin: want a line %q", strings.TrimSpace(pinAnchor))
 	}
 	if anchor != string(AnchorNone) {
-		f := strings.Split(anchor, " ")
-		if len(f) != 3 || f[0] != string(AnchorNV) {
-			return "", errors.New("parsing the store pin: the anchor is \"none\" or \"nv\", counter and device")
+		switch f := strings.Split(anchor, " "); {
+		case len(f) == 3 && f[0] == string(AnchorNV) && f[1] != "":
+			p.Anchor = Anchor{Counter: seal.KeyRef(f[1]), Provider: f[2]}
+		case len(f) == 2 && f[0] == string(AnchorKEKRoll):
+			p.Anchor = Anchor{Provider: f[1]}
+		default:
+			return "", errors.New("parsing the store pin: the anchor is \"none\", \"nv\" with counter and device, or \"kek-roll\" with a device")
 		}
-		p.Anchor = Anchor{Counter: seal.KeyRef(f[1]), Provider: f[2]}
 		if !p.Anchor.printable() {
 			return "", errors.New("parsing the store pin: the anchor's counter is not lower-case hex")
 		}

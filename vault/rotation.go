@@ -48,10 +48,10 @@ type NewRoot struct {
 func (n *NewRoot) Discard() { n.root.Destroy() }
 
 // PrepareRoot makes a root key for [Tx.RotateRoot] and asks every keyslot's device
-// to seal it: all of them must be among sealers; custodians need not be there.
+// to seal it: all of them must have been given to Unseal; custodians need not be there.
 // Nothing is written. Errors: [ErrRotating], [ErrNoKeyslot] naming the device that
 // is missing, those of the devices.
-func (v *Vault) PrepareRoot(ctx context.Context, sealers map[string]seal.Sealer) (_ *NewRoot, err error) {
+func (v *Vault) PrepareRoot(ctx context.Context) (_ *NewRoot, err error) {
 	u := v.open.Load()
 	if u == nil {
 		return nil, ErrSealed
@@ -77,7 +77,7 @@ func (v *Vault) PrepareRoot(ctx context.Context, sealers map[string]seal.Sealer)
 			return err
 		}
 		for _, g := range groups {
-			again, err := v.reseal(ctx, root, g, n.generation, commit, sealers)
+			again, err := v.reseal(ctx, root, g, n.generation, commit, u.devices)
 			if err != nil {
 				return err
 			}

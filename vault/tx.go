@@ -38,6 +38,8 @@ type extra struct {
 	newRoot *NewRoot    // the root key from now on; nil: as it is
 	settle  bool        // the rotation has ended
 	advance bool        // the anchor moves before anybody is answered
+	roll    bool        // every device that can replaces its sealing key
+	rolls   rolls       // the keys that are kept; filled in while committing
 }
 
 // change is the new state of one record.

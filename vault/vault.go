@@ -98,8 +98,9 @@ type unsealed struct {
 	head head // the writer goroutine's
 	body []byte
 	info atomic.Pointer[Info]
-	// counter is the anchor's device; nil without an anchor.
+	// counter is that of an anchor of kind nv; nil otherwise.
 	counter seal.Counter
+	devices map[string]seal.Sealer // as given to Unseal
 }
 
 // withRoot lends the root key.
@@ -218,7 +219,8 @@ func (v *Vault) Slots() []SlotInfo {
 
 // Unseal asks the devices for the root key and checks the head and the set of
 // records with it, then the epoch with the anchor. sealers are all devices by
-// provider id, also one that is needed for its counter only; the first keyslot
+// provider id, also one that is needed for its counter only; they are kept until
+// Seal. The first keyslot
 // group whose members are all there and which opens is taken. Errors:
 // [ErrNoKeyslot], [ErrNoAnchor], what the devices answer (package seal),
 // [ErrTampered], [ErrPinMismatch], [ErrRollback], [ErrCounterReplaced]. An

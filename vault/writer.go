@@ -238,6 +238,16 @@ func (v *Vault) commit(b *batch) error {
 	for _, c := range b.changes {
 		changes = append(changes, leafChange{c.leaf, c.remove})
 	}
+	anchored := b.extra.advance && v.anchor.Kind() != AnchorNone
+	if b.extra.roll || anchored && v.anchor.Kind() == AnchorKEKRoll {
+		only := v.anchor.Provider
+		if b.extra.roll {
+			only = ""
+		}
+		if err := v.beginRoll(b, only); err != nil {
+			return err
+		}
+	}
 	next := u.head
 	next.seq, next.journal = b.version, b.journal
 	if b.extra.groups != nil {
@@ -249,8 +259,7 @@ func (v *Vault) commit(b *batch) error {
 	if b.extra.settle {
 		next.previous = 0
 	}
-	moves := b.extra.advance && u.counter != nil
-	if moves {
+	if anchored {
 		next.epoch++
 	}
 
@@ -270,8 +279,8 @@ func (v *Vault) commit(b *batch) error {
 	before := u.head.epoch
 	u.head, u.body = next, body
 	u.publish()
-	if err = v.adopt(b); err == nil && moves {
-		err = v.advance(u, before)
+	if err = v.adopt(b); err == nil && (anchored || b.extra.rolls != nil) {
+		err = v.advance(u, b.extra.rolls, before)
 	}
 	if err != nil {
 		// It's on disk, but must not be acknowledged: the next start decides.
