@@ -149,6 +149,11 @@ func (c *Client) Policies() sigilv1.PolicyServiceClient {
 	return sigilv1.NewPolicyServiceClient(stamped{Client: c})
 }
 
+// Keyslot changes what opens the store: operators' stamps for organization "".
+func (c *Client) Keyslot() sigilv1.KeyslotServiceClient {
+	return sigilv1.NewKeyslotServiceClient(stamped{Client: c})
+}
+
 // Control stops signing and lets it go on: operators' stamps for organization "",
 // root members' or the owner's otherwise.
 func (c *Client) Control() sigilv1.ControlServiceClient {

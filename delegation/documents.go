@@ -201,6 +201,7 @@ func (n DocumentChanges) check() error {
 func (s *Service) setDocuments(tx *vault.Tx, e *journal.Entry, o *organization, next *rulebook) (DocumentsSet, error) {
 	changed := *o
 	changed.PolicyVersion = next.version
+	tx.Advance()
 	e.Facts = map[string]string{"policy_version": fmt.Sprint(next.version)}
 	for _, d := range next.documents {
 		if d.Version != next.version {

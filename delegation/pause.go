@@ -161,6 +161,9 @@ func (s *Service) Paused(scope Scope) *Pause {
 
 // setPause writes the scope's record with p, or without a pause when p is nil.
 func (s *Service) setPause(tx *vault.Tx, scope Scope, p *Pause) error {
+	if p != nil {
+		tx.Advance() // no older copy of the store may forget it
+	}
 	switch {
 	case scope.Organization == "":
 		a := *s.book.appliance()

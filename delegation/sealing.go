@@ -49,6 +49,9 @@ func (s *Service) Unseal(ctx context.Context, a Actor, requestID string) error {
 func (s *Service) setSealed(tx *vault.Tx, reason string) error {
 	a := *s.book.appliance()
 	a.SealedFor = reason
+	if reason != "" {
+		tx.Advance()
+	}
 	s.book.change(tx, func() { s.book.self = &a })
 	return store(tx, vault.TypeAppliance, applianceRecord, &a)
 }

@@ -106,6 +106,7 @@ func (a *Appliance) Services() Services {
 		Delivery:     deliveryService{a: a},
 		Signing:      signingService{a: a},
 		Control:      controlService{a: a},
+		Keyslot:      keyslotService{a: a},
 		Open:         func() bool { return a.state.Load().parts != nil },
 	}
 }

@@ -107,6 +107,7 @@ type Services struct {
 	Delivery     sigilv1.DeliveryServiceServer
 	Signing      sigilv1.SigningServiceServer
 	Control      sigilv1.ControlServiceServer
+	Keyslot      sigilv1.KeyslotServiceServer
 	// Open reports whether the store is open, for grpc.health.v1.
 	Open func() bool
 }
@@ -128,6 +129,7 @@ func (s Services) list() []service {
 		{&sigilv1.DeliveryService_ServiceDesc, s.Delivery},
 		{&sigilv1.SigningService_ServiceDesc, s.Signing},
 		{&sigilv1.ControlService_ServiceDesc, s.Control},
+		{&sigilv1.KeyslotService_ServiceDesc, s.Keyslot},
 	}
 	return append(list, service{healthDesc, newHealth(list, s.Open)})
 }

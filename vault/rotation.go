@@ -44,6 +44,9 @@ type NewRoot struct {
 	row        []byte // of table rotation
 }
 
+// Generation is the number that it will have.
+func (n *NewRoot) Generation() uint32 { return n.generation }
+
 // Discard wipes it; to be called when it was used, too.
 func (n *NewRoot) Discard() { n.root.Destroy() }
 
@@ -71,7 +74,9 @@ func (v *Vault) PrepareRoot(ctx context.Context) (_ *NewRoot, err error) {
 		}
 	}()
 	err = n.root.Use(func(root []byte) error {
-		rand.Read(root)
+		if err := newRoot(ctx, v.cfg, root); err != nil {
+			return err
+		}
 		commit, err := rootCommit(root, v.storeID)
 		if err != nil {
 			return err

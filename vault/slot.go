@@ -236,7 +236,8 @@ func sealGroup(ctx context.Context, root []byte, g slotGroup, holders []KeyHolde
 			if len(s.blob) == 0 || len(s.blob) > maxSlotBlob {
 				return fmt.Errorf("sealing keyslot %d with %s: blob of %d bytes, want 1 to %d", s.info.ID, h.ID, len(s.blob), maxSlotBlob)
 			}
-			if s.scheme == schemeCustodians {
+			if c, ok := h.Sealer.(*Custodians); ok {
+				s.info.Custodians = c.recipients
 				continue // they are people: nobody can ask them now
 			}
 			err := h.Sealer.Unseal(ctx, h.Ref, s.blob, s.header, func(again []byte) error {

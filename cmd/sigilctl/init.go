@@ -16,12 +16,14 @@ import (
 	"github.com/sigild/sigild/credential"
 	"github.com/sigild/sigild/delegation"
 	"github.com/sigild/sigild/journal"
+	"github.com/sigild/sigild/seal"
 	"github.com/sigild/sigild/vault"
 )
 
 func initCommand() *cobra.Command {
 	var operators []string
 	var quorum int
+	var anchor string
 	c := &cobra.Command{
 		Use:   "init --operator FILE… --quorum M",
 		Short: "Make the appliance: keys in the token, the store, its pin, the genesis entry",
@@ -30,7 +32,12 @@ key inside the token, a fresh store sealed under the first, the pin file that
 names the store from outside, the operators' public keys and the genesis entry.
 
 Each --operator FILE is the public file that "sigilctl credential create" wrote;
-its proof of possession is checked. Nothing that exists is touched.`,
+its proof of possession is checked. Nothing that exists is touched.
+
+--anchor says how an older copy of the whole store is noticed, for the life of the
+store: by a counter in the TPM (nv), by replacing the token's sealing key with each
+act that must not be undone (kek-roll; worth nothing for a token on the same disk),
+or not at all (none). The pin file names it.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := loadConfig(cmd)
@@ -41,7 +48,7 @@ its proof of possession is checked. Nothing that exists is touched.`,
 			if err != nil {
 				return err
 			}
-			id, advice, err := initialize(cmd.Context(), cfg, creds, quorum)
+			id, advice, err := initialize(cmd.Context(), cfg, creds, quorum, vault.AnchorKind(anchor))
 			if err != nil {
 				return fmt.Errorf("initializing: %w", err)
 			}
@@ -54,6 +61,7 @@ its proof of possession is checked. Nothing that exists is touched.`,
 	}
 	c.Flags().StringArrayVar(&operators, "operator", nil, "public `FILE` of an operator; repeat")
 	c.Flags().IntVar(&quorum, "quorum", 0, "how many operators must stamp an act")
+	c.Flags().StringVar(&anchor, "anchor", string(vault.AnchorNone), "nv, kek-roll or none")
 	for _, f := range []string{"operator", "quorum"} {
 		if err := c.MarkFlagRequired(f); err != nil {
 			panic(err)
@@ -90,7 +98,12 @@ func readCredentials(purpose credential.Purpose, files []string) ([]delegation.N
 // initialize builds the state beside its final place and gives it its names at
 // the end: pin first, store last. A crash before leaves nothing that the daemon
 // takes for a store.
-func initialize(ctx context.Context, cfg config.Config, operators []delegation.NewCredential, quorum int) (id, advice string, err error) {
+func initialize(ctx context.Context, cfg config.Config, operators []delegation.NewCredential, quorum int, anchor vault.AnchorKind) (id, advice string, err error) {
+	switch anchor {
+	case vault.AnchorNone, vault.AnchorNV, vault.AnchorKEKRoll:
+	default:
+		return "", "", fmt.Errorf("--anchor must be nv, kek-roll or none, not %q", anchor)
+	}
 	if quorum < 1 || quorum > len(operators) {
 		return "", "", fmt.Errorf("--quorum must be 1 to %d, the number of operators", len(operators))
 	}
@@ -125,7 +138,11 @@ func initialize(ctx context.Context, cfg config.Config, operators []delegation.N
 	if err := config.StirRandomness(ctx, provider); err != nil {
 		return "", "", err
 	}
-	pin, id, err := buildStore(ctx, scratch, provider, keys, operators, quorum)
+	anchored, err := makeAnchor(ctx, provider, anchor)
+	if err != nil {
+		return "", "", err
+	}
+	pin, id, err := buildStore(ctx, scratch, provider, keys, anchored, operators, quorum)
 	if err != nil {
 		return "", "", err
 	}
@@ -196,8 +213,29 @@ func lockInit(dir string) (*os.File, error) {
 	return d, nil
 }
 
-func buildStore(ctx context.Context, dir string, p config.Device, keys config.Keys, operators []delegation.NewCredential, quorum int) (pin vault.Pin, id string, err error) {
-	v, pin, err := vault.Create(ctx, vault.Config{Dir: dir, Random: config.Randomness(p)}, vault.KeyHolder{Sealer: p, ID: p.ID(), Ref: keys.KEK})
+// makeAnchor makes what the store will be anchored by.
+func makeAnchor(ctx context.Context, p config.Device, kind vault.AnchorKind) (vault.Anchor, error) {
+	switch kind {
+	case vault.AnchorNV:
+		t, ok := p.(interface {
+			MakeCounter(context.Context) (seal.KeyRef, error)
+		})
+		if !ok {
+			return vault.Anchor{}, hinted{fmt.Errorf("%s has no counters", p.ID()), "--anchor nv wants a TPM; a token can be anchored by kek-roll"}
+		}
+		ref, err := t.MakeCounter(ctx)
+		return vault.Anchor{Provider: p.ID(), Counter: ref}, err
+	case vault.AnchorKEKRoll:
+		if _, ok := p.(seal.Roller); !ok {
+			return vault.Anchor{}, hinted{fmt.Errorf("%s can't replace its sealing key", p.ID()), "--anchor kek-roll wants a PKCS#11 token; a TPM can be anchored by nv"}
+		}
+		return vault.Anchor{Provider: p.ID()}, nil
+	}
+	return vault.Anchor{}, nil
+}
+
+func buildStore(ctx context.Context, dir string, p config.Device, keys config.Keys, anchor vault.Anchor, operators []delegation.NewCredential, quorum int) (pin vault.Pin, id string, err error) {
+	v, pin, err := vault.Create(ctx, vault.Config{Dir: dir, Random: config.Randomness(p), Anchor: anchor}, vault.KeyHolder{Sealer: p, ID: p.ID(), Ref: keys.KEK})
 	if err != nil {
 		return pin, "", err
 	}

@@ -275,6 +275,7 @@ func (k *keeper) unseal(ctx context.Context) (_ *rooms, err error) {
 	r.done.Go(func() { k.stirHourly(background, r.provider) })
 	r.done.Go(func() { r.run("checkpoints", k.log, r.journal.Run(background)) })
 	r.done.Go(func() { r.run("pre-parameters", k.log, pool.Run(background)) })
+	r.done.Go(func() { k.rewrap(background) })
 	if t, ok := r.provider.(*tpm.Provider); ok {
 		r.askLockout(ctx, t, k.log)
 		r.done.Go(func() { r.watchLockout(background, t, k.log) })
@@ -288,6 +289,30 @@ func (k *keeper) note(ctx context.Context, j *journal.Journal, kind journal.Kind
 		_, err := j.Append(tx, journal.Entry{Kind: kind, Facts: map[string]string{"version": version}})
 		return err
 	})
+}
+
+// rewrapEvery is how often the keeper looks whether a root key was rotated.
+const rewrapEvery = time.Second
+
+// rewrap brings the records over to a new root key, also after a restart in the
+// middle of it. What fails is tried again: the store is whole meanwhile.
+func (k *keeper) rewrap(ctx context.Context) {
+	for {
+		if k.vault.Rotating() {
+			n, err := k.vault.Rewrap(ctx)
+			switch {
+			case err == nil:
+				k.log.Info("records are wrapped under the new root key", "records", n)
+			case ctx.Err() == nil:
+				k.log.Error("wrapping records under the new root key", "error", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(rewrapEvery):
+		}
+	}
 }
 
 // lockoutEvery is how often a TPM is asked for its lockout state.
@@ -390,7 +415,7 @@ func (k *keeper) show(r *rooms) *sigilv1.GetStatusResponse {
 		k.log.Error("counting pre-parameters", "error", err)
 	}
 	out := &sigilv1.GetStatusResponse{
-		Anchor:             "none",
+		Anchor:             string(k.vault.Info().Anchor),
 		PreParametersReady: uint32(ready), PreParametersTarget: uint32(k.cfg.PreParameters.Target),
 	}
 	out.MissingProtections = r.lacks
