@@ -200,7 +200,10 @@ func scriptFlip(ts *testscript.TestScript, args []string) error {
 	if at < 0 {
 		return fmt.Errorf("%q is not in %s", args[1], args[0])
 	}
-	text[at+len(args[1])] ^= 1
+	flipped := &text[at+len(args[1])]
+	if *flipped ^= 1; *flipped == 'a'^1 || *flipped == 'f'^1 {
+		*flipped ^= 2 // a hex digit stays one
+	}
 	return os.WriteFile(ts.MkAbs(args[0]), text, 0o600)
 }
 
