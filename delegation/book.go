@@ -25,6 +25,8 @@ type book struct {
 	ceremonies    map[string]*ceremonyRecord
 	// standings holds, for each delegation that was ever active, what signing needs to know.
 	standings map[string]*standing
+	// files judge above all organizations.
+	files *PolicyFiles
 	// rulebooks holds those of organizations that set documents.
 	rulebooks map[string]*rulebook
 }
@@ -33,7 +35,7 @@ func newBook() *book {
 	return &book{
 		organizations: map[string]*organization{}, users: map[string]*user{}, keys: map[string]*key{},
 		wallets: map[string]*wallet{}, delegations: map[string]*delegationRecord{}, apiKeys: map[string]*apiKeyRecord{},
-		ceremonies: map[string]*ceremonyRecord{}, standings: map[string]*standing{}, rulebooks: map[string]*rulebook{},
+		ceremonies: map[string]*ceremonyRecord{}, standings: map[string]*standing{}, rulebooks: map[string]*rulebook{}, files: noFiles,
 	}
 }
 

@@ -35,6 +35,8 @@ type Config struct {
 	Journal *journal.Journal
 	// PreParameters feeds ECDSA ceremonies.
 	PreParameters func(ctx context.Context) (*mpc.PreParams, error)
+	// PolicyFiles judge above all organizations; nil for none.
+	PolicyFiles *PolicyFiles
 	// CeremonyTimeout ends a ceremony that hangs; zero means five minutes.
 	CeremonyTimeout time.Duration
 	// Now is the clock; nil means time.Now.
@@ -92,6 +94,12 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 	}
 	s.book = b
 	s.stop, s.stopCancel = context.WithCancel(context.Background())
+	if cfg.PolicyFiles == nil {
+		cfg.PolicyFiles = noFiles
+	}
+	if err := s.LoadPolicyFiles(ctx, cfg.PolicyFiles); err != nil {
+		return nil, err
+	}
 	if err := s.failInterrupted(ctx); err != nil {
 		return nil, fmt.Errorf("closing interrupted ceremonies: %w", err)
 	}

@@ -28,6 +28,8 @@ type appliance struct {
 	// CheckpointKey names the device's key that signs the journal's checkpoints.
 	CheckpointKey string `json:"checkpoint_key"`
 	Paused        *Pause `json:"paused,omitempty"`
+	// PolicyFiles is the hash of the policy files that the journal last told of; "" for none ever.
+	PolicyFiles string `json:"policy_files,omitempty"`
 	// SealedFor is why an operator sealed the appliance; it stays sealed until the quorum unseals.
 	SealedFor string `json:"sealed_for,omitempty"`
 }

@@ -15,13 +15,14 @@ import (
 
 // What judges a delegation's request is joined of layers, each compiled once:
 //
+//   - the appliance's policy files: they deny and limit (policyfiles.go);
 //   - the organization's rules: its DENY policies and limits hold for every
 //     request, those of delegations included; its ALLOW policies count for a
 //     delegation only if the owner said so when making it. So nobody but the
 //     owner ever widens what a delegated user was given;
 //   - the delegation's own policies and limits.
 //
-// The layers are told apart by the ids of their rules: "organization/…" and what
+// The layers are told apart by the ids of their rules: "appliance/…", "organization/…" and what
 // was drawn for the delegation's own ("pol_…", "lim_…").
 
 const organizationPrefix = "organization/"
@@ -198,6 +199,16 @@ func (b *book) rulebook(org string) *rulebook {
 	return unbound
 }
 
+// layers are those above a delegation of the organization, at one moment.
+func (b *book) layers(org string) (*PolicyFiles, *rulebook) {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	if r := b.rulebooks[org]; r != nil {
+		return b.files, r
+	}
+	return b.files, unbound
+}
+
 // hashDocuments names the documents' kinds, names and contents (docs/formats.md).
 func hashDocuments(documents []*document) [32]byte {
 	out := framed(nil, "sigild/policy/documents/v1")
@@ -234,25 +245,26 @@ type standing struct {
 // joined is a whole standing and the layers it was joined of.
 type joined struct {
 	standing     *signing.Standing
+	files        *PolicyFiles
 	organization *rulebook
 }
 
 // join answers with the standing under the rules of this moment.
 func (b *book) join(s *standing) (*signing.Standing, error) {
-	book := b.rulebook(s.base.Organization)
-	if j := s.joined.Load(); j != nil && j.organization == book {
+	files, book := b.layers(s.base.Organization)
+	if j := s.joined.Load(); j != nil && j.files == files && j.organization == book {
 		return j.standing, nil
 	}
 	above := book.narrowing
 	if s.organizationAllows {
 		above = book.rules
 	}
-	rules, err := policy.Join(above, s.own)
+	rules, err := policy.Join(files.rules, above, s.own)
 	if err != nil {
 		return nil, fmt.Errorf("joining the rules of delegation %s: %w", s.base.Delegation, err)
 	}
 	whole := s.base
 	whole.Rules, whole.Interfaces, whole.PolicySet = rules, book.interfaces, hashJudging(rules, book.hash)
-	s.joined.Store(&joined{&whole, book})
+	s.joined.Store(&joined{&whole, files, book})
 	return &whole, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -78,14 +79,16 @@ func (s *Service) judge(r Request, st *Standing, d *chains.Decoded) (policy.Deci
 }
 
 func denied(d policy.Decision, what string) error {
-	if d.Reason != "" {
+	if strings.HasPrefix(d.Rule, AppliancePrefix) {
+		what = "a rule of this appliance denies it" // its text may be about others
+	} else if d.Reason != "" {
 		what += ": " + d.Reason
 	}
 	e := refusal.New(refusal.PolicyDenied, "%s", what)
 	if d.Rule != "" {
 		e.With("rule", d.Rule)
 	}
-	if d.PolicyName != "" {
+	if d.PolicyName != "" && !strings.HasPrefix(d.Rule, AppliancePrefix) {
 		e.With("policy", d.PolicyName)
 	}
 	return e
@@ -216,12 +219,15 @@ func checkLimits(known journal.View, st *Standing, d *chains.Decoded) error {
 	if over == nil {
 		return nil
 	}
-	said := over.Error()
+	said, name := over.Error(), over.Name
+	if strings.HasPrefix(over.LimitID, AppliancePrefix) {
+		name = over.LimitID // what its owner calls it is no business of the organization's
+	}
 	if over.Delegation == "" {
 		// Others spend under this limit, too: how much is not this caller's to know.
 		said = fmt.Sprintf("limit %q of all the organization's requests leaves too little of %s", over.LimitID, over.Asset)
 	}
-	e := refusal.New(refusal.LimitExceeded, "%s", said).With("rule", over.LimitID).With("limit", over.Name).With("asset", over.Asset)
+	e := refusal.New(refusal.LimitExceeded, "%s", said).With("rule", over.LimitID).With("limit", name).With("asset", over.Asset)
 	e.After = over.RetryAfter
 	return e
 }

@@ -107,3 +107,70 @@ func TestOrganizationLimitCountsEverybody(t *testing.T) {
 	}
 	h.mustSign(g[1], "three", g[1].pay(83, 3))
 }
+
+// What a file of the appliance says may be about others: the caller hears the rule
+// and no word of it, whether it denies or can't be evaluated.
+func TestPolicyFilesTellNothing(t *testing.T) {
+	secret := "5Q544fKrFoe6tsEbD7S8EmxGTJYAKtTVhAW5Q5pge4j1"
+	for name, condition := range map[string]string{
+		"denied":             "solana.tx.transfers.any(t, t.amount == 10) || solana.tx.transfers.any(t, t.to == '" + secret + "')",
+		"in error":           "solana.tx.transfers[5].to == '" + secret + "'",
+		"denied by its name": "solana.tx.transfers.count() == 1",
+	} {
+		h, g := newHouse(t, terms{})
+		f, err := delegation.CompilePolicyFiles([]delegation.RuleFile{{Name: "host.json",
+			Content: fmt.Appendf(nil, `{"policies":[{"id":"guard","name":"about globex","effect":"EFFECT_DENY","condition":%q}]}`, condition)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := h.delegation.LoadPolicyFiles(context.Background(), f); err != nil {
+			t.Fatal(err)
+		}
+		_, err = h.sign(g[0], "id", g[0].pay(10, 1))
+		no := wantRefusal(t, err, refusal.PolicyDenied)
+		h.wantRefused(no, "id")
+		if said := no.Message + fmt.Sprint(no.Details); no.Details["rule"] != "appliance/guard" || strings.Contains(said, secret) || strings.Contains(said, "globex") || strings.Contains(said, "solana.tx") {
+			t.Errorf("%s: told %q %v", name, no.Message, no.Details)
+		}
+	}
+}
+
+// Files loaded while a signature is under way stop it before its last share.
+func TestPolicyFilesMovedBeforeTheLastShare(t *testing.T) {
+	h, g := newHouse(t, terms{limits: limit(400, day)})
+	h.signing.BeforeRelease(func() {
+		f, err := delegation.CompilePolicyFiles([]delegation.RuleFile{{Name: "host.json", Content: []byte(denyTen)}})
+		if err == nil {
+			err = h.delegation.LoadPolicyFiles(context.Background(), f)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	_, err := h.sign(g[0], "id", g[0].pay(10, 1))
+	wantRefusal(t, err, refusal.NotActive)
+	h.signing.BeforeRelease(nil)
+	_, err = h.sign(g[0], "id", g[0].pay(10, 1))
+	wantRefusal(t, err, refusal.PolicyDenied)
+	if s := h.spent(g[0], sol); s != 0 {
+		t.Errorf("%d charged for nothing", s)
+	}
+}
+
+// A limit of the appliance bounds each organization for itself, and says no sums.
+func TestPolicyFilesLimit(t *testing.T) {
+	h, g := newHouse(t, terms{}, terms{})
+	f, err := delegation.CompilePolicyFiles([]delegation.RuleFile{{Name: "host.json", Content: fmt.Appendf(nil, `{"limits":[{"id":"cap","asset":%q,"max":"400"}]}`, sol)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.delegation.LoadPolicyFiles(context.Background(), f); err != nil {
+		t.Fatal(err)
+	}
+	h.mustSign(g[0], "one", g[0].pay(317, 1))
+	_, err = h.sign(g[1], "two", g[1].pay(84, 2))
+	no := wantRefusal(t, err, refusal.LimitExceeded)
+	if no.Details["rule"] != "appliance/cap" || strings.Contains(no.Message, "317") || strings.Contains(no.Message, "400") {
+		t.Errorf("refusal %v %v", no, no.Details)
+	}
+}

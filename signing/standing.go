@@ -48,6 +48,10 @@ type Interfaces struct {
 	Solana solana.Known
 }
 
+// AppliancePrefix begins the ids of rules from the appliance's policy files. What
+// they say is no business of the organizations that they judge.
+const AppliancePrefix = "appliance/"
+
 // WalletInfo is the wallet as signing and policies see it.
 type WalletInfo struct {
 	ID, Name, Key string

@@ -34,7 +34,9 @@ type Config struct {
 	// StateDir holds vault.db; 0700, owned by the daemon's user.
 	StateDir string `yaml:"state_dir"`
 	// PinFile holds what is pinned outside the store; written by sigilctl init.
-	PinFile       string        `yaml:"pin_file"`
+	PinFile string `yaml:"pin_file"`
+	// PolicyDir holds files of rules that judge every organization; "" for none.
+	PolicyDir     string        `yaml:"policy_dir"`
 	Sockets       Sockets       `yaml:"sockets"`
 	Roles         Roles         `yaml:"roles"`
 	Provider      Provider      `yaml:"provider"`
@@ -194,21 +196,27 @@ func Load(path string) (Config, error) {
 	return c, nil
 }
 
-// checkOwner refuses a file that somebody else could have written: it says who may
-// call what, and which token holds the keys. Root, whom --config sent there, may
-// read anybody's: sigild itself never runs as root.
+// checkOwner refuses what is no file, or one that somebody else could have written:
+// it says who may call what, and which token holds the keys.
 func checkOwner(f *os.File) error {
 	info, err := f.Stat()
 	if err != nil {
 		return err
 	}
+	if !info.Mode().IsRegular() {
+		return errors.New("not a regular file")
+	}
+	return trusted(info)
+}
+
+// trusted refuses what somebody else could have written. Root, whom --config sent
+// there, may read anybody's: sigild itself never runs as root.
+func trusted(info os.FileInfo) error {
 	owner := uint32(0)
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
 		owner = st.Uid
 	}
 	switch {
-	case !info.Mode().IsRegular():
-		return errors.New("not a regular file")
 	case info.Mode().Perm()&0o022 != 0:
 		return fmt.Errorf("mode %04o lets others write it; hint: chmod go-w", info.Mode().Perm())
 	case owner != 0 && os.Geteuid() != 0 && int(owner) != os.Geteuid():
@@ -262,6 +270,11 @@ func (c Config) check() error {
 		{"sockets.app.path", c.Sockets.App.Path}, {"sockets.admin.path", c.Sockets.Admin.Path},
 	} {
 		if err := checkPath(path.key, path.value); err != nil {
+			return err
+		}
+	}
+	if c.PolicyDir != "" {
+		if err := checkPath("policy_dir", c.PolicyDir); err != nil {
 			return err
 		}
 	}

@@ -133,6 +133,7 @@ func TestWhatIsRefused(t *testing.T) {
 		{"no provider", "state_dir: /x\n", "provider must name one sealing device"},
 		{"an empty provider", "provider: {}\n", "provider must name one sealing device"},
 		{"two devices", small + "  tpm: {path: /dev/tpmrm0}\n", "provider must name one sealing device"},
+		{"relative policies", small + "policy_dir: policies\n", "policy_dir must be an absolute path"},
 		{"a relative tpm", "provider: {tpm: {path: tpmrm0}}\n", "provider.tpm.path must be an absolute path"},
 		{"half an srk name", "provider: {tpm: {srk_name: 000b}}\n", "provider.tpm.srk_name must have 68 hex digits"},
 		{"a relative secret", "provider: {tpm: {secret_file: s}}\n", "provider.tpm.secret_file must be an absolute path"},

@@ -36,6 +36,7 @@ import (
 //	exits N PROGRAM ARG…      run a program, which must exit with code N
 //	waitfor REGEXP PROGRAM …  run it again and again until its output matches, 20 s at most
 //	sigterm NAME              send SIGTERM to a background process
+//	sighup NAME               send SIGHUP to a background process
 //	edit FILE OLD NEW         replace the one OLD in the file
 //	flip FILE TEXT            change one bit of the byte after the last TEXT in the file
 //	resize FILE N             cut or lengthen the file to N bytes
@@ -87,6 +88,7 @@ func TestScripts(t *testing.T) {
 			"exits":          always(2, scriptExits),
 			"waitfor":        always(2, scriptWaitFor),
 			"sigterm":        always(1, scriptSigterm),
+			"sighup":         always(1, scriptSighup),
 			"edit":           always(3, scriptEdit),
 			"flip":           always(2, scriptFlip),
 			"resize":         always(2, scriptResize),
@@ -170,11 +172,20 @@ func scriptWaitFor(ts *testscript.TestScript, args []string) error {
 }
 
 func scriptSigterm(ts *testscript.TestScript, args []string) error {
-	c, err := background(ts, args[0])
+	return tell(ts, args[0], syscall.SIGTERM)
+}
+
+func scriptSighup(ts *testscript.TestScript, args []string) error {
+	return tell(ts, args[0], syscall.SIGHUP)
+}
+
+// tell sends a signal to the first background process of a program.
+func tell(ts *testscript.TestScript, program string, signal os.Signal) error {
+	c, err := background(ts, program)
 	if err != nil {
 		return err
 	}
-	return c[0].Process.Signal(syscall.SIGTERM)
+	return c[0].Process.Signal(signal)
 }
 
 // background finds the running background processes of a program.

@@ -95,6 +95,12 @@ func printStatus(cmd *cobra.Command, st *sigilv1.GetStatusResponse) {
 	for _, lack := range st.GetMissingProtections() {
 		fmt.Fprintf(w, "not protected\t%s\n", lack)
 	}
+	if f := st.GetPolicyFiles(); f != nil {
+		fmt.Fprintf(w, "policy files\t%d in force, hash %x\n", f.GetFiles(), f.GetHash())
+		if f.Alarm != nil {
+			fmt.Fprintf(w, "ALARM\tthe policy files that lie there now are not in force: %s\n", f.GetAlarm())
+		}
+	}
 	if p := st.GetPaused(); p != nil {
 		fmt.Fprintf(w, "paused\tby its %s since %s: %s\n", p.GetLevel(), p.GetSince().AsTime().Format("2006-01-02T15:04:05Z"), p.GetReason())
 	}

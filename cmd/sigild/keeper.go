@@ -51,6 +51,8 @@ type rooms struct {
 	signing    *signing.Service
 	delivery   *delivery.Service
 	store      *delegation.PreParamStore
+	// policies says which policy files are in force; swapped, never modified.
+	policies atomic.Pointer[policiesInForce]
 	// lockout is what the TPM last said of wrong tries; nil without one.
 	lockout atomic.Pointer[tpm.Lockout]
 	// lacks are the protections that the device's keys haven't got.
@@ -228,6 +230,11 @@ func (k *keeper) unseal(ctx context.Context) (_ *rooms, err error) {
 			k.vault.Seal()
 		}
 	}()
+	files, err := readPolicyFiles(k.cfg) // before a PIN is tried in vain
+	if err != nil {
+		return nil, fmt.Errorf("the policy files can't be loaded; correct them; trying again: %w", err)
+	}
+	r.policies.Store(&policiesInForce{files: files})
 	if r.provider, err = k.cfg.OpenDevice(ctx, k.log); err != nil {
 		return nil, err
 	}
@@ -254,7 +261,7 @@ func (k *keeper) unseal(ctx context.Context) (_ *rooms, err error) {
 	}
 	pool := mpc.NewPool(mpc.PoolConfig{Store: r.store, Target: k.cfg.PreParameters.Target, Log: k.log})
 	if r.delegation, err = delegation.Open(ctx, delegation.Config{
-		Vault: k.vault, Journal: r.journal, PreParameters: pool.Take, CeremonyTimeout: k.cfg.Ceremonies.Timeout, Log: k.log,
+		Vault: k.vault, Journal: r.journal, PolicyFiles: files, PreParameters: pool.Take, CeremonyTimeout: k.cfg.Ceremonies.Timeout, Log: k.log,
 	}); err != nil {
 		return nil, err
 	}
@@ -418,7 +425,7 @@ func (k *keeper) show(r *rooms) *sigilv1.GetStatusResponse {
 		Anchor:             string(k.vault.Info().Anchor),
 		PreParametersReady: uint32(ready), PreParametersTarget: uint32(k.cfg.PreParameters.Target),
 	}
-	out.MissingProtections = r.lacks
+	out.MissingProtections, out.PolicyFiles = r.lacks, k.showPolicyFiles(r)
 	j := r.journal.Status()
 	out.JournalSequence, out.CheckpointSequence = j.Entries, j.Covered
 	if l := r.lockout.Load(); l != nil {

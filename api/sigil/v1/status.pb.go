@@ -95,8 +95,10 @@ type GetStatusResponse struct {
 	// What the device's keys lack of the protections that sigild asks for, such as
 	// "KEK: CKA_COPYABLE": attributes that the token does not know, or an imported key.
 	MissingProtections []string `protobuf:"bytes,15,rep,name=missing_protections,json=missingProtections,proto3" json:"missing_protections,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// The appliance's policy files; absent while none are configured.
+	PolicyFiles   *PolicyFiles `protobuf:"bytes,21,opt,name=policy_files,json=policyFiles,proto3,oneof" json:"policy_files,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetStatusResponse) Reset() {
@@ -234,6 +236,77 @@ func (x *GetStatusResponse) GetMissingProtections() []string {
 	return nil
 }
 
+func (x *GetStatusResponse) GetPolicyFiles() *PolicyFiles {
+	if x != nil {
+		return x.PolicyFiles
+	}
+	return nil
+}
+
+// PolicyFiles are the rules of this host that judge every organization.
+type PolicyFiles struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many files are in force.
+	Files uint32 `protobuf:"varint,1,opt,name=files,proto3" json:"files,omitempty"`
+	// SHA-256 that names their rules, 32 bytes.
+	Hash []byte `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"`
+	// Why the files as they lie there now are not in force; absent when they are.
+	Alarm         *string `protobuf:"bytes,3,opt,name=alarm,proto3,oneof" json:"alarm,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PolicyFiles) Reset() {
+	*x = PolicyFiles{}
+	mi := &file_sigil_v1_status_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PolicyFiles) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PolicyFiles) ProtoMessage() {}
+
+func (x *PolicyFiles) ProtoReflect() protoreflect.Message {
+	mi := &file_sigil_v1_status_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PolicyFiles.ProtoReflect.Descriptor instead.
+func (*PolicyFiles) Descriptor() ([]byte, []int) {
+	return file_sigil_v1_status_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *PolicyFiles) GetFiles() uint32 {
+	if x != nil {
+		return x.Files
+	}
+	return 0
+}
+
+func (x *PolicyFiles) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *PolicyFiles) GetAlarm() string {
+	if x != nil && x.Alarm != nil {
+		return *x.Alarm
+	}
+	return ""
+}
+
 // TPMLockout is a TPM's defence against guessing. Objects of sigild don't count and
 // are not locked.
 type TPMLockout struct {
@@ -252,7 +325,7 @@ type TPMLockout struct {
 
 func (x *TPMLockout) Reset() {
 	*x = TPMLockout{}
-	mi := &file_sigil_v1_status_proto_msgTypes[2]
+	mi := &file_sigil_v1_status_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -264,7 +337,7 @@ func (x *TPMLockout) String() string {
 func (*TPMLockout) ProtoMessage() {}
 
 func (x *TPMLockout) ProtoReflect() protoreflect.Message {
-	mi := &file_sigil_v1_status_proto_msgTypes[2]
+	mi := &file_sigil_v1_status_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -277,7 +350,7 @@ func (x *TPMLockout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TPMLockout.ProtoReflect.Descriptor instead.
 func (*TPMLockout) Descriptor() ([]byte, []int) {
-	return file_sigil_v1_status_proto_rawDescGZIP(), []int{2}
+	return file_sigil_v1_status_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *TPMLockout) GetLocked() bool {
@@ -313,7 +386,7 @@ var File_sigil_v1_status_proto protoreflect.FileDescriptor
 const file_sigil_v1_status_proto_rawDesc = "" +
 	"\n" +
 	"\x15sigil/v1/status.proto\x12\bsigil.v1\x1a\x16sigil/v1/control.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\xad\x05\n" +
+	"\x10GetStatusRequest\"\xfd\x05\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12&\n" +
 	"\fappliance_id\x18\x02 \x01(\tH\x00R\vapplianceId\x88\x01\x01\x12\x16\n" +
@@ -331,11 +404,18 @@ const file_sigil_v1_status_proto_rawDesc = "" +
 	"\x14keys_in_host_custody\x18\r \x01(\rR\x11keysInHostCustody\x12:\n" +
 	"\vtpm_lockout\x18\x0e \x01(\v2\x14.sigil.v1.TPMLockoutH\x03R\n" +
 	"tpmLockout\x88\x01\x01\x12/\n" +
-	"\x13missing_protections\x18\x0f \x03(\tR\x12missingProtectionsB\x0f\n" +
+	"\x13missing_protections\x18\x0f \x03(\tR\x12missingProtections\x12=\n" +
+	"\fpolicy_files\x18\x15 \x01(\v2\x15.sigil.v1.PolicyFilesH\x04R\vpolicyFiles\x88\x01\x01B\x0f\n" +
 	"\r_appliance_idB\x10\n" +
 	"\x0e_sealed_reasonB\t\n" +
 	"\a_pausedB\x0e\n" +
-	"\f_tpm_lockout\"\x82\x01\n" +
+	"\f_tpm_lockoutB\x0f\n" +
+	"\r_policy_files\"\\\n" +
+	"\vPolicyFiles\x12\x14\n" +
+	"\x05files\x18\x01 \x01(\rR\x05files\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\fR\x04hash\x12\x19\n" +
+	"\x05alarm\x18\x03 \x01(\tH\x00R\x05alarm\x88\x01\x01B\b\n" +
+	"\x06_alarm\"\x82\x01\n" +
 	"\n" +
 	"TPMLockout\x12\x16\n" +
 	"\x06locked\x18\x01 \x01(\bR\x06locked\x12\x14\n" +
@@ -357,23 +437,25 @@ func file_sigil_v1_status_proto_rawDescGZIP() []byte {
 	return file_sigil_v1_status_proto_rawDescData
 }
 
-var file_sigil_v1_status_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_sigil_v1_status_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_sigil_v1_status_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),  // 0: sigil.v1.GetStatusRequest
 	(*GetStatusResponse)(nil), // 1: sigil.v1.GetStatusResponse
-	(*TPMLockout)(nil),        // 2: sigil.v1.TPMLockout
-	(*Pause)(nil),             // 3: sigil.v1.Pause
+	(*PolicyFiles)(nil),       // 2: sigil.v1.PolicyFiles
+	(*TPMLockout)(nil),        // 3: sigil.v1.TPMLockout
+	(*Pause)(nil),             // 4: sigil.v1.Pause
 }
 var file_sigil_v1_status_proto_depIdxs = []int32{
-	3, // 0: sigil.v1.GetStatusResponse.paused:type_name -> sigil.v1.Pause
-	2, // 1: sigil.v1.GetStatusResponse.tpm_lockout:type_name -> sigil.v1.TPMLockout
-	0, // 2: sigil.v1.StatusService.GetStatus:input_type -> sigil.v1.GetStatusRequest
-	1, // 3: sigil.v1.StatusService.GetStatus:output_type -> sigil.v1.GetStatusResponse
-	3, // [3:4] is the sub-list for method output_type
-	2, // [2:3] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	4, // 0: sigil.v1.GetStatusResponse.paused:type_name -> sigil.v1.Pause
+	3, // 1: sigil.v1.GetStatusResponse.tpm_lockout:type_name -> sigil.v1.TPMLockout
+	2, // 2: sigil.v1.GetStatusResponse.policy_files:type_name -> sigil.v1.PolicyFiles
+	0, // 3: sigil.v1.StatusService.GetStatus:input_type -> sigil.v1.GetStatusRequest
+	1, // 4: sigil.v1.StatusService.GetStatus:output_type -> sigil.v1.GetStatusResponse
+	4, // [4:5] is the sub-list for method output_type
+	3, // [3:4] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_sigil_v1_status_proto_init() }
@@ -383,13 +465,14 @@ func file_sigil_v1_status_proto_init() {
 	}
 	file_sigil_v1_control_proto_init()
 	file_sigil_v1_status_proto_msgTypes[1].OneofWrappers = []any{}
+	file_sigil_v1_status_proto_msgTypes[2].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sigil_v1_status_proto_rawDesc), len(file_sigil_v1_status_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
