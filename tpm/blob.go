@@ -27,45 +27,56 @@ import (
 // the nonce is zero. The box authenticates all that stands before it and the aad.
 //
 // What is public varies in its last 32 bytes and by its form only, so it is compared
-// and not parsed. Version 1 is an object without a policy, version 2 one with the
-// 32 bytes of a policy.
+// and not parsed. Version 1 is an object without policy and PIN, version 2 one with the
+// 32 bytes of a policy, or with a PIN (not noDA), or both.
 const (
-	blobPlain  = 1
-	blobPolicy = 2
-	boxInfo    = "sigild/tpm/box/v1"
-	boxTag     = 16
-	sealedLen  = 32 // bytes in the object
+	blobPlain   = 1
+	blobGuarded = 2
+	boxInfo     = "sigild/tpm/box/v1"
+	boxTag      = 16
+	sealedLen   = 32 // bytes in the object
 
 	minPrivate = 64
 	maxPrivate = 512
 	maxAAD     = 4096
 )
 
+// form is how objects are opened; the zero form is by the auth value alone, which may
+// be empty.
+type form struct {
+	policy []byte // 32 bytes; nil: no policy
+	pin    bool   // the auth value holds a PIN, so wrong tries are counted
+}
+
 // sealedTemplate is the object: only in this TPM, only under this SRK, opened by
-// its auth value, which may be empty, or, when there is one, by nothing but its
-// policy. noDA: its auth value can't be guessed, and a power loss after its use must
-// not count as a wrong try.
-func sealedTemplate(policy []byte) tpm2.TPMTPublic {
+// its auth value, or, when there is one, by nothing but its policy. noDA: without a
+// PIN its auth value can't be guessed, and a power loss after its use must not count
+// as a wrong try.
+func sealedTemplate(f form) tpm2.TPMTPublic {
 	return tpm2.TPMTPublic{
 		Type:             tpm2.TPMAlgKeyedHash,
 		NameAlg:          tpm2.TPMAlgSHA256,
-		ObjectAttributes: tpm2.TPMAObject{FixedTPM: true, FixedParent: true, UserWithAuth: policy == nil, NoDA: true},
-		AuthPolicy:       tpm2.TPM2BDigest{Buffer: policy},
+		ObjectAttributes: tpm2.TPMAObject{FixedTPM: true, FixedParent: true, UserWithAuth: f.policy == nil, NoDA: !f.pin},
+		AuthPolicy:       tpm2.TPM2BDigest{Buffer: f.policy},
 		Parameters: tpm2.NewTPMUPublicParms(tpm2.TPMAlgKeyedHash,
 			&tpm2.TPMSKeyedHashParms{Scheme: tpm2.TPMTKeyedHashScheme{Scheme: tpm2.TPMAlgNull}}),
 		Unique: tpm2.NewTPMUPublicID(tpm2.TPMAlgKeyedHash, &tpm2.TPM2BDigest{Buffer: make([]byte, sha256.Size)}),
 	}
 }
 
-// sealedPublic is the public area of every object with this policy, but for its
-// last 32 bytes.
-func sealedPublic(policy []byte) []byte {
-	return bytes.TrimSuffix(tpm2.Marshal(sealedTemplate(policy)), make([]byte, sha256.Size))
+// sealedPublic is the public area of every object of this form, but for its last 32
+// bytes.
+func sealedPublic(f form) []byte {
+	return bytes.TrimSuffix(tpm2.Marshal(sealedTemplate(f)), make([]byte, sha256.Size))
 }
 
-// policyAt is where a public area has its policy: behind type, Name algorithm,
-// attributes and length.
-const policyAt = 2 + 2 + 4 + 2
+// Where a public area has its attributes (behind type and Name algorithm) and its
+// policy (behind those and a length).
+const (
+	attributesAt = 2 + 2
+	policyAt     = attributesAt + 4 + 2
+	noDA         = 1 << 10 // TPMA_OBJECT (Part 2 §8.3)
+)
 
 // object is the TPM's part of a blob.
 type object struct {
@@ -73,21 +84,21 @@ type object struct {
 	private []byte // contents of a TPM2B_PRIVATE
 }
 
-// policy is the object's policy, nil when it has none. check comes first.
-func (o object) policy() []byte {
-	if len(o.public) == len(sealedPublic(nil))+sha256.Size {
-		return nil
+// form is that of the object; check says whether it is one of ours at all.
+func (o object) form() (f form) {
+	if len(o.public) < policyAt {
+		return form{}
 	}
-	return o.public[policyAt : policyAt+sha256.Size]
+	if len(o.public) > policyAt+2*sha256.Size {
+		f.policy = o.public[policyAt : policyAt+sha256.Size]
+	}
+	f.pin = binary.BigEndian.Uint32(o.public[attributesAt:])&noDA == 0
+	return f
 }
 
 // check holds o against what we make.
 func (o object) check() error {
-	var policy []byte
-	if len(o.public) > policyAt+sha256.Size+sha256.Size {
-		policy = o.public[policyAt : policyAt+sha256.Size]
-	}
-	want := sealedPublic(policy)
+	want := sealedPublic(o.form())
 	if len(o.public) != len(want)+sha256.Size || !bytes.HasPrefix(o.public, want) {
 		return fmt.Errorf("the public area is not one of ours")
 	}
@@ -102,10 +113,10 @@ func (o object) name() tpm2.TPM2BName { return tpm2.TPM2BName{Buffer: nameOf(o.p
 
 // version is that of the blob with o.
 func (o object) version() byte {
-	if o.policy() == nil {
+	if f := o.form(); f.policy == nil && !f.pin {
 		return blobPlain
 	}
-	return blobPolicy
+	return blobGuarded
 }
 
 // header is o as the beginning of a blob.
@@ -117,7 +128,7 @@ func (o object) header() []byte {
 
 // decodeBlob takes b apart. What it returns are parts of b.
 func decodeBlob(b []byte) (o object, header, box []byte, err error) {
-	if len(b) == 0 || b[0] != blobPlain && b[0] != blobPolicy {
+	if len(b) == 0 || b[0] != blobPlain && b[0] != blobGuarded {
 		return object{}, nil, nil, fmt.Errorf("%w: no blob of ours begins so", seal.ErrTampered)
 	}
 	rest := b[1:]

@@ -76,10 +76,10 @@ func TestObjectOfAnotherSizeIsRefused(t *testing.T) {
 // A blob of version 1, taken apart by hand: the format is kept for ever.
 func TestBlobFormat(t *testing.T) {
 	const public = "0008000b00000452000000100020" // keyedHash, SHA-256, attributes, no policy, no scheme
-	if got := hex.EncodeToString(sealedPublic(nil)); got != public {
+	if got := hex.EncodeToString(sealedPublic(form{})); got != public {
 		t.Errorf("every public area begins with %s, want %s", got, public)
 	}
-	o := object{append(bytes.Clone(sealedPublic(nil)), bytes.Repeat([]byte{0xaa}, 32)...), bytes.Repeat([]byte{0xbb}, 64)}
+	o := object{append(bytes.Clone(sealedPublic(form{})), bytes.Repeat([]byte{0xaa}, 32)...), bytes.Repeat([]byte{0xbb}, 64)}
 	got, err := closeBox(o, bytes.Repeat([]byte{1}, 32), bytes.Repeat([]byte{2}, 34), []byte("plain"), []byte("aad"))
 	if err != nil {
 		t.Fatal(err)
@@ -95,7 +95,7 @@ func TestBlobFormat(t *testing.T) {
 const goldenBox = "5cf65f2ac05b63ce42f61c0e20740cf33e0e3f718e"
 
 func FuzzDecodeBlob(f *testing.F) {
-	good := object{append(bytes.Clone(sealedPublic(nil)), make([]byte, 32)...), make([]byte, minPrivate)}
+	good := object{append(bytes.Clone(sealedPublic(form{})), make([]byte, 32)...), make([]byte, minPrivate)}
 	f.Add(append(good.header(), make([]byte, boxTag+1)...))
 	f.Add(append(object{good.public, make([]byte, maxPrivate)}.header(), make([]byte, boxTag+seal.MaxSealed)...))
 	f.Add(good.header())

@@ -32,6 +32,13 @@ type Config struct {
 	// Without SecretFile and without this, only TPMs whose maker makes no chips of their
 	// own are used.
 	TrustBus bool
+	// PINFile holds a PIN of 1 to 256 bytes, in a regular file that others can't read; one
+	// newline at its end is no part of it. It goes into the auth value of what is sealed,
+	// and the TPM then counts wrong tries. Empty: no PIN.
+	PINFile string
+	// LatchFile remembers a refused PIN; needed with PINFile. Its directory exists and
+	// is ours.
+	LatchFile string
 	// PCR binds what is sealed to approved boot states; nil: to none.
 	PCR *PCRPolicy
 	// Log gets the connections that were lost; nil: nothing is logged.
@@ -61,6 +68,8 @@ func (c Config) complete() (Config, error) {
 		return c, errors.New("checking the TPM configuration: negative command timeout")
 	case len(c.SRKName) != 0 && !isName(c.SRKName):
 		return c, fmt.Errorf("checking the TPM configuration: the pinned SRK name has %d bytes, want 34 that begin with 000b", len(c.SRKName))
+	case c.PINFile != "" && (!filepath.IsAbs(c.PINFile) || !filepath.IsAbs(c.LatchFile)):
+		return c, fmt.Errorf("checking the TPM configuration: PIN file %q and its latch %q are not absolute paths", c.PINFile, c.LatchFile)
 	case c.SecretFile != "" && !filepath.IsAbs(c.SecretFile):
 		return c, fmt.Errorf("checking the TPM configuration: secret file %q is not an absolute path", c.SecretFile)
 	}

@@ -97,7 +97,7 @@ var meanings = []meaning{
 }
 
 const (
-	wrongSecret  = "the outside secret (secret_file) is not the one that was there at sigilctl init, or there was none then; a wrong one costs no tries"
+	wrongSecret  = "the outside secret (secret_file), or the PIN, is not the one that was there at sigilctl init, or there was none then; only a wrong PIN costs tries"
 	notApproved  = "sigilctl pcr show says which boot states are approved, and what differs"
 	ourMistake   = "this should not happen with objects of sigild's: report it with the code"
 	wasReset     = "the TPM was reset, or somebody removed what we had in it; if it stays so, sigilctl status says what is missing"

@@ -138,7 +138,7 @@ func FuzzAnswers(f *testing.F) {
 
 // FuzzPublic reads public areas; what is taken for a key of ours is one.
 func FuzzPublic(f *testing.F) {
-	for _, p := range []tpm2.TPMTPublic{checkpointTemplate, sealedTemplate(nil), tpm2.ECCSRKTemplate, tpm2.RSASRKTemplate} {
+	for _, p := range []tpm2.TPMTPublic{checkpointTemplate, sealedTemplate(form{}), tpm2.ECCSRKTemplate, tpm2.RSASRKTemplate} {
 		f.Add(tpm2.Marshal(p))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -123,7 +123,7 @@ func (s twoTPMs) Unseal(ctx context.Context, ref seal.KeyRef, blob, aad []byte, 
 }
 
 func TestConformance(t *testing.T) {
-	for name, change := range map[string]func(*Config){"with an outside secret": func(*Config) {}, "without one": withoutSecret} {
+	for name, change := range map[string]func(*Config){"with an outside secret": func(*Config) {}, "without one": withoutSecret, "with a PIN": withPIN(t)} {
 		t.Run(name, func(t *testing.T) {
 			sealtest.Run(t, func(t testing.TB) sealtest.Fixture {
 				r, other := newRig(t, change), newRig(t, change)

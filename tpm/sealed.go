@@ -50,7 +50,7 @@ func (p *Provider) Unseal(ctx context.Context, ref seal.KeyRef, blob, aad []byte
 	if err != nil {
 		return fmt.Errorf("unsealing with TPM %s: %w", p.id, err)
 	}
-	if err := p.checkPolicy(o); err != nil {
+	if err := p.checkForm(o); err != nil {
 		return fmt.Errorf("unsealing with TPM %s: %w", p.id, err)
 	}
 	var plain []byte
@@ -77,15 +77,20 @@ func (p *Provider) checkKEK(ref seal.KeyRef) error {
 	return nil
 }
 
-// checkPolicy refuses an object that another policy guards than the configuration
-// says: nobody should believe in a PCR policy that a blob doesn't have.
-func (p *Provider) checkPolicy(o object) error {
-	switch have, want := o.policy(), p.policy; {
-	case bytes.Equal(have, want):
+// checkForm refuses an object that is guarded otherwise than the configuration says:
+// nobody should believe in a PCR policy or a PIN that a blob doesn't have.
+func (p *Provider) checkForm(o object) error {
+	have, want := o.form(), p.form
+	switch {
+	case have.pin && !want.pin:
+		return fmt.Errorf("%w: it was sealed with a PIN, and the configuration has none; hint: provider.tpm.pin_file", seal.ErrPolicy)
+	case !have.pin && want.pin:
+		return fmt.Errorf("%w: it was sealed without a PIN, and the configuration has one; hint: a PIN is chosen at sigilctl init", seal.ErrPolicy)
+	case bytes.Equal(have.policy, want.policy):
 		return nil
-	case have == nil:
+	case have.policy == nil:
 		return fmt.Errorf("%w: it was sealed without a PCR policy, and the configuration has one; hint: a PCR policy is chosen at sigilctl init", seal.ErrPolicy)
-	case want == nil:
+	case want.policy == nil:
 		return fmt.Errorf("%w: it was sealed under a PCR policy, and the configuration has none; hint: provider.tpm.pcr_policy", seal.ErrPolicy)
 	}
 	return fmt.Errorf("%w: it was sealed under another PCR policy; hint: provider.tpm.pcr_policy.approver is not the one of sigilctl init, or secret_file was added or removed since", seal.ErrPolicy)
@@ -93,11 +98,14 @@ func (p *Provider) checkPolicy(o object) error {
 
 // withKey lends use the key in o, after the turn is over, and wipes it.
 func (p *Provider) withKey(ctx context.Context, o object, use func(key []byte) error) error {
+	if err := p.checkLatch(); err != nil {
+		return err
+	}
 	var key []byte
 	defer func() { clear(key) }()
 	err := p.do(ctx, func(t *turn) error {
 		return p.auth.lend(roleSeal, func(auth []byte) (err error) {
-			if p.policy != nil {
+			if p.form.policy != nil {
 				key, err = t.unsealBooted(auth, o)
 			} else {
 				key, err = t.unseal(auth, o)
@@ -106,7 +114,7 @@ func (p *Provider) withKey(ctx context.Context, o object, use func(key []byte) e
 		})
 	})
 	if err != nil {
-		return err
+		return p.latch(ctx, err)
 	}
 	return use(key)
 }
@@ -114,7 +122,7 @@ func (p *Provider) withKey(ctx context.Context, o object, use func(key []byte) e
 // create makes the object that holds key.
 func (t *turn) create(auth, key []byte) (o object, err error) {
 	err = t.session(nil, encryptBoth, func(root storageKey, s tpm2.Session) error {
-		o, err = t.createUnder(root, s, sealedTemplate(t.p.policy), tpm2.TPMSSensitiveCreate{
+		o, err = t.createUnder(root, s, sealedTemplate(t.p.form), tpm2.TPMSSensitiveCreate{
 			UserAuth: tpm2.TPM2BAuth{Buffer: auth},
 			Data:     tpm2.NewTPMUSensitiveCreate(&tpm2.TPM2BSensitiveData{Buffer: key}),
 		})

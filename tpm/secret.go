@@ -38,59 +38,104 @@ var roleLabels = [roles]string{
 	roleCount: "sigild/tpm/auth/count/v1", roleDecrypt: "sigild/tpm/auth/decrypt/v1",
 }
 
-// auths are the auth values that the outside secret gives our objects; the zero
-// auths gives them none.
-type auths struct{ buf *secmem.Buf }
+// maxPIN is the longest PIN in bytes.
+const maxPIN = 256
 
-// readAuths derives the auth values from the secret in the file at path; an empty
-// path gives none. The secret itself is wiped on return.
-func readAuths(path string) (auths, error) {
-	if path == "" {
+// pinLabel is what a PIN is mixed with the outside secret under.
+const pinLabel = "sigild/tpm/auth/pin/v1"
+
+// auths are the auth values that the outside secret and the PIN give our objects;
+// the zero auths gives them none.
+type auths struct {
+	buf *secmem.Buf
+	has [roles]bool // which roles have one
+}
+
+// readAuths derives the auth values from the files of the outside secret and of the
+// PIN; an empty path stands for none. A PIN goes into the auth value of what is sealed
+// alone. Secret and PIN are wiped on return.
+func readAuths(secretFile, pinFile string) (a auths, err error) {
+	if secretFile == "" && pinFile == "" {
 		return auths{}, nil
 	}
+	if a.buf, err = secmem.New(int(roles) * authLen); err != nil {
+		return auths{}, fmt.Errorf("reading the TPM's outside secret: %w", err)
+	}
+	derive := func(r role, secret []byte) error {
+		a.has[r] = true
+		return a.buf.Use(func(out []byte) error {
+			deriveAuth(out[int(r)*authLen:(int(r)+1)*authLen], secret, roleLabels[r])
+			return nil
+		})
+	}
+	withPIN := func(secret []byte) error {
+		if pinFile == "" {
+			return nil
+		}
+		return readPrivate(pinFile, "the TPM's PIN", maxPIN+1, func(pin []byte) error {
+			pin = bytes.TrimSuffix(pin, []byte("\n"))
+			if len(pin) < 1 || len(pin) > maxPIN {
+				return fmt.Errorf("reading the TPM's PIN %s: %w: %d bytes, want 1 to %d", pinFile, seal.ErrPolicy, len(pin), maxPIN)
+			}
+			mac := hmac.New(sha256.New, secret)
+			mac.Write([]byte(pinLabel)) // a hash never fails
+			mac.Write(pin)
+			mixed := mac.Sum(nil)
+			defer clear(mixed)
+			return derive(roleSeal, mixed)
+		})
+	}
+	if secretFile == "" {
+		err = withPIN(make([]byte, secretLen))
+	} else {
+		err = readPrivate(secretFile, "the TPM's outside secret", secretLen, func(secret []byte) error {
+			if len(secret) != secretLen {
+				return fmt.Errorf("reading the TPM's outside secret %s: %w: it must have %d bytes; hint: make it with head -c 32 /dev/urandom", secretFile, seal.ErrPolicy, secretLen)
+			}
+			for r := range roles {
+				if err := derive(r, secret); err != nil {
+					return err
+				}
+			}
+			return withPIN(secret)
+		})
+	}
+	if err != nil {
+		a.destroy()
+		return auths{}, err
+	}
+	return a, nil
+}
+
+// readPrivate lends use what is in a file that others can't read, at most one byte
+// more than most, and wipes it.
+func readPrivate(path, what string, most int, use func(b []byte) error) error {
 	f, err := os.Open(path)
 	if err != nil {
-		return auths{}, fmt.Errorf("opening the TPM's outside secret: %w: %w", seal.ErrUnavailable, err)
+		return fmt.Errorf("opening %s: %w: %w", what, seal.ErrUnavailable, err)
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return auths{}, fmt.Errorf("reading the TPM's outside secret: %w: %w", seal.ErrUnavailable, err)
+		return fmt.Errorf("reading %s: %w: %w", what, seal.ErrUnavailable, err)
 	}
 	// A group bit for reading is let through: systemd shows the ACL mask of a
 	// credential there.
 	if !info.Mode().IsRegular() || info.Mode().Perm()&0o037 != 0 {
-		return auths{}, fmt.Errorf("reading the TPM's outside secret %s: %w: mode %s, want a regular file that others can't read (0400)", path, seal.ErrPolicy, info.Mode())
+		return fmt.Errorf("reading %s %s: %w: mode %s, want a regular file that others can't read (0400)", what, path, seal.ErrPolicy, info.Mode())
 	}
-	secret, err := secmem.New(secretLen + 1)
+	buf, err := secmem.New(most + 1)
 	if err != nil {
-		return auths{}, fmt.Errorf("reading the TPM's outside secret: %w", err)
+		return fmt.Errorf("reading %s: %w", what, err)
 	}
-	defer secret.Destroy()
-	a, err := secmem.New(int(roles) * authLen)
-	if err != nil {
-		return auths{}, fmt.Errorf("reading the TPM's outside secret: %w", err)
-	}
-	err = secret.Use(func(b []byte) error {
+	defer buf.Destroy()
+	return buf.Use(func(b []byte) error {
 		n, err := io.ReadFull(f, b)
 		if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-			return fmt.Errorf("reading the TPM's outside secret: %w: %w", seal.ErrUnavailable, err)
+			return fmt.Errorf("reading %s: %w: %w", what, seal.ErrUnavailable, err)
 		}
-		if n != secretLen {
-			return fmt.Errorf("reading the TPM's outside secret %s: %w: it must have %d bytes; hint: make it with head -c 32 /dev/urandom", path, seal.ErrPolicy, secretLen)
-		}
-		return a.Use(func(out []byte) error {
-			for r, label := range roleLabels {
-				deriveAuth(out[r*authLen:(r+1)*authLen], b[:secretLen], label)
-			}
-			return nil
-		})
+		return use(b[:n])
 	})
-	if err != nil {
-		a.Destroy()
-		return auths{}, err
-	}
-	return auths{a}, nil
 }
 
 // deriveAuth writes the auth value for label to out: the first block without a
@@ -116,10 +161,9 @@ func macBlock(secret []byte, label string, i uint32) []byte {
 	return mac.Sum(nil)
 }
 
-// lend lends the auth value of r to use, nil when there is no outside secret. use
-// must not keep it.
+// lend lends the auth value of r to use, nil when there is none. use must not keep it.
 func (a auths) lend(r role, use func(auth []byte) error) error {
-	if a.buf == nil {
+	if !a.has[r] {
 		return use(nil)
 	}
 	return a.buf.Use(func(all []byte) error {

@@ -69,7 +69,7 @@ func TestSecretFileIsRefused(t *testing.T) {
 			t.Errorf("%s: %v, want %v", row.name, err, row.want)
 		}
 	}
-	a, err := readAuths(writeSecret(t, good, 0o440)) // as systemd shows a credential
+	a, err := readAuths(writeSecret(t, good, 0o440), "") // as systemd shows a credential
 	if err != nil {
 		t.Fatalf("readable by the group: %v", err)
 	}

@@ -62,9 +62,10 @@ type Provider struct {
 	srk  []byte // its Name; never changes
 	auth auths
 	boot *boot // nil: no PCR policy
-	// policy of the objects that we seal and unseal; nil: none. Set by Open.
-	policy []byte
-	log    *slog.Logger
+	// form of the objects that we seal and unseal. Set by Open.
+	form      form
+	latchFile string // with a PIN
+	log       *slog.Logger
 
 	life context.Context // ends when Close loses patience
 	end  context.CancelCauseFunc
@@ -105,7 +106,7 @@ func Open(ctx context.Context, cfg Config) (*Provider, error) {
 
 // open is Open over a given link.
 func open(ctx context.Context, cfg Config, l *link) (*Provider, error) {
-	auth, err := readAuths(cfg.SecretFile)
+	auth, err := readAuths(cfg.SecretFile, cfg.PINFile)
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +115,7 @@ func open(ctx context.Context, cfg Config, l *link) (*Provider, error) {
 		auth.destroy()
 		return nil, err
 	}
-	p := &Provider{srk: bytes.Clone(cfg.SRKName), auth: auth, boot: boot, log: cfg.Log, shut: make(chan struct{}), turns: make(chan struct{}, 1), link: l}
+	p := &Provider{srk: bytes.Clone(cfg.SRKName), auth: auth, boot: boot, form: form{pin: cfg.PINFile != ""}, latchFile: cfg.LatchFile, log: cfg.Log, shut: make(chan struct{}), turns: make(chan struct{}, 1), link: l}
 	p.life, p.end = context.WithCancelCause(context.Background())
 	err = p.do(ctx, func(t *turn) error {
 		root, err := t.root()
@@ -131,7 +132,7 @@ func open(ctx context.Context, cfg Config, l *link) (*Provider, error) {
 		return t.checkIntegrated()
 	})
 	if err == nil && boot != nil {
-		p.policy, err = objectPolicy(boot.name, p.srk, auth.buf != nil)
+		p.form.policy, err = objectPolicy(boot.name, p.srk, auth.has[roleSeal])
 	}
 	if err != nil {
 		_ = p.Close() // it never fails

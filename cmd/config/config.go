@@ -89,6 +89,8 @@ type TPM struct {
 	SRKName string `yaml:"srk_name"`
 	// SecretFile holds 32 bytes from outside the TPM: a path, or credential:NAME.
 	SecretFile string `yaml:"secret_file"`
+	// PINFile holds a PIN: a path, or credential:NAME.
+	PINFile string `yaml:"pin_file"`
 	// TrustBus says that nobody can get at the bus, so that no secret is needed.
 	TrustBus       bool          `yaml:"trust_bus"`
 	CommandTimeout time.Duration `yaml:"command_timeout"`
@@ -367,13 +369,15 @@ func (t TPM) check() error {
 	if name, err := hex.DecodeString(t.SRKName); err != nil || len(name) != 0 && len(name) != 34 {
 		return errors.New("provider.tpm.srk_name must have 68 hex digits, as sigilctl init printed them")
 	}
-	if name, ok := strings.CutPrefix(t.SecretFile, credentialPrefix); ok {
-		if !credentialName.MatchString(name) {
-			return fmt.Errorf("provider.tpm.secret_file: %q can't be the name of a systemd credential", name)
-		}
-	} else if t.SecretFile != "" {
-		if err := checkPath("provider.tpm.secret_file", t.SecretFile); err != nil {
-			return err
+	for _, file := range []struct{ key, value string }{{"secret_file", t.SecretFile}, {"pin_file", t.PINFile}} {
+		if name, ok := strings.CutPrefix(file.value, credentialPrefix); ok {
+			if !credentialName.MatchString(name) {
+				return fmt.Errorf("provider.tpm.%s: %q can't be the name of a systemd credential", file.key, name)
+			}
+		} else if file.value != "" {
+			if err := checkPath("provider.tpm."+file.key, file.value); err != nil {
+				return err
+			}
 		}
 	}
 	if p := t.PCRPolicy; p != nil {

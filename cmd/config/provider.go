@@ -97,7 +97,8 @@ func (c Config) TPM(log *slog.Logger) (tpm.Config, error) {
 		return tpm.Config{}, fmt.Errorf("reading provider.tpm.srk_name: %w", err)
 	}
 	out := tpm.Config{
-		Path: t.Path, CommandTimeout: t.CommandTimeout, SRKName: name, SecretFile: credentialPath(t.SecretFile), TrustBus: t.TrustBus, Log: log,
+		Path: t.Path, CommandTimeout: t.CommandTimeout, SRKName: name, SecretFile: credentialPath(t.SecretFile),
+		PINFile: credentialPath(t.PINFile), LatchFile: c.LatchFile(), TrustBus: t.TrustBus, Log: log,
 	}
 	if p := t.PCRPolicy; p != nil {
 		approver, err := readApprover(p.Approver)

@@ -53,6 +53,8 @@ import (
 //	asroot N PROGRAM ARG…     exits, as root
 //	tpm                       a TPM in place of a token, and sigild.yaml
 //	paste FILE                add the lines that FILE says to provider.tpm in sigild.yaml
+//	pin-srk FILE              pin the storage root key that init printed
+//	secret FILE TEXT          write a file that others can't read
 //	extend N                  measure something into PCR N
 //	bundled FILE…             an organization whose policies two of the public files' keys sign;
 //	                          sets APPLIANCE and ORGANIZATION
@@ -104,6 +106,8 @@ func TestScripts(t *testing.T) {
 			"asroot":         always(2, scriptAsRoot),
 			"tpm":            always(0, scriptTPM),
 			"paste":          always(1, scriptPaste),
+			"pin-srk":        always(1, scriptPinSRK),
+			"secret":         always(2, scriptSecret),
 			"extend":         always(1, scriptExtend),
 			"boot":           always(0, scriptBoot),
 			"bundled":        always(2, scriptBundled),

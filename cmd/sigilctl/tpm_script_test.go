@@ -70,6 +70,24 @@ func scriptPaste(ts *testscript.TestScript, args []string) error {
 	return scriptEdit(ts, []string{"sigild.yaml", "pre_parameters:", lines + "pre_parameters:"})
 }
 
+// scriptPinSRK adds the line that init printed for it.
+func scriptPinSRK(ts *testscript.TestScript, args []string) error {
+	_, name, ok := strings.Cut(ts.ReadFile(args[0]), "srk_name: ")
+	if !ok {
+		return fmt.Errorf("%s names no storage root key", args[0])
+	}
+	return scriptEdit(ts, []string{"sigild.yaml", "  tpm:\n", "  tpm:\n    srk_name: " + strings.TrimSpace(name) + "\n"})
+}
+
+// scriptSecret writes a file as a credential is.
+func scriptSecret(ts *testscript.TestScript, args []string) error {
+	path := ts.MkAbs(args[0])
+	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	return os.WriteFile(path, []byte(args[1]+"\n"), 0o400)
+}
+
 func tpmOf(ts *testscript.TestScript) *testtpm.TPM {
 	tpm, ok := scriptTPMs.Load(ts)
 	if !ok {

@@ -210,8 +210,10 @@ func reason(err error) string {
 func reasonTPM(err error) string {
 	said := strings.ReplaceAll(err.Error(), "\n", "; ")
 	switch {
+	case errors.Is(err, seal.ErrLatched):
+		return "a wrong PIN, or outside secret, is latched; correct provider.tpm.pin_file or secret_file, then run sigilctl pin clear"
 	case errors.Is(err, seal.ErrAuth):
-		return "the TPM does not open with the outside secret; correct provider.tpm.secret_file; trying again"
+		return "the TPM does not open with the outside secret, or the PIN; correct provider.tpm.secret_file or pin_file; with a PIN run sigilctl pin clear then"
 	case errors.Is(err, seal.ErrLocked):
 		return "the TPM is locked: " + said
 	case errors.Is(err, seal.ErrNotFound):
