@@ -20,7 +20,7 @@ import (
 // organization's PolicyAuthority, fixed when it was made.
 //
 // This is also the place for what decoders need to know of contracts and
-// programs. A further kind (ABI, IDL, lookup-table pins) is: a word below, a value
+// programs. A further kind is: a word below, a value
 // of DocumentKind in policy.proto and its row in server/documents.go, a reader in
 // [readers], which refuses what is malformed before anything is stored, and a field
 // of [rulebook] where the reader leaves what it made, for authority.go to hand to
@@ -33,6 +33,8 @@ type DocumentKind string
 const (
 	// KindRules are policies and limits, in the form of policy.ParseRules.
 	KindRules DocumentKind = "rules"
+	// KindABI is the ABI of an EVM contract; the name is "<chain id>.<address>".
+	KindABI DocumentKind = "abi"
 	// KindIDL is the Anchor IDL of a Solana program, whose address is the name.
 	KindIDL DocumentKind = "idl"
 	// KindLookupTable is the beginning of a Solana lookup table, whose address is the name.

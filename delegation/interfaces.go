@@ -2,7 +2,9 @@ package delegation
 
 import (
 	"fmt"
+	"strings"
 
+	"github.com/sigild/sigild/chains/evm"
 	"github.com/sigild/sigild/chains/solana"
 	"github.com/sigild/sigild/refusal"
 )
@@ -10,6 +12,23 @@ import (
 // This file reads the documents that say what decoders can't know of themselves.
 // Each is called by the address that it is about, so there is one at most, and
 // none can speak for what is built in.
+
+// readABI reads an ABI; the document's name is the chain and the contract.
+func (b *binding) readABI(d *document) error {
+	chain, contract, ok := strings.Cut(d.Name, ".")
+	a := evm.ABI{JSON: d.Content}
+	address, err := evm.ParseAddress(contract)
+	if !ok || err != nil || chain == "" || chain[0] == '0' || a.ChainID.SetFromDecimal(chain) != nil || a.ChainID.Dec() != chain {
+		return refusal.New(refusal.RequestInvalid, "document %s must be named by a chain id, a dot and the address of an EVM contract", d.name()).With("field", "name").With("document", d.name().String())
+	}
+	a.Address = address
+	// By itself first, so that the refusal can name the document.
+	if _, err := evm.NewABIs([]evm.ABI{a}); err != nil {
+		return unreadable(d, err)
+	}
+	b.abis = append(b.abis, a)
+	return nil
+}
 
 // readIDL reads an IDL; the document's name is the program.
 func (b *binding) readIDL(d *document) error {

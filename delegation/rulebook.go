@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/sigild/sigild/chains/evm"
 	"github.com/sigild/sigild/policy"
 	"github.com/sigild/sigild/refusal"
 	"github.com/sigild/sigild/signing"
@@ -43,6 +44,7 @@ type rulebook struct {
 // refuse what is malformed. Those of one kind come in the order of their names.
 var readers = map[DocumentKind]func(*binding, *document) error{
 	KindRules:       (*binding).readRules,
+	KindABI:         (*binding).readABI,
 	KindIDL:         (*binding).readIDL,
 	KindLookupTable: (*binding).readLookupTable,
 }
@@ -54,6 +56,7 @@ type binding struct {
 	policies   []policy.Policy
 	limits     []policy.Limit
 	interfaces signing.Interfaces
+	abis       []evm.ABI
 }
 
 // bind makes the rulebook of an organization from all its documents.
@@ -79,6 +82,10 @@ func bind(org string, version uint64, documents []*document, known func(delegati
 		if err := read(reading, d); err != nil {
 			return nil, err
 		}
+	}
+	var err error
+	if reading.interfaces.EVM, err = evm.NewABIs(reading.abis); err != nil {
+		return nil, refusal.New(refusal.PolicyInvalid, "documents of kind %s: %v", KindABI, err)
 	}
 	made.interfaces = reading.interfaces
 	var problems []policy.Diagnostic

@@ -19,6 +19,7 @@ type policyService struct {
 // no kind, and refused by delegation.
 var documentKinds = map[sigilv1.DocumentKind]delegation.DocumentKind{
 	sigilv1.DocumentKind_DOCUMENT_KIND_RULES:        delegation.KindRules,
+	sigilv1.DocumentKind_DOCUMENT_KIND_ABI:          delegation.KindABI,
 	sigilv1.DocumentKind_DOCUMENT_KIND_IDL:          delegation.KindIDL,
 	sigilv1.DocumentKind_DOCUMENT_KIND_LOOKUP_TABLE: delegation.KindLookupTable,
 }

@@ -31,6 +31,16 @@ func (s signingService) Sign(ctx context.Context, r *sigilv1.SignRequest) (*sigi
 	switch v := r.GetPayload().(type) {
 	case *sigilv1.SignRequest_EvmTransaction:
 		in.Kind, in.Payload = chains.KindEVMTransaction, v.EvmTransaction
+	case *sigilv1.SignRequest_EvmMessage:
+		in.Kind, in.Payload = chains.KindEVMMessage, v.EvmMessage
+	case *sigilv1.SignRequest_EvmTypedData:
+		in.Kind, in.Payload = chains.KindEVMTypedData, v.EvmTypedData
+	case *sigilv1.SignRequest_EvmAuthorization:
+		in.Kind, in.Payload = chains.KindEVMAuthorization, v.EvmAuthorization
+	case *sigilv1.SignRequest_EvmUserOperation:
+		in.Kind, in.Payload = chains.KindEVMUserOperation, v.EvmUserOperation
+	case *sigilv1.SignRequest_EvmSafeTransaction:
+		in.Kind, in.Payload = chains.KindEVMSafeTransaction, v.EvmSafeTransaction
 	case *sigilv1.SignRequest_SolanaMessage:
 		in.Kind, in.Payload = chains.KindSolanaMessage, v.SolanaMessage
 	case *sigilv1.SignRequest_SolanaOffchainMessage:

@@ -149,9 +149,11 @@ func (s *Service) approve(ctx context.Context, r Request, st *Standing, d *chain
 			e.Trace = append(e.Trace, p.ID+" "+p.Outcome.String())
 		}
 		for _, c := range d.Charges {
-			e.Charges = append(e.Charges, journal.Charge{
-				Chain: c.Chain, Asset: c.Asset, Amount: c.Amount.Dec(), Unbounded: c.Unbounded, What: c.What, To: c.To,
-			})
+			charge := journal.Charge{Chain: c.Chain, Asset: c.Asset, Unbounded: c.Unbounded, What: c.What, To: c.To}
+			if !c.Unbounded {
+				charge.Amount = c.Amount.Dec()
+			}
+			e.Charges = append(e.Charges, charge)
 		}
 		e.ReplayKeys, e.Asked = d.ReplayKeys, asked(r, st.Wallet)
 		a.sequence, err = s.journal.Append(tx, e)

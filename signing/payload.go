@@ -20,7 +20,7 @@ func decode(r Request, st *Standing) (*chains.Decoded, error) {
 		return nil, refusal.New(refusal.RawDigestDenied, "a bare digest can't be judged; this key signs decoded transactions only")
 	case evm.Roots[r.Kind] != nil && w.Scheme == chains.ECDSASecp256k1:
 		var o evm.Options
-		if o, err = evmOptions(w); err != nil {
+		if o, err = evmOptions(st); err != nil {
 			return nil, err
 		}
 		d, err = evm.Decode(r.Kind, r.Payload, o)
@@ -48,7 +48,7 @@ func assemble(d *chains.Decoded, st *Standing, signature []byte, rule string, se
 	out := &Result{Signature: signature, Summary: d.Summary, Rule: rule, Sequence: sequence}
 	switch {
 	case w.Scheme == chains.ECDSASecp256k1 && len(signature) == 65:
-		o, err := evmOptions(w)
+		o, err := evmOptions(st)
 		if err != nil {
 			return nil, err
 		}
@@ -73,11 +73,11 @@ func assemble(d *chains.Decoded, st *Standing, signature []byte, rule string, se
 	return out, nil
 }
 
-// evmOptions is what the decoder of EVM payloads needs to know of a wallet.
-func evmOptions(w WalletInfo) (evm.Options, error) {
-	a, err := evm.ParseAddress(w.Address)
+// evmOptions is what the decoder of EVM payloads needs to know of a wallet and its organization.
+func evmOptions(st *Standing) (evm.Options, error) {
+	a, err := evm.ParseAddress(st.Wallet.Address)
 	if err != nil {
 		return evm.Options{}, fmt.Errorf("reading the wallet's address: %w", err)
 	}
-	return evm.Options{Wallet: a}, nil
+	return evm.Options{Wallet: a, ABIs: st.Interfaces.EVM}, nil
 }

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/sigild/sigild/chains"
+	"github.com/sigild/sigild/chains/evm"
 	"github.com/sigild/sigild/chains/solana"
 	"github.com/sigild/sigild/mpc"
 	"github.com/sigild/sigild/policy"
@@ -45,6 +46,8 @@ func (st *Standing) moved(then *Standing) bool {
 // Interfaces is what an organization's policy authority says of programs and lookup
 // tables. No request carries any of it.
 type Interfaces struct {
+	// EVM is nil without ABIs.
+	EVM    *evm.ABIs
 	Solana solana.Known
 }
 

@@ -32,6 +32,10 @@ const (
 	DocumentKind_DOCUMENT_KIND_UNSPECIFIED DocumentKind = 0
 	// Policies and limits, {"policies":[…],"limits":[…]} as docs/policy.md has them.
 	DocumentKind_DOCUMENT_KIND_RULES DocumentKind = 1
+	// The ABI of a contract as JSON, the list that Solidity compilers write, at most
+	// 400 kB; its name is "<chain id>.<address>", as "1.0xA0b8…eB48". It tells policies
+	// what functions and arguments are called.
+	DocumentKind_DOCUMENT_KIND_ABI DocumentKind = 2
 	// An Anchor IDL as JSON, at most 400 kB; its name is the program's address. It
 	// tells policies what instructions, accounts and arguments are called.
 	DocumentKind_DOCUMENT_KIND_IDL DocumentKind = 3
@@ -45,12 +49,14 @@ var (
 	DocumentKind_name = map[int32]string{
 		0: "DOCUMENT_KIND_UNSPECIFIED",
 		1: "DOCUMENT_KIND_RULES",
+		2: "DOCUMENT_KIND_ABI",
 		3: "DOCUMENT_KIND_IDL",
 		4: "DOCUMENT_KIND_LOOKUP_TABLE",
 	}
 	DocumentKind_value = map[string]int32{
 		"DOCUMENT_KIND_UNSPECIFIED":  0,
 		"DOCUMENT_KIND_RULES":        1,
+		"DOCUMENT_KIND_ABI":          2,
 		"DOCUMENT_KIND_IDL":          3,
 		"DOCUMENT_KIND_LOOKUP_TABLE": 4,
 	}
@@ -650,10 +656,11 @@ const file_sigil_v1_policy_proto_rawDesc = "" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12%\n" +
 	"\x0edocuments_hash\x18\x02 \x01(\fR\rdocumentsHash\x12)\n" +
 	"\x10policy_authority\x18\x03 \x01(\tR\x0fpolicyAuthority\x120\n" +
-	"\tdocuments\x18\x04 \x03(\v2\x12.sigil.v1.DocumentR\tdocuments*}\n" +
+	"\tdocuments\x18\x04 \x03(\v2\x12.sigil.v1.DocumentR\tdocuments*\x94\x01\n" +
 	"\fDocumentKind\x12\x1d\n" +
 	"\x19DOCUMENT_KIND_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13DOCUMENT_KIND_RULES\x10\x01\x12\x15\n" +
+	"\x11DOCUMENT_KIND_ABI\x10\x02\x12\x15\n" +
 	"\x11DOCUMENT_KIND_IDL\x10\x03\x12\x1e\n" +
 	"\x1aDOCUMENT_KIND_LOOKUP_TABLE\x10\x042\xf9\x01\n" +
 	"\rPolicyService\x12M\n" +

@@ -36,6 +36,11 @@ type SignRequest struct {
 	// Types that are valid to be assigned to Payload:
 	//
 	//	*SignRequest_EvmTransaction
+	//	*SignRequest_EvmMessage
+	//	*SignRequest_EvmTypedData
+	//	*SignRequest_EvmAuthorization
+	//	*SignRequest_EvmUserOperation
+	//	*SignRequest_EvmSafeTransaction
 	//	*SignRequest_SolanaMessage
 	//	*SignRequest_SolanaOffchainMessage
 	//	*SignRequest_RawDigest
@@ -104,6 +109,51 @@ func (x *SignRequest) GetEvmTransaction() []byte {
 	return nil
 }
 
+func (x *SignRequest) GetEvmMessage() []byte {
+	if x != nil {
+		if x, ok := x.Payload.(*SignRequest_EvmMessage); ok {
+			return x.EvmMessage
+		}
+	}
+	return nil
+}
+
+func (x *SignRequest) GetEvmTypedData() []byte {
+	if x != nil {
+		if x, ok := x.Payload.(*SignRequest_EvmTypedData); ok {
+			return x.EvmTypedData
+		}
+	}
+	return nil
+}
+
+func (x *SignRequest) GetEvmAuthorization() []byte {
+	if x != nil {
+		if x, ok := x.Payload.(*SignRequest_EvmAuthorization); ok {
+			return x.EvmAuthorization
+		}
+	}
+	return nil
+}
+
+func (x *SignRequest) GetEvmUserOperation() []byte {
+	if x != nil {
+		if x, ok := x.Payload.(*SignRequest_EvmUserOperation); ok {
+			return x.EvmUserOperation
+		}
+	}
+	return nil
+}
+
+func (x *SignRequest) GetEvmSafeTransaction() []byte {
+	if x != nil {
+		if x, ok := x.Payload.(*SignRequest_EvmSafeTransaction); ok {
+			return x.EvmSafeTransaction
+		}
+	}
+	return nil
+}
+
 func (x *SignRequest) GetSolanaMessage() []byte {
 	if x != nil {
 		if x, ok := x.Payload.(*SignRequest_SolanaMessage); ok {
@@ -140,6 +190,33 @@ type SignRequest_EvmTransaction struct {
 	EvmTransaction []byte `protobuf:"bytes,3,opt,name=evm_transaction,json=evmTransaction,proto3,oneof"`
 }
 
+type SignRequest_EvmMessage struct {
+	// A message for EIP-191 ("personal_sign"), without its prefix. At most 64 kB.
+	EvmMessage []byte `protobuf:"bytes,6,opt,name=evm_message,json=evmMessage,proto3,oneof"`
+}
+
+type SignRequest_EvmTypedData struct {
+	// EIP-712 typed data: the JSON text {"types","primaryType","domain","message"}, EIP712Domain among the types. At
+	// most 256 kB, as of the three below; members given twice, unknown or missing are refused.
+	EvmTypedData []byte `protobuf:"bytes,7,opt,name=evm_typed_data,json=evmTypedData,proto3,oneof"`
+}
+
+type SignRequest_EvmAuthorization struct {
+	// An EIP-7702 authorization: the JSON text {"chainId","address","nonce"}, integers as numbers or strings.
+	EvmAuthorization []byte `protobuf:"bytes,8,opt,name=evm_authorization,json=evmAuthorization,proto3,oneof"`
+}
+
+type SignRequest_EvmUserOperation struct {
+	// An ERC-4337 user operation: the JSON text {"version":"0.6"|"0.7"|"0.8","chainId","entryPoint","packed":{…}}, packed
+	// with the members of the version's struct in Solidity. Before 0.8 its hash is signed as a message (EIP-191).
+	EvmUserOperation []byte `protobuf:"bytes,9,opt,name=evm_user_operation,json=evmUserOperation,proto3,oneof"`
+}
+
+type SignRequest_EvmSafeTransaction struct {
+	// A transaction of a Safe, for one of its owners: the JSON text {"domain":{"chainId","verifyingContract"},"message":{…}}.
+	EvmSafeTransaction []byte `protobuf:"bytes,10,opt,name=evm_safe_transaction,json=evmSafeTransaction,proto3,oneof"`
+}
+
 type SignRequest_SolanaMessage struct {
 	// A serialized Solana transaction message without signatures: legacy or v0 of at most 1232 bytes, or v1 of at most 4096.
 	SolanaMessage []byte `protobuf:"bytes,4,opt,name=solana_message,json=solanaMessage,proto3,oneof"`
@@ -158,6 +235,16 @@ type SignRequest_RawDigest struct {
 
 func (*SignRequest_EvmTransaction) isSignRequest_Payload() {}
 
+func (*SignRequest_EvmMessage) isSignRequest_Payload() {}
+
+func (*SignRequest_EvmTypedData) isSignRequest_Payload() {}
+
+func (*SignRequest_EvmAuthorization) isSignRequest_Payload() {}
+
+func (*SignRequest_EvmUserOperation) isSignRequest_Payload() {}
+
+func (*SignRequest_EvmSafeTransaction) isSignRequest_Payload() {}
+
 func (*SignRequest_SolanaMessage) isSignRequest_Payload() {}
 
 func (*SignRequest_SolanaOffchainMessage) isSignRequest_Payload() {}
@@ -169,9 +256,11 @@ type SignResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// r ‖ s ‖ recovery id (65 bytes) or Ed25519 R ‖ S (64 bytes).
 	Signature []byte `protobuf:"bytes,1,opt,name=signature,proto3" json:"signature,omitempty"`
-	// The signed transaction, ready to send; for a Solana message that needs other signers their slots are zero. Empty for what is no transaction.
+	// The signed transaction, ready to send; for a Solana message that needs other signers their slots are zero. For EVM payloads that are no
+	// transaction what goes where they are checked: r ‖ s ‖ v with v 27 or 28, of an authorization rlp([chain id, address, nonce, y parity, r, s]).
+	// Empty for a Solana message that is no transaction.
 	SignedTransaction []byte `protobuf:"bytes,2,opt,name=signed_transaction,json=signedTransaction,proto3" json:"signed_transaction,omitempty"`
-	// Transaction hash ("0x…") or first signature in base58.
+	// Transaction hash ("0x…"), of a user operation its hash, of a Safe transaction its; or first signature in base58. Empty for what has none.
 	TransactionId string `protobuf:"bytes,3,opt,name=transaction_id,json=transactionId,proto3" json:"transaction_id,omitempty"`
 	// What it does, in plain ASCII.
 	Summary string `protobuf:"bytes,4,opt,name=summary,proto3" json:"summary,omitempty"`
@@ -259,12 +348,19 @@ var File_sigil_v1_signing_proto protoreflect.FileDescriptor
 
 const file_sigil_v1_signing_proto_rawDesc = "" +
 	"\n" +
-	"\x16sigil/v1/signing.proto\x12\bsigil.v1\"\x83\x02\n" +
+	"\x16sigil/v1/signing.proto\x12\bsigil.v1\"\xe1\x03\n" +
 	"\vSignRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x1b\n" +
 	"\twallet_id\x18\x02 \x01(\tR\bwalletId\x12)\n" +
-	"\x0fevm_transaction\x18\x03 \x01(\fH\x00R\x0eevmTransaction\x12'\n" +
+	"\x0fevm_transaction\x18\x03 \x01(\fH\x00R\x0eevmTransaction\x12!\n" +
+	"\vevm_message\x18\x06 \x01(\fH\x00R\n" +
+	"evmMessage\x12&\n" +
+	"\x0eevm_typed_data\x18\a \x01(\fH\x00R\fevmTypedData\x12-\n" +
+	"\x11evm_authorization\x18\b \x01(\fH\x00R\x10evmAuthorization\x12.\n" +
+	"\x12evm_user_operation\x18\t \x01(\fH\x00R\x10evmUserOperation\x122\n" +
+	"\x14evm_safe_transaction\x18\n" +
+	" \x01(\fH\x00R\x12evmSafeTransaction\x12'\n" +
 	"\x0esolana_message\x18\x04 \x01(\fH\x00R\rsolanaMessage\x128\n" +
 	"\x17solana_offchain_message\x18\v \x01(\fH\x00R\x15solanaOffchainMessage\x12\x1f\n" +
 	"\n" +
@@ -314,6 +410,11 @@ func file_sigil_v1_signing_proto_init() {
 	}
 	file_sigil_v1_signing_proto_msgTypes[0].OneofWrappers = []any{
 		(*SignRequest_EvmTransaction)(nil),
+		(*SignRequest_EvmMessage)(nil),
+		(*SignRequest_EvmTypedData)(nil),
+		(*SignRequest_EvmAuthorization)(nil),
+		(*SignRequest_EvmUserOperation)(nil),
+		(*SignRequest_EvmSafeTransaction)(nil),
 		(*SignRequest_SolanaMessage)(nil),
 		(*SignRequest_SolanaOffchainMessage)(nil),
 		(*SignRequest_RawDigest)(nil),
