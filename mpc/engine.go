@@ -132,7 +132,11 @@ type SignParams struct {
 	Quorum    []Party
 	PublicKey []byte
 	Body      []byte
-	Input     chains.SignInput
+	// Tweak is added to the key that signs, 32 bytes, big-endian; nil for none. An
+	// engine for a scheme that derives nothing refuses one. PublicKey and Body are
+	// those of the key itself.
+	Tweak []byte
+	Input chains.SignInput
 }
 
 var (

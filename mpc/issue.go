@@ -42,7 +42,7 @@ func issue(ctx context.Context, r IssueRequest) (ShareSet, []*Share, error) {
 	if err != nil {
 		return ShareSet{}, nil, err
 	}
-	quorum, bodies, err := openShares(r.From, r.Quorum)
+	q, err := openShares(r.From, r.Quorum)
 	if err != nil {
 		return ShareSet{}, nil, err
 	}
@@ -58,22 +58,28 @@ func issue(ctx context.Context, r IssueRequest) (ShareSet, []*Share, error) {
 	}
 	ctx, cancel := withDefault(ctx, makeDeadline)
 	defer cancel()
-	pre, err := takePreParams(ctx, set.Scheme, len(set.Parties), r.PreParams, r.Progress)
+	return reshare(ctx, "issue", engine, r.From, q, set, r.PreParams, r.Progress)
+}
+
+// reshare runs the ceremony that moves a key from a quorum of one set to another
+// set, and has that sign.
+func reshare(ctx context.Context, op string, engine Engine, fromSet ShareSet, q lentQuorum, set ShareSet, preParams func(context.Context) (*PreParams, error), progress func(string, int, int)) (ShareSet, []*Share, error) {
+	pre, err := takePreParams(ctx, set.Scheme, len(set.Parties), preParams, progress)
 	if err != nil {
 		return ShareSet{}, nil, err
 	}
 	defer destroyPreParams(pre)
 
-	from, to := r.From.committee(), set.committee()
-	members := append(from.members(quorum), to.Members()...)
-	rounds := &roundProgress{report: r.Progress}
-	out, err := runMakers(ctx, ceremony{op: "issue", engine: set.Engine, sets: []Committee{from, to}, members: members, round: makeRound, maxPayload: maxMakePayload},
+	from, to := fromSet.committee(), set.committee()
+	members := append(from.members(q.parties), to.Members()...)
+	rounds := &roundProgress{report: progress}
+	out, err := runMakers(ctx, ceremony{op: op, engine: set.Engine, sets: []Committee{from, to}, members: members, round: makeRound, maxPayload: maxMakePayload},
 		func(ctx context.Context, s Session, i int, m Member) ([]byte, []byte, error) {
-			p := ReshareParams{Self: m, From: from, Quorum: quorum, To: to, PublicKey: set.PublicKey, Round: rounds.enter}
-			if i < len(quorum) {
-				p.Body = bodies[m.Party]
+			p := ReshareParams{Self: m, From: from, Quorum: q.parties, To: to, PublicKey: set.PublicKey, Round: rounds.enter}
+			if i < len(q.parties) {
+				p.Body = q.bodies[m.Party]
 			} else {
-				p.PreParams = pre[i-len(quorum)]
+				p.PreParams = pre[i-len(q.parties)]
 			}
 			return engine.Reshare(ctx, s, p)
 		})
@@ -83,5 +89,5 @@ func issue(ctx context.Context, r IssueRequest) (ShareSet, []*Share, error) {
 	if !bytes.Equal(out[0].publicKey, set.PublicKey) {
 		return ShareSet{}, nil, fmt.Errorf("%w: the new set has another public key", ErrProtocol)
 	}
-	return finish(ctx, set, out[len(quorum):], r.Progress)
+	return finish(ctx, set, q.chainCode, out[len(q.parties):], progress)
 }

@@ -38,7 +38,8 @@ type KeygenRequest struct {
 
 // Keygen makes a key that is never whole: each party draws its own part. Before
 // it returns, every quorum of the new set has signed a test input. The caller
-// seals the shares and destroys them. Errors are *[Error].
+// seals the shares and destroys them. A secp256k1 key gets a chain code, which is in
+// each share: many addresses can be derived from it (BIP-32). Errors are *[Error].
 //
 // An ECDSA keygen of three parties takes about 15 s of CPU besides its
 // pre-parameters. Cancellation takes effect between two steps of a party, which
@@ -70,6 +71,10 @@ func keygen(ctx context.Context, r KeygenRequest) (ShareSet, []*Share, error) {
 	defer destroyPreParams(pre)
 
 	c := set.committee()
+	chainCode, err := makeChainCode(ctx, c)
+	if err != nil {
+		return ShareSet{}, nil, err
+	}
 	rounds := &roundProgress{report: r.Progress}
 	made, err := runMakers(ctx, ceremony{op: "keygen", engine: engineID, sets: []Committee{c}, members: c.Members(), round: makeRound, maxPayload: maxMakePayload},
 		func(ctx context.Context, s Session, i int, m Member) ([]byte, []byte, error) {
@@ -79,7 +84,7 @@ func keygen(ctx context.Context, r KeygenRequest) (ShareSet, []*Share, error) {
 		return ShareSet{}, nil, err
 	}
 	set.PublicKey = made[0].publicKey
-	return finish(ctx, set, made, r.Progress)
+	return finish(ctx, set, chainCode, made, r.Progress)
 }
 
 // made is what a maker of a share returned.
@@ -116,7 +121,7 @@ func runMakers(ctx context.Context, c ceremony, part func(context.Context, Sessi
 
 // finish wraps the bodies of a complete set, wipes them, and has every quorum
 // sign a test input. made is in the order of set.Parties.
-func finish(ctx context.Context, set ShareSet, bodies []made, progress func(string, int, int)) (_ ShareSet, _ []*Share, err error) {
+func finish(ctx context.Context, set ShareSet, chainCode []byte, bodies []made, progress func(string, int, int)) (_ ShareSet, _ []*Share, err error) {
 	var shares []*Share
 	defer func() {
 		for _, m := range bodies {
@@ -130,7 +135,7 @@ func finish(ctx context.Context, set ShareSet, bodies []made, progress func(stri
 		return ShareSet{}, nil, fmt.Errorf("%w: %w", ErrProtocol, err)
 	}
 	for i, p := range set.Parties {
-		s, err := newShare(set, p, bodies[i].body)
+		s, err := newShare(opened{set, p, chainCode, bodies[i].body})
 		if err != nil {
 			return ShareSet{}, nil, err
 		}

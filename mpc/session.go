@@ -29,7 +29,9 @@ type ceremony struct {
 	sets       []Committee
 	members    []Member
 	// digest of what is signed; zero for keygen and issue.
-	digest        [32]byte
+	digest [32]byte
+	// path is what is signed with, below the key.
+	path          []uint32
 	round         time.Duration
 	maxPayload    int
 	beforeRelease func() error
@@ -88,6 +90,7 @@ func (c ceremony) sessionID() [32]byte {
 		field([]byte(m.String()))
 	}
 	field(c.digest[:])
+	field([]byte(FormatPath(c.path)))
 	return [32]byte(h.Sum(nil))
 }
 

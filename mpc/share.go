@@ -9,24 +9,31 @@ import (
 	"math"
 	"slices"
 
+	"github.com/sigild/sigild/chains"
 	"github.com/sigild/sigild/internal/secmem"
 )
 
-// The encoded form of a share, version 1. Everything but the body is public:
+// The encoded form of a share. Everything but the body is public:
 //
-//	0x01
+//	0x01, or 0x02 when the key has a chain code
 //	engine, set id, scheme           each: u8 length ‖ ASCII
 //	party                            u8 length ‖ ASCII
 //	parties                          u8 count, then each u8 length ‖ ASCII
 //	threshold                        u8
 //	epoch                            u64
 //	public key                       u8 length ‖ bytes
+//	chain code                       32 bytes, in version 2 only (BIP-32; derive.go)
 //	body                             u32 length ‖ bytes, the engine's own form
 //	checksum                         SHA-256 of all before, 32 bytes
 //
-// Integers are big-endian. Nothing may follow. There is one encoding of a share.
+// The chain code is no part of the secret, but whoever has it can link the key's
+// addresses. Integers are big-endian. Nothing may follow. There is one encoding of
+// a share.
 // The checksum notices damage; against changes on purpose the vault authenticates.
-const shareVersion = 1
+const (
+	shareVersion        = 1
+	shareVersionDerives = 2
+)
 
 // maxBody is the longest share body, in bytes, of any engine; GG18's is about 15 KiB.
 const maxBody = 256 << 10
@@ -58,12 +65,12 @@ func (s *Share) Lend(use func(encoded []byte) error) error { return s.buf.Use(us
 // Destroy wipes the share. Idempotent; waits for a Lend that is running.
 func (s *Share) Destroy() { s.buf.Destroy() }
 
-func newShare(set ShareSet, p Party, body []byte) (*Share, error) {
-	buf, err := secmem.From(encodeShare(set, p, body))
+func newShare(o opened) (*Share, error) {
+	buf, err := secmem.From(o.encode())
 	if err != nil {
-		return nil, fmt.Errorf("keeping share of %s: %w", p, err)
+		return nil, fmt.Errorf("keeping share of %s: %w", o.party, err)
 	}
-	return &Share{set: set, party: p, buf: buf}, nil
+	return &Share{set: o.set, party: o.party, buf: buf}, nil
 }
 
 func destroyAll(shares []*Share) {
@@ -75,15 +82,28 @@ func destroyAll(shares []*Share) {
 // DescribeShare reads the public header of an encoded share: its set and its
 // party. It checks the form of the whole, not the engine's body.
 func DescribeShare(encoded []byte) (ShareSet, Party, error) {
-	set, p, _, err := decodeShare(encoded)
-	return set, p, err
+	o, err := decodeShare(encoded)
+	return o.set, o.party, err
 }
 
-func encodeShare(set ShareSet, p Party, body []byte) []byte {
+// opened is a decoded share. What has bytes aliases the encoded form.
+type opened struct {
+	set   ShareSet
+	party Party
+	// chainCode is 32 bytes, or nil for a key that nothing is derived from.
+	chainCode, body []byte
+}
+
+func (o opened) encode() []byte {
+	set, p, body := o.set, o.party, o.body
 	// Sized once: a growing slice would leave secret copies behind.
 	b := make([]byte, 0, 1024+len(body))
 	str := func(s string) { b = append(append(b, byte(len(s))), s...) }
-	b = append(b, shareVersion)
+	if o.chainCode == nil {
+		b = append(b, shareVersion)
+	} else {
+		b = append(b, shareVersionDerives)
+	}
 	str(set.Engine)
 	str(set.ID)
 	str(string(set.Scheme))
@@ -95,33 +115,39 @@ func encodeShare(set ShareSet, p Party, body []byte) []byte {
 	b = append(b, byte(set.Threshold))
 	b = binary.BigEndian.AppendUint64(b, set.Epoch)
 	str(string(set.PublicKey))
+	b = append(b, o.chainCode...)
 	b = binary.BigEndian.AppendUint32(b, uint32(len(body)))
 	b = append(b, body...)
 	sum := sha256.Sum256(b)
 	return append(b, sum[:]...)
 }
 
-// decodeShare is strict. body aliases encoded.
-func decodeShare(encoded []byte) (set ShareSet, p Party, body []byte, err error) {
-	r := reader{b: encoded}
-	if v := r.u8(); !r.short && v != shareVersion {
-		return ShareSet{}, "", nil, fmt.Errorf("%w: version %d, want %d", ErrShare, v, shareVersion)
+// decodeShare is strict.
+func decodeShare(encoded []byte) (o opened, err error) {
+	r, set := reader{b: encoded}, ShareSet{}
+	version := r.u8()
+	if !r.short && version != shareVersion && version != shareVersionDerives {
+		return opened{}, fmt.Errorf("%w: version %d, want %d or %d", ErrShare, version, shareVersion, shareVersionDerives)
 	}
 	set.Engine = string(r.str())
 	set.ID = string(r.str())
 	set.Scheme = Scheme(r.str())
-	p = Party(r.str())
+	p := Party(r.str())
 	for n := r.u8(); n > 0 && !r.short; n-- {
 		set.Parties = append(set.Parties, Party(r.str()))
 	}
 	set.Threshold = int(r.u8())
 	set.Epoch = r.u64()
 	set.PublicKey = bytes.Clone(r.str())
+	var chainCode []byte
+	if version == shareVersionDerives {
+		chainCode = r.take(chainCodeBytes)
+	}
 	n := r.u32()
 	if n > maxBody {
-		return ShareSet{}, "", nil, fmt.Errorf("%w: body of %d bytes", ErrShare, n)
+		return opened{}, fmt.Errorf("%w: body of %d bytes", ErrShare, n)
 	}
-	body = r.take(int(n))
+	body := r.take(int(n))
 	sum := r.take(sha256.Size)
 	switch {
 	case r.short:
@@ -134,41 +160,53 @@ func decodeShare(encoded []byte) (set ShareSet, p Party, body []byte, err error)
 		err = errors.New("empty body")
 	case !slices.Contains(set.Parties, p):
 		err = fmt.Errorf("party %q is not of its own set", p)
+	case chainCode != nil && set.Scheme != chains.ECDSASecp256k1:
+		err = fmt.Errorf("scheme %q has no chain code", set.Scheme)
 	default:
 		err = set.Validate()
 	}
 	if err != nil {
-		return ShareSet{}, "", nil, fmt.Errorf("%w: %w", ErrShare, err)
+		return opened{}, fmt.Errorf("%w: %w", ErrShare, err)
 	}
-	return set, p, body, nil
+	return opened{set, p, chainCode, body}, nil
+}
+
+// lentQuorum is shares of one set, lent for a ceremony. The bytes are the lender's.
+type lentQuorum struct {
+	parties   []Party // sorted
+	bodies    map[Party][]byte
+	chainCode []byte
 }
 
 // openShares decodes lent shares and checks that they are distinct parties of
-// set, at least Threshold of them. The bodies alias encoded.
-func openShares(set ShareSet, encoded [][]byte) (quorum []Party, bodies map[Party][]byte, err error) {
+// set, at least Threshold of them, with one chain code.
+func openShares(set ShareSet, encoded [][]byte) (q lentQuorum, err error) {
 	if err := set.Validate(); err != nil {
-		return nil, nil, fmt.Errorf("%w: %w", ErrShare, err)
+		return q, fmt.Errorf("%w: %w", ErrShare, err)
 	}
-	bodies = make(map[Party][]byte, len(encoded))
-	for _, e := range encoded {
-		got, p, body, err := decodeShare(e)
+	q.bodies = make(map[Party][]byte, len(encoded))
+	for i, e := range encoded {
+		o, err := decodeShare(e)
 		if err != nil {
-			return nil, nil, err
+			return q, err
 		}
-		if !got.equal(set) {
-			return nil, nil, fmt.Errorf("%w: share of %s is of set %q, not of %q as described", ErrShare, p, got.ID, set.ID)
+		if !o.set.equal(set) {
+			return q, fmt.Errorf("%w: share of %s is of set %q, not of %q as described", ErrShare, o.party, o.set.ID, set.ID)
 		}
-		if bodies[p] != nil {
-			return nil, nil, fmt.Errorf("%w: two shares of %s", ErrShare, p)
+		if q.bodies[o.party] != nil {
+			return q, fmt.Errorf("%w: two shares of %s", ErrShare, o.party)
 		}
-		bodies[p] = body
-		quorum = append(quorum, p)
+		if i > 0 && !bytes.Equal(o.chainCode, q.chainCode) {
+			return q, fmt.Errorf("%w: share of %s has another chain code", ErrShare, o.party)
+		}
+		q.bodies[o.party], q.chainCode = o.body, o.chainCode
+		q.parties = append(q.parties, o.party)
 	}
-	if len(quorum) < set.Threshold {
-		return nil, nil, fmt.Errorf("%w: %d shares, the set needs %d", ErrShare, len(quorum), set.Threshold)
+	if len(q.parties) < set.Threshold {
+		return q, fmt.Errorf("%w: %d shares, the set needs %d", ErrShare, len(q.parties), set.Threshold)
 	}
-	slices.Sort(quorum)
-	return quorum, bodies, nil
+	slices.Sort(q.parties)
+	return q, nil
 }
 
 // reader takes fields off the front of b; short is set when one is missing, and

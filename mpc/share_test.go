@@ -19,11 +19,32 @@ func testSet() ShareSet {
 		Epoch: 3, Engine: "engine", PublicKey: bytes.Repeat([]byte{9}, 32)}
 }
 
+func encodeShare(set ShareSet, p Party, body []byte) []byte {
+	return opened{set: set, party: p, body: body}.encode()
+}
+
+func TestShareWithChainCode(t *testing.T) {
+	set := testSet()
+	set.Scheme, set.PublicKey = chains.ECDSASecp256k1, bytes.Repeat([]byte{2}, 33)
+	b := opened{set, Server, bytes.Repeat([]byte{7}, 32), []byte("body")}.encode()
+	got, err := decodeShare(b)
+	if err != nil || !bytes.Equal(got.chainCode, bytes.Repeat([]byte{7}, 32)) || string(got.body) != "body" {
+		t.Errorf("decoded %+v, error %v", got, err)
+	}
+	if _, err := decodeShare(opened{testSet(), Server, bytes.Repeat([]byte{7}, 32), []byte("body")}.encode()); !errors.Is(err, ErrShare) {
+		t.Errorf("an Ed25519 share with a chain code: error %v, want ErrShare", err)
+	}
+	other := opened{set, User, bytes.Repeat([]byte{8}, 32), []byte("body")}.encode()
+	if _, err := openShares(set, [][]byte{b, other}); !errors.Is(err, ErrShare) {
+		t.Errorf("two chain codes: error %v, want ErrShare", err)
+	}
+}
+
 func TestShareRoundTrip(t *testing.T) {
 	set := testSet()
-	got, p, body, err := decodeShare(encodeShare(set, Server, []byte("secret body")))
-	if err != nil || !got.equal(set) || p != Server || string(body) != "secret body" {
-		t.Errorf("decoded %+v, %s, %q, error %v", got, p, body, err)
+	got, err := decodeShare(encodeShare(set, Server, []byte("secret body")))
+	if err != nil || !got.set.equal(set) || got.party != Server || string(got.body) != "secret body" || got.chainCode != nil {
+		t.Errorf("decoded %+v, error %v", got, err)
 	}
 }
 
@@ -53,7 +74,7 @@ func TestShareRefusesHeadersThatAreNotValid(t *testing.T) {
 
 func mustShare(t *testing.T, body string) *Share {
 	t.Helper()
-	s, err := newShare(testSet(), User, []byte(body))
+	s, err := newShare(opened{set: testSet(), party: User, body: []byte(body)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,17 +156,20 @@ func FuzzDecodeShare(f *testing.F) {
 	good := encodeShare(testSet(), Server, []byte("body"))
 	f.Add(good)
 	f.Add(good[:len(good)-1])
+	set := testSet()
+	set.Scheme, set.PublicKey = chains.ECDSASecp256k1, bytes.Repeat([]byte{2}, 33)
+	f.Add(opened{set, Server, bytes.Repeat([]byte{7}, 32), []byte("body")}.encode())
 	f.Add([]byte{1})
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		set, p, body, err := decodeShare(b)
+		o, err := decodeShare(b)
 		if err != nil {
 			if !errors.Is(err, ErrShare) {
 				t.Errorf("error %v, want ErrShare", err)
 			}
 			return
 		}
-		if again := encodeShare(set, p, body); !bytes.Equal(again, b) {
+		if again := o.encode(); !bytes.Equal(again, b) {
 			t.Errorf("%x decodes, but encodes as %x", b, again)
 		}
 	})

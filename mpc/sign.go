@@ -29,6 +29,8 @@ type SignRequest struct {
 	// All of them take part.
 	Shares [][]byte
 	Input  chains.SignInput
+	// Path, if not empty, signs with the key derived at this path (see [DerivedKey]).
+	Path []uint32
 	// BeforeRelease, if not nil, is called once, when no party has yet given up its
 	// last share and all rounds before it are done. An error aborts: nobody can
 	// then compute the signature. Nothing interrupts it: it minds its own deadline.
@@ -55,7 +57,7 @@ func (s Signature) Bytes() []byte {
 }
 
 // Sign runs a signature between the parties whose shares are lent and returns it
-// only if it verifies against the set's public key. The shares stay untouched.
+// only if it verifies against the set's public key, or the one derived at Path. The shares stay untouched.
 // Errors are *[Error]; its LastShareSent says whether a signature may exist.
 // Safe for concurrent use.
 func Sign(ctx context.Context, r SignRequest) (Signature, error) {
@@ -74,16 +76,21 @@ func sign(ctx context.Context, r SignRequest) (_ Signature, sent bool, err error
 	if err := checkInput(r.Set.Scheme, r.Input); err != nil {
 		return Signature{}, false, err
 	}
-	quorum, bodies, err := openShares(r.Set, r.Shares)
+	q, err := openShares(r.Set, r.Shares)
 	if err != nil {
 		return Signature{}, false, err
 	}
+	child, err := derive(r.Set.PublicKey, q.chainCode, r.Path)
+	if err != nil {
+		return Signature{}, false, err
+	}
+	quorum := q.parties
 	ctx, cancel := withDefault(ctx, signDeadline)
 	defer cancel()
 
 	com := r.Set.committee()
 	c := ceremony{op: "sign", engine: engineID, sets: []Committee{com}, members: com.members(quorum),
-		digest: inputDigest(r.Input), round: signRound, maxPayload: maxSignPayload, beforeRelease: r.BeforeRelease}
+		digest: inputDigest(r.Input), path: r.Path, round: signRound, maxPayload: maxSignPayload, beforeRelease: r.BeforeRelease}
 	sigs := make([][]byte, len(quorum))
 	sent, err = c.run(ctx, func(ctx context.Context, s Session, i int) error {
 		// Each party has its own copy of the input: an engine may hold on to it.
@@ -91,7 +98,7 @@ func sign(ctx context.Context, r SignRequest) (_ Signature, sent bool, err error
 		in.Message = bytes.Clone(in.Message)
 		var err error
 		sigs[i], err = engine.Sign(ctx, s, SignParams{Self: quorum[i], Committee: com, Quorum: quorum,
-			PublicKey: r.Set.PublicKey, Body: bodies[quorum[i]], Input: in})
+			PublicKey: r.Set.PublicKey, Tweak: child.tweak, Body: q.bodies[quorum[i]], Input: in})
 		return err
 	})
 	if err != nil {
@@ -104,7 +111,7 @@ func sign(ctx context.Context, r SignRequest) (_ Signature, sent bool, err error
 	if err != nil {
 		return Signature{}, sent, err
 	}
-	if err := verify(r.Set.PublicKey, r.Input, sig); err != nil {
+	if err := verify(child.publicKey, r.Input, sig); err != nil {
 		return Signature{}, sent, err
 	}
 	return sig, sent, nil

@@ -74,6 +74,19 @@ func (s Set) WithEngine(t testing.TB, engine string) Set {
 	return other
 }
 
+// WithChainCode is the set as if it had been made with a chain code.
+func (s Set) WithChainCode(t testing.TB, chainCode []byte) Set {
+	t.Helper()
+	other := Set{s.ShareSet, map[mpc.Party][]byte{}}
+	for p, share := range s.shares {
+		i := bytes.Index(share, s.PublicKey) + len(s.PublicKey)
+		b := slices.Concat([]byte{2}, share[1:i], chainCode, share[i:len(share)-sha256.Size])
+		sum := sha256.Sum256(b)
+		other.shares[p] = append(b, sum[:]...)
+	}
+	return other
+}
+
 // Committee is the set's committee.
 func (s Set) Committee() mpc.Committee {
 	return mpc.Committee{SetID: s.ID, Scheme: s.Scheme, Parties: s.Parties, Threshold: s.Threshold}

@@ -38,7 +38,7 @@ func keygen(ctx context.Context, session mpc.Session, p mpc.KeygenParams) (body,
 	if err != nil {
 		return nil, nil, err
 	}
-	x := newExchange(session, self, map[string][]mpc.Member{kindKeygenHash: all, kindKeygenOpen: all, kindKeygenShare: all, kindKeygenEcho: all})
+	x := mpc.NewExchange(session, self, map[string][]mpc.Member{kindKeygenHash: all, kindKeygenOpen: all, kindKeygenShare: all, kindKeygenEcho: all})
 	entered := func(round int) {
 		if p.Round != nil {
 			p.Round(round, keygenRounds)
@@ -50,20 +50,20 @@ func keygen(ctx context.Context, session mpc.Session, p mpc.KeygenParams) (body,
 	defer f.wipe()
 	opening := open(session.ID(), self, f)
 	entered(1)
-	if err := x.broadcast(ctx, kindKeygenHash, all, message(openingHash(session.ID(), self, opening)), false); err != nil {
+	if err := x.Broadcast(ctx, kindKeygenHash, all, openingHash(session.ID(), self, opening), false); err != nil {
 		return nil, nil, err
 	}
-	hashes, err := x.collect(ctx, kindKeygenHash, sha256.Size)
+	hashes, err := x.Collect(ctx, kindKeygenHash, sha256.Size)
 	if err != nil {
 		return nil, nil, err
 	}
 
 	// Round 2: open.
 	entered(2)
-	if err := x.broadcast(ctx, kindKeygenOpen, all, message(opening), false); err != nil {
+	if err := x.Broadcast(ctx, kindKeygenOpen, all, opening, false); err != nil {
 		return nil, nil, err
 	}
-	openings, err := x.collect(ctx, kindKeygenOpen, len(opening))
+	openings, err := x.Collect(ctx, kindKeygenOpen, len(opening))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -72,10 +72,10 @@ func keygen(ctx context.Context, session mpc.Session, p mpc.KeygenParams) (body,
 	polynomials := make([]commitments, len(all))
 	for i, m := range all {
 		if m != self && !bytes.Equal(openingHash(session.ID(), m, openings[m]), hashes[m]) {
-			return nil, nil, blame(m, "an opening that is not what it was bound to")
+			return nil, nil, mpc.Accuse(m, "an opening that is not what it was bound to")
 		}
 		if polynomials[i], err = readOpening(session.ID(), m, openings[m]); err != nil {
-			return nil, nil, blame(m, "a bad opening: %w", err)
+			return nil, nil, mpc.Accuse(m, "a bad opening: %w", err)
 		}
 		seen.Write(openings[m])
 	}
@@ -85,13 +85,13 @@ func keygen(ctx context.Context, session mpc.Session, p mpc.KeygenParams) (body,
 	for i, m := range all {
 		if m != self {
 			y := f.at(ids[i])
-			err := x.secretly(ctx, kindKeygenShare, m, message(y.Bytes()))
+			err := x.Secretly(ctx, kindKeygenShare, m, y.Bytes())
 			if wipe(y); err != nil {
 				return nil, nil, err
 			}
 		}
 	}
-	shares, err := x.collect(ctx, kindKeygenShare, 32)
+	shares, err := x.Collect(ctx, kindKeygenShare, 32)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -104,10 +104,10 @@ func keygen(ctx context.Context, session mpc.Session, p mpc.KeygenParams) (body,
 	// Round 4: compare what was heard.
 	entered(4)
 	digest := seen.Sum(nil)
-	if err := x.broadcast(ctx, kindKeygenEcho, all, message(digest), false); err != nil {
+	if err := x.Broadcast(ctx, kindKeygenEcho, all, digest, false); err != nil {
 		return nil, nil, err
 	}
-	echoes, err := x.collect(ctx, kindKeygenEcho, sha256.Size)
+	echoes, err := x.Collect(ctx, kindKeygenEcho, sha256.Size)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -144,11 +144,11 @@ func addShares(from []mpc.Member, self mpc.Member, polynomials []commitments, f 
 		} else {
 			var err error
 			if y, err = decodeScalar(got[m]); err != nil {
-				return nil, blame(m, "a bad share: %w", err)
+				return nil, mpc.Accuse(m, "a bad share: %w", err)
 			}
 			clear(got[m])
 			if new(point).ScalarBaseMult(y).Equal(polynomials[i].at(own)) != 1 {
-				return nil, blame(m, "a share that does not fit its commitments")
+				return nil, mpc.Accuse(m, "a share that does not fit its commitments")
 			}
 		}
 		sum.Add(sum, y)

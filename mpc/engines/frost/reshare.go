@@ -42,7 +42,7 @@ func reshare(ctx context.Context, session mpc.Session, p mpc.ReshareParams) (bod
 	if !slices.Contains(r.all, p.Self) {
 		return nil, nil, fmt.Errorf("%s takes no part", p.Self)
 	}
-	r.x = newExchange(session, p.Self, map[string][]mpc.Member{kindReshareOpen: r.from, kindReshareShare: r.from, kindReshareEcho: r.to})
+	r.x = mpc.NewExchange(session, p.Self, map[string][]mpc.Member{kindReshareOpen: r.from, kindReshareShare: r.from, kindReshareEcho: r.to})
 	if slices.Contains(r.from, p.Self) {
 		return nil, p.PublicKey, r.give(ctx)
 	}
@@ -52,7 +52,7 @@ func reshare(ctx context.Context, session mpc.Session, p mpc.ReshareParams) (bod
 // resharing is one member's part in a reshare.
 type resharing struct {
 	p mpc.ReshareParams
-	x *exchange
+	x *mpc.Exchange
 	// from are the old members that take part, to the new ones, all both.
 	from, to, all []mpc.Member
 	// ids are those of to.
@@ -86,7 +86,7 @@ func (r *resharing) give(ctx context.Context) error {
 		own = append(own, c.Bytes()...)
 	}
 	r.entered(1)
-	if err := r.x.broadcast(ctx, kindReshareOpen, r.all, message(own), false); err != nil {
+	if err := r.x.Broadcast(ctx, kindReshareOpen, r.all, own, false); err != nil {
 		return err
 	}
 	polynomials, digest, err := r.openings(ctx, own)
@@ -96,7 +96,7 @@ func (r *resharing) give(ctx context.Context) error {
 	for i, m := range r.from {
 		want := new(point).VarTimeMultiScalarMult([]*scalar{weight(m)}, []*point{sh.publics[m]})
 		if polynomials[i][0].Equal(want) != 1 {
-			return blame(m, "commitments to something else than its share")
+			return mpc.Accuse(m, "commitments to something else than its share")
 		}
 	}
 
@@ -104,14 +104,14 @@ func (r *resharing) give(ctx context.Context) error {
 	r.entered(2)
 	for i, m := range r.to {
 		y := f.at(r.ids[i])
-		err := r.x.secretly(ctx, kindReshareShare, m, message(y.Bytes()))
+		err := r.x.Secretly(ctx, kindReshareShare, m, y.Bytes())
 		if wipe(y); err != nil {
 			return err
 		}
 	}
 
 	// Round 3: all new members heard what we heard.
-	echoes, err := r.x.collect(ctx, kindReshareEcho, sha256.Size)
+	echoes, err := r.x.Collect(ctx, kindReshareEcho, sha256.Size)
 	if err != nil {
 		return err
 	}
@@ -130,7 +130,7 @@ func (r *resharing) take(ctx context.Context) (body, pub []byte, err error) {
 	}
 
 	// Round 2: the shares must fit the commitments.
-	shares, err := r.x.collect(ctx, kindReshareShare, 32)
+	shares, err := r.x.Collect(ctx, kindReshareShare, 32)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -142,10 +142,10 @@ func (r *resharing) take(ctx context.Context) (body, pub []byte, err error) {
 
 	// Round 3: compare what was heard.
 	r.entered(3)
-	if err := r.x.broadcast(ctx, kindReshareEcho, r.all, message(digest), false); err != nil {
+	if err := r.x.Broadcast(ctx, kindReshareEcho, r.all, digest, false); err != nil {
 		return nil, nil, err
 	}
-	echoes, err := r.x.collect(ctx, kindReshareEcho, sha256.Size)
+	echoes, err := r.x.Collect(ctx, kindReshareEcho, sha256.Size)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -157,7 +157,7 @@ func (r *resharing) take(ctx context.Context) (body, pub []byte, err error) {
 
 // openings collects round 1, in the order of the old members, with a digest of it.
 func (r *resharing) openings(ctx context.Context, own []byte) ([]commitments, []byte, error) {
-	got, err := r.x.collect(ctx, kindReshareOpen, 32*r.p.To.Threshold)
+	got, err := r.x.Collect(ctx, kindReshareOpen, 32*r.p.To.Threshold)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -171,7 +171,7 @@ func (r *resharing) openings(ctx context.Context, own []byte) ([]commitments, []
 		for b := range slices.Chunk(got[m], 32) {
 			c, err := decodePoint(b)
 			if err != nil {
-				return nil, nil, blame(m, "a bad commitment: %w", err)
+				return nil, nil, mpc.Accuse(m, "a bad commitment: %w", err)
 			}
 			all[i] = append(all[i], c)
 		}

@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 
 	"github.com/sigild/sigild/mpc"
@@ -29,6 +30,9 @@ func sign(ctx context.Context, session mpc.Session, p mpc.SignParams) ([]byte, e
 	if len(p.Input.Message) == 0 || len(p.Input.Message) > mpc.MaxMessage {
 		return nil, mpc.ErrInput
 	}
+	if p.Tweak != nil {
+		return nil, fmt.Errorf("%w: nothing is derived from an Ed25519 key", mpc.ErrPath)
+	}
 	if len(p.Quorum) < p.Committee.Threshold {
 		return nil, errors.New("quorum is below the threshold")
 	}
@@ -39,7 +43,7 @@ func sign(ctx context.Context, session mpc.Session, p mpc.SignParams) ([]byte, e
 	defer sh.wipe()
 	self := mpc.Member{SetID: p.Committee.SetID, Party: p.Self}
 	quorum := sh.members(p.Committee, p.Quorum)
-	x := newExchange(session, self, map[string][]mpc.Member{kindCommit: quorum, kindShare: quorum})
+	x := mpc.NewExchange(session, self, map[string][]mpc.Member{kindCommit: quorum, kindShare: quorum})
 
 	// Round 1: commit to nonces for this session and message.
 	n, own, err := freshNonces(session.ID(), p.Input.Message, sh.secret)
@@ -47,10 +51,10 @@ func sign(ctx context.Context, session mpc.Session, p mpc.SignParams) ([]byte, e
 		return nil, err
 	}
 	defer n.wipe()
-	if err := x.broadcast(ctx, kindCommit, quorum, message(own.encoded), false); err != nil {
+	if err := x.Broadcast(ctx, kindCommit, quorum, own.encoded, false); err != nil {
 		return nil, err
 	}
-	commitments, err := x.collect(ctx, kindCommit, 64)
+	commitments, err := x.Collect(ctx, kindCommit, 64)
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +62,7 @@ func sign(ctx context.Context, session mpc.Session, p mpc.SignParams) ([]byte, e
 	for m, b := range commitments {
 		c, err := decodeCommitment(b)
 		if err != nil {
-			return nil, blame(m, "a bad commitment: %w", err)
+			return nil, mpc.Accuse(m, "a bad commitment: %w", err)
 		}
 		signers[m] = &signer{id: sh.ids[m], public: sh.publics[m], commitment: c}
 	}
@@ -72,10 +76,10 @@ func sign(ctx context.Context, session mpc.Session, p mpc.SignParams) ([]byte, e
 	}
 	digest := seen.Sum(nil)
 	z := common.share(signers[self], n, sh.secret)
-	if err := x.broadcast(ctx, kindShare, quorum, message(digest, z.Bytes()), true); err != nil {
+	if err := x.Broadcast(ctx, kindShare, quorum, slices.Concat(digest, z.Bytes()), true); err != nil {
 		return nil, err
 	}
-	got, err := x.collect(ctx, kindShare, 64)
+	got, err := x.Collect(ctx, kindShare, 64)
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +97,7 @@ func aggregate(common *signing, signers map[mpc.Member]*signer, quorum []mpc.Mem
 		}
 		z, err := decodeScalar(got[m][32:])
 		if err != nil {
-			return nil, blame(m, "a bad signature share: %w", err)
+			return nil, mpc.Accuse(m, "a bad signature share: %w", err)
 		}
 		others, shares = append(others, m), append(shares, z)
 	}

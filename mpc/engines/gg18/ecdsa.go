@@ -3,6 +3,7 @@ package gg18
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/big"
 
 	"github.com/bnb-chain/tss-lib/v2/common"
@@ -56,7 +57,7 @@ func ecdsaReshare(ctx context.Context, s mpc.Session, p mpc.ReshareParams) (body
 		return <-end, nil
 	}
 	if p.Self.SetID == p.From.SetID {
-		old, err := decodeECDSA(p.Body, p.From, p.Self.Party, p.PublicKey)
+		old, err := decodeOld(p.Body, p.From, p.Self.Party, p.PublicKey)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -99,6 +100,11 @@ func ecdsaSign(ctx context.Context, s mpc.Session, p mpc.SignParams) ([]byte, er
 		return nil, err
 	}
 	defer wipeECDSA(key)
+	if p.Tweak != nil {
+		if err := tweak(key, p.Tweak); err != nil {
+			return nil, fmt.Errorf("%w: %w", mpc.ErrPath, err)
+		}
+	}
 	guard, err := guardECDSASign(key, len(p.Quorum))
 	if err != nil {
 		return nil, err

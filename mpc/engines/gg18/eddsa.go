@@ -70,6 +70,9 @@ func eddsaSign(ctx context.Context, s mpc.Session, p mpc.SignParams) ([]byte, er
 	if len(p.Input.Message) == 0 || len(p.Input.Message) > mpc.MaxMessage {
 		return nil, mpc.ErrInput
 	}
+	if p.Tweak != nil {
+		return nil, mpc.ErrPath
+	}
 	self := mpc.Member{SetID: p.Committee.SetID, Party: p.Self}
 	r, err := newRoster(ec, quorumMembers(p.Committee, p.Quorum))
 	if err != nil {
