@@ -36,7 +36,7 @@ func (b *book) standing(d *delegationRecord) (*standing, error) {
 		Delegation: d.ID, Organization: d.Organization, Owner: d.Owner, DelegatedUser: u.ID, DelegatedUserName: u.Name,
 		APIKey: d.APIKey, Version: d.Version,
 		Wallet: signing.WalletInfo{
-			ID: w.ID, Name: w.Name, Key: k.ID, Chain: w.Chain, Address: w.Address, Scheme: k.Scheme, PublicKey: k.Root.PublicKey,
+			ID: w.ID, Name: w.Name, Key: k.ID, Chain: w.Chain, Address: w.Address, Scheme: k.Scheme, PublicKey: w.publicKey(k), Path: w.Path,
 		},
 		Set: d.Set, ShareIDs: shareIDs(d.Set.ID, d.Set.Parties),
 	}

@@ -120,7 +120,7 @@ func (s *Service) startCeremony(c *ceremonyRecord, work ceremonyWork, undo func(
 		s.log.Error("ceremony failed", "ceremony", c.ID, "kind", c.Kind, "target", c.Target, "error", err)
 		failed := func(tx *vault.Tx, e *journal.Entry) error {
 			// A keygen that failed leaves no key to guard.
-			if k := s.book.keyOf(c); k != nil && c.Kind != kindKeygen {
+			if k := s.book.keyOf(c); k != nil && c.Kind == kindIssue {
 				return errors.Join(undo(tx), s.CountFailure(tx, k.ID, err))
 			}
 			return undo(tx)
@@ -225,6 +225,7 @@ func (s *Service) failTarget(tx *vault.Tx, c *ceremonyRecord) error {
 // The kinds of ceremonies.
 const (
 	kindKeygen = "keygen"
+	kindImport = "import"
 	kindIssue  = "issue"
 )
 

@@ -98,7 +98,8 @@ type key struct {
 	Owner        string        `json:"owner"`
 	Scheme       chains.Scheme `json:"scheme"`
 	CreatedAt    time.Time     `json:"created_at"`
-	// Origin is "in_process" for ever when one process once held the whole key.
+	// Origin is "in_process" for ever when one process once held the whole key, and
+	// "imported" when it was whole somewhere before.
 	Origin string `json:"origin"`
 	Status string `json:"status"`
 	// Root is the root set; its zero value until the ceremony ends.
@@ -129,6 +130,17 @@ type wallet struct {
 	Status       string    `json:"status"`
 	CreatedAt    time.Time `json:"created_at"`
 	Paused       *Pause    `json:"paused,omitempty"`
+	// Path and PublicKey are of a wallet whose key is derived from Key (BIP-32).
+	Path      []uint32 `json:"path,omitempty"`
+	PublicKey []byte   `json:"public_key,omitempty"`
+}
+
+// publicKey is what the wallet's signatures verify with.
+func (w *wallet) publicKey(k *key) []byte {
+	if len(w.Path) > 0 {
+		return w.PublicKey
+	}
+	return k.Root.PublicKey
 }
 
 // outbox is a user's share on its way out: ciphertext only. Its id is the wallet's.
@@ -184,7 +196,7 @@ type ceremonyRecord struct {
 	V            int       `json:"v"`
 	ID           string    `json:"id"`
 	Organization string    `json:"organization"`
-	Kind         string    `json:"kind"` // "keygen", "issue"
+	Kind         string    `json:"kind"` // "keygen", "import", "issue"
 	Target       string    `json:"target"`
 	Status       string    `json:"status"`
 	Error        string    `json:"error,omitempty"`

@@ -45,6 +45,8 @@ type Wallet struct {
 	Origin, Custody                      string
 	SharesHere                           []string
 	Epoch                                uint64
+	// Path is empty but for a derived wallet.
+	Path string
 }
 
 // schemeOf says which signature scheme a chain takes.
@@ -74,6 +76,22 @@ func (s *Service) CreateWallet(ctx context.Context, a Actor, n NewWallet) (Walle
 	if err != nil {
 		return WalletStarted{}, err
 	}
+	return s.startWallet(ctx, a, n, pendingKey{scheme, "in_process", kindKeygen}, mpc.Keygen, nil)
+}
+
+// pendingKey is what a new key is before its ceremony.
+type pendingKey struct {
+	scheme chains.Scheme
+	origin string
+	kind   string // of the ceremony
+}
+
+// maker runs the ceremony that makes a root set.
+type maker func(context.Context, mpc.KeygenRequest) (mpc.ShareSet, []*mpc.Share, error)
+
+// startWallet records a pending key and its wallet, and starts the ceremony; started
+// hears of that, if it is not nil.
+func (s *Service) startWallet(ctx context.Context, a Actor, n NewWallet, p pendingKey, makeKey maker, started func()) (WalletStarted, error) {
 	return act(ctx, s, a, n.Organization, n.RequestID, func() error { return s.root(a, n.Organization) }, func(tx *vault.Tx, e *journal.Entry) (WalletStarted, error) {
 		u, err := s.book.user(n.Organization, n.Owner)
 		if err != nil {
@@ -83,9 +101,9 @@ func (s *Service) CreateWallet(ctx context.Context, a Actor, n NewWallet) (Walle
 			return WalletStarted{}, refusal.New(refusal.RequestInvalid, "a wallet's owner must be an end user").With("field", "owner_user_id")
 		}
 		now := s.now().UTC()
-		k := &key{V: recordVersion, ID: newID("key"), Organization: n.Organization, Owner: u.ID, Scheme: scheme, CreatedAt: now, Origin: "in_process", Status: statusPending}
+		k := &key{V: recordVersion, ID: newID("key"), Organization: n.Organization, Owner: u.ID, Scheme: p.scheme, CreatedAt: now, Origin: p.origin, Status: statusPending}
 		w := &wallet{V: recordVersion, ID: newID("wal"), Organization: n.Organization, Key: k.ID, Owner: u.ID, Chain: n.Chain, Name: n.Name, Status: statusPending, CreatedAt: now}
-		c := &ceremonyRecord{V: recordVersion, ID: newID("cer"), Organization: n.Organization, Kind: kindKeygen, Target: w.ID, Status: statusRunning, StartedAt: now}
+		c := &ceremonyRecord{V: recordVersion, ID: newID("cer"), Organization: n.Organization, Kind: p.kind, Target: w.ID, Status: statusRunning, StartedAt: now}
 		if err := store(tx, vault.TypeKey, k.ID, k); err != nil {
 			return WalletStarted{}, err
 		}
@@ -98,16 +116,21 @@ func (s *Service) CreateWallet(ctx context.Context, a Actor, n NewWallet) (Walle
 		s.book.change(tx, func() {
 			s.book.keys[k.ID], s.book.wallets[w.ID], s.book.ceremonies[c.ID] = k, w, c
 		})
-		tx.OnCommit(func() { s.startKeygen(c, k, w, u.ShareRecipient) })
+		tx.OnCommit(func() {
+			if started != nil {
+				started()
+			}
+			s.startKeygen(c, k, w, u.ShareRecipient, makeKey)
+		})
 		e.Wallet, e.User = w.ID, u.ID
-		e.Facts = map[string]string{"key": k.ID, "chain": n.Chain, "ceremony": c.ID}
+		e.Facts = map[string]string{"key": k.ID, "chain": n.Chain, "ceremony": c.ID, "origin": p.origin}
 		return WalletStarted{WalletID: w.ID, KeyID: k.ID, CeremonyID: c.ID}, nil
 	})
 }
 
-func (s *Service) startKeygen(c *ceremonyRecord, k *key, w *wallet, recipient string) {
+func (s *Service) startKeygen(c *ceremonyRecord, k *key, w *wallet, recipient string, makeKey maker) {
 	work := func(ctx context.Context, keep func([]*mpc.Share)) (func(*vault.Tx, *journal.Entry) error, error) {
-		set, shares, err := mpc.Keygen(ctx, mpc.KeygenRequest{
+		set, shares, err := makeKey(ctx, mpc.KeygenRequest{
 			SetID: k.ID + "/root/1", Scheme: k.Scheme, Parties: []mpc.Party{mpc.Recovery, mpc.Server, mpc.User}, Threshold: 2,
 			PreParams: s.cfg.PreParameters,
 			Progress:  func(stage string, done, total int) { s.progress.set(c.ID, stage, done, total) },
@@ -260,7 +283,7 @@ func (s *Service) Wallet(a Actor, org, id string) (Wallet, error) {
 func showWallet(w *wallet, k *key) Wallet {
 	out := Wallet{
 		ID: w.ID, Key: w.Key, Owner: w.Owner, Chain: w.Chain, Name: w.Name, Address: w.Address, Status: w.Status,
-		Scheme: k.Scheme, PublicKey: k.Root.PublicKey, Origin: k.Origin, Custody: k.custody(), Epoch: k.Root.Epoch,
+		Scheme: k.Scheme, PublicKey: w.publicKey(k), Path: mpc.FormatPath(w.Path), Origin: k.Origin, Custody: k.custody(), Epoch: k.Root.Epoch,
 	}
 	for _, p := range k.Here {
 		out.SharesHere = append(out.SharesHere, string(p))

@@ -3,8 +3,13 @@ package mpc
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"fmt"
 	"slices"
+
+	"github.com/decred/dcrd/dcrec/secp256k1/v4"
+
+	"github.com/sigild/sigild/chains"
 )
 
 // ImportRequest asks to share out a key that exists whole.
@@ -19,6 +24,29 @@ type ImportRequest struct {
 	// Secret is lent: 32 bytes, a secp256k1 private key, big-endian, or an Ed25519
 	// seed (RFC 8032 §5.1.5).
 	Secret []byte
+}
+
+// PublicKeyOf is the public key of what [Import] takes: 33 bytes, compressed SEC 1,
+// or 32 bytes, RFC 8032. [ErrInput] for what is no private key of the scheme.
+func PublicKeyOf(s Scheme, secret []byte) ([]byte, error) {
+	switch {
+	case len(secret) != 32:
+		return nil, fmt.Errorf("%w: a private key of %d bytes, want 32", ErrInput, len(secret))
+	case s == chains.EdDSAEd25519:
+		whole := ed25519.NewKeyFromSeed(secret)
+		defer clear(whole)
+		return bytes.Clone(whole[32:]), nil
+	case s != chains.ECDSASecp256k1:
+		return nil, fmt.Errorf("%w: unknown scheme %q", ErrInput, s)
+	}
+	var k secp256k1.ModNScalar
+	defer k.Zero()
+	if k.SetByteSlice(secret) || k.IsZero() {
+		return nil, fmt.Errorf("%w: not a private key of secp256k1", ErrInput)
+	}
+	whole := secp256k1.NewPrivateKey(&k)
+	defer whole.Zero()
+	return whole.PubKey().SerializeCompressed(), nil
 }
 
 // Splitter is an Engine that can share out a key that exists whole.
@@ -51,6 +79,10 @@ func importKey(ctx context.Context, r ImportRequest) (ShareSet, []*Share, error)
 	if !ok {
 		return ShareSet{}, nil, fmt.Errorf("%w that imports keys of scheme %q", ErrEngine, r.Scheme)
 	}
+	want, err := PublicKeyOf(r.Scheme, r.Secret)
+	if err != nil {
+		return ShareSet{}, nil, err
+	}
 	from := ShareSet{ID: r.SetID + "/whole", Scheme: r.Scheme, Parties: []Party{Recovery, Server}, Threshold: 2, Epoch: 0, Engine: engineID}
 	bodies, pub, err := splitter.Split(r.Secret, from.committee())
 	if err != nil {
@@ -64,6 +96,9 @@ func importKey(ctx context.Context, r ImportRequest) (ShareSet, []*Share, error)
 	q := lentQuorum{parties: from.Parties, bodies: map[Party][]byte{}}
 	for i, p := range from.Parties {
 		q.bodies[p] = bodies[i]
+	}
+	if !bytes.Equal(pub, want) {
+		return ShareSet{}, nil, fmt.Errorf("%w: the engine split another key", ErrProtocol)
 	}
 	from.PublicKey = pub
 	to := from

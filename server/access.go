@@ -76,6 +76,8 @@ var table = []access{
 	{method: "/sigil.v1.UserService/CreateUser", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root, maxBytes: 16 * kib},
 
 	{method: "/sigil.v1.WalletService/CreateWallet", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root, maxBytes: 4 * kib},
+	{method: "/sigil.v1.WalletService/ImportWallet", socket: onAdmin, role: roleOperator, by: byStamps, stamps: root, maxBytes: 4 * kib},
+	{method: "/sigil.v1.WalletService/DeriveWallet", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root, maxBytes: 4 * kib},
 	{method: "/sigil.v1.WalletService/GetWallet", socket: onApp | onAdmin, role: roleApp | roleOperator | roleAuditor, by: byStamps, stamps: member, maxBytes: 4 * kib},
 	{method: "/sigil.v1.WalletService/GetCeremony", socket: onApp | onAdmin, role: roleApp | roleOperator | roleAuditor, by: byStamps, stamps: member, maxBytes: 4 * kib},
 	{method: "/sigil.v1.WalletService/FetchShare", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: owner, maxBytes: 4 * kib},

@@ -90,6 +90,39 @@ func (s walletService) CreateWallet(ctx context.Context, r *sigilv1.CreateWallet
 	return &sigilv1.CreateWalletResponse{WalletId: made.WalletID, KeyId: made.KeyID, CeremonyId: made.CeremonyID}, nil
 }
 
+func (s walletService) ImportWallet(ctx context.Context, r *sigilv1.ImportWalletRequest) (*sigilv1.ImportWalletResponse, error) {
+	// The received frame holds the key, too, and is gRPC's: see docs/attacksurface.md.
+	defer clear(r.GetPrivateKey())
+	p, actor, err := s.a.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	made, err := p.Delegation.ImportWallet(ctx, actor, delegation.NewImport{
+		NewWallet: delegation.NewWallet{
+			RequestID: r.GetRequestId(), Organization: r.GetOrganizationId(), Owner: r.GetOwnerUserId(), Chain: r.GetChain(), Name: r.GetName(),
+		},
+		Secret: r.GetPrivateKey(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &sigilv1.ImportWalletResponse{WalletId: made.WalletID, KeyId: made.KeyID, CeremonyId: made.CeremonyID}, nil
+}
+
+func (s walletService) DeriveWallet(ctx context.Context, r *sigilv1.DeriveWalletRequest) (*sigilv1.DeriveWalletResponse, error) {
+	p, actor, err := s.a.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	w, err := p.Delegation.DeriveWallet(ctx, actor, delegation.NewDerived{
+		RequestID: r.GetRequestId(), Organization: r.GetOrganizationId(), Wallet: r.GetWalletId(), Path: r.GetPath(), Name: r.GetName(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &sigilv1.DeriveWalletResponse{Wallet: walletMessage(w)}, nil
+}
+
 func (s walletService) GetWallet(ctx context.Context, r *sigilv1.GetWalletRequest) (*sigilv1.GetWalletResponse, error) {
 	p, actor, err := s.a.enter(ctx)
 	if err != nil {
@@ -158,6 +191,9 @@ func walletMessage(w delegation.Wallet) *sigilv1.Wallet {
 	}
 	if w.Address != "" {
 		out.Address = &w.Address
+	}
+	if w.Path != "" {
+		out.Path = &w.Path
 	}
 	switch w.Status {
 	case "pending":

@@ -29,7 +29,7 @@ func (s *Service) release(ctx context.Context, a *approved) (*Result, error) {
 		// Step 9: run the parties; look once more before the last share leaves. The
 		// signature comes back verified against the pinned public key.
 		sig, err = mpc.Sign(ctx, mpc.SignRequest{
-			Set: a.standing.Set, Shares: shares, Input: a.decoded.Sign,
+			Set: a.standing.Set, Shares: shares, Input: a.decoded.Sign, Path: a.standing.Wallet.Path,
 			BeforeRelease: func() error { return s.mayRelease(a) },
 		})
 		return err

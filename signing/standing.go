@@ -64,6 +64,8 @@ type WalletInfo struct {
 	Address   string
 	Scheme    chains.Scheme
 	PublicKey []byte
+	// Path is the wallet's path below its key; empty for the key itself.
+	Path []uint32
 }
 
 // Authority says who may sign for whom; package delegation is the one that

@@ -611,6 +611,290 @@ func (x *CreateWalletResponse) GetCeremonyId() string {
 	return ""
 }
 
+// ImportWalletRequest is stamped by the organization's root quorum.
+type ImportWalletRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The caller's id for this act.
+	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// The organization.
+	OrganizationId string `protobuf:"bytes,2,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
+	// The end user who will own the wallet.
+	OwnerUserId string `protobuf:"bytes,3,opt,name=owner_user_id,json=ownerUserId,proto3" json:"owner_user_id,omitempty"`
+	// As in CreateWalletRequest.
+	Chain string `protobuf:"bytes,4,opt,name=chain,proto3" json:"chain,omitempty"`
+	// A name for people, 1 to 64 printable ASCII characters.
+	Name string `protobuf:"bytes,5,opt,name=name,proto3" json:"name,omitempty"`
+	// 32 bytes: a secp256k1 private key, big-endian, or an Ed25519 seed (the first half of a Solana keypair file).
+	PrivateKey    []byte `protobuf:"bytes,6,opt,name=private_key,json=privateKey,proto3" json:"private_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportWalletRequest) Reset() {
+	*x = ImportWalletRequest{}
+	mi := &file_sigil_v1_organization_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportWalletRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportWalletRequest) ProtoMessage() {}
+
+func (x *ImportWalletRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sigil_v1_organization_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportWalletRequest.ProtoReflect.Descriptor instead.
+func (*ImportWalletRequest) Descriptor() ([]byte, []int) {
+	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ImportWalletRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *ImportWalletRequest) GetOrganizationId() string {
+	if x != nil {
+		return x.OrganizationId
+	}
+	return ""
+}
+
+func (x *ImportWalletRequest) GetOwnerUserId() string {
+	if x != nil {
+		return x.OwnerUserId
+	}
+	return ""
+}
+
+func (x *ImportWalletRequest) GetChain() string {
+	if x != nil {
+		return x.Chain
+	}
+	return ""
+}
+
+func (x *ImportWalletRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ImportWalletRequest) GetPrivateKey() []byte {
+	if x != nil {
+		return x.PrivateKey
+	}
+	return nil
+}
+
+// ImportWalletResponse names what is being made. Durable when sent, but for the
+// private key: a restart before the ceremony's end forgets it, and the ceremony fails.
+type ImportWalletResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The wallet, pending.
+	WalletId string `protobuf:"bytes,1,opt,name=wallet_id,json=walletId,proto3" json:"wallet_id,omitempty"`
+	// Its key.
+	KeyId string `protobuf:"bytes,2,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// The ceremony to watch.
+	CeremonyId    string `protobuf:"bytes,3,opt,name=ceremony_id,json=ceremonyId,proto3" json:"ceremony_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportWalletResponse) Reset() {
+	*x = ImportWalletResponse{}
+	mi := &file_sigil_v1_organization_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportWalletResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportWalletResponse) ProtoMessage() {}
+
+func (x *ImportWalletResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sigil_v1_organization_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportWalletResponse.ProtoReflect.Descriptor instead.
+func (*ImportWalletResponse) Descriptor() ([]byte, []int) {
+	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ImportWalletResponse) GetWalletId() string {
+	if x != nil {
+		return x.WalletId
+	}
+	return ""
+}
+
+func (x *ImportWalletResponse) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *ImportWalletResponse) GetCeremonyId() string {
+	if x != nil {
+		return x.CeremonyId
+	}
+	return ""
+}
+
+// DeriveWalletRequest is stamped by the organization's root quorum.
+type DeriveWalletRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The caller's id for this act.
+	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// The organization.
+	OrganizationId string `protobuf:"bytes,2,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
+	// One of the key's wallets, active; the new one is its owner's, too.
+	WalletId string `protobuf:"bytes,3,opt,name=wallet_id,json=walletId,proto3" json:"wallet_id,omitempty"`
+	// The path below the key, as "0/7": 1 to 8 numbers below 2^31.
+	Path string `protobuf:"bytes,4,opt,name=path,proto3" json:"path,omitempty"`
+	// A name for people, 1 to 64 printable ASCII characters.
+	Name          string `protobuf:"bytes,5,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeriveWalletRequest) Reset() {
+	*x = DeriveWalletRequest{}
+	mi := &file_sigil_v1_organization_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeriveWalletRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeriveWalletRequest) ProtoMessage() {}
+
+func (x *DeriveWalletRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sigil_v1_organization_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeriveWalletRequest.ProtoReflect.Descriptor instead.
+func (*DeriveWalletRequest) Descriptor() ([]byte, []int) {
+	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *DeriveWalletRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *DeriveWalletRequest) GetOrganizationId() string {
+	if x != nil {
+		return x.OrganizationId
+	}
+	return ""
+}
+
+func (x *DeriveWalletRequest) GetWalletId() string {
+	if x != nil {
+		return x.WalletId
+	}
+	return ""
+}
+
+func (x *DeriveWalletRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *DeriveWalletRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// DeriveWalletResponse has the new wallet. Durable when sent.
+type DeriveWalletResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The wallet.
+	Wallet        *Wallet `protobuf:"bytes,1,opt,name=wallet,proto3" json:"wallet,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeriveWalletResponse) Reset() {
+	*x = DeriveWalletResponse{}
+	mi := &file_sigil_v1_organization_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeriveWalletResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeriveWalletResponse) ProtoMessage() {}
+
+func (x *DeriveWalletResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sigil_v1_organization_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeriveWalletResponse.ProtoReflect.Descriptor instead.
+func (*DeriveWalletResponse) Descriptor() ([]byte, []int) {
+	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *DeriveWalletResponse) GetWallet() *Wallet {
+	if x != nil {
+		return x.Wallet
+	}
+	return nil
+}
+
 // GetWalletRequest names a wallet of the stamped organization.
 type GetWalletRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -624,7 +908,7 @@ type GetWalletRequest struct {
 
 func (x *GetWalletRequest) Reset() {
 	*x = GetWalletRequest{}
-	mi := &file_sigil_v1_organization_proto_msgTypes[7]
+	mi := &file_sigil_v1_organization_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -636,7 +920,7 @@ func (x *GetWalletRequest) String() string {
 func (*GetWalletRequest) ProtoMessage() {}
 
 func (x *GetWalletRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sigil_v1_organization_proto_msgTypes[7]
+	mi := &file_sigil_v1_organization_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -649,7 +933,7 @@ func (x *GetWalletRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetWalletRequest.ProtoReflect.Descriptor instead.
 func (*GetWalletRequest) Descriptor() ([]byte, []int) {
-	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{7}
+	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetWalletRequest) GetOrganizationId() string {
@@ -687,21 +971,23 @@ type Wallet struct {
 	Scheme string `protobuf:"bytes,8,opt,name=scheme,proto3" json:"scheme,omitempty"`
 	// The public key: SEC1 compressed, 33 bytes, or Ed25519, 32 bytes; absent until the ceremony ends.
 	PublicKey []byte `protobuf:"bytes,9,opt,name=public_key,json=publicKey,proto3,oneof" json:"public_key,omitempty"`
-	// "in_process": one process once held the whole key.
+	// "in_process": one process once held the whole key. "imported": it was whole somewhere before.
 	Origin string `protobuf:"bytes,10,opt,name=origin,proto3" json:"origin,omitempty"`
 	// "host" while this host holds a quorum of the root set, "user" otherwise.
 	Custody string `protobuf:"bytes,11,opt,name=custody,proto3" json:"custody,omitempty"`
 	// The root set's parties that are still held here.
 	SharesHere []string `protobuf:"bytes,12,rep,name=shares_here,json=sharesHere,proto3" json:"shares_here,omitempty"`
 	// The root set's epoch.
-	Epoch         uint64 `protobuf:"varint,13,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Epoch uint64 `protobuf:"varint,13,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// The path below the key, for a wallet that DeriveWallet made; absent for the key itself.
+	Path          *string `protobuf:"bytes,14,opt,name=path,proto3,oneof" json:"path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Wallet) Reset() {
 	*x = Wallet{}
-	mi := &file_sigil_v1_organization_proto_msgTypes[8]
+	mi := &file_sigil_v1_organization_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -713,7 +999,7 @@ func (x *Wallet) String() string {
 func (*Wallet) ProtoMessage() {}
 
 func (x *Wallet) ProtoReflect() protoreflect.Message {
-	mi := &file_sigil_v1_organization_proto_msgTypes[8]
+	mi := &file_sigil_v1_organization_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -726,7 +1012,7 @@ func (x *Wallet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Wallet.ProtoReflect.Descriptor instead.
 func (*Wallet) Descriptor() ([]byte, []int) {
-	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{8}
+	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Wallet) GetWalletId() string {
@@ -820,6 +1106,13 @@ func (x *Wallet) GetEpoch() uint64 {
 	return 0
 }
 
+func (x *Wallet) GetPath() string {
+	if x != nil && x.Path != nil {
+		return *x.Path
+	}
+	return ""
+}
+
 // GetWalletResponse answers GetWallet.
 type GetWalletResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -831,7 +1124,7 @@ type GetWalletResponse struct {
 
 func (x *GetWalletResponse) Reset() {
 	*x = GetWalletResponse{}
-	mi := &file_sigil_v1_organization_proto_msgTypes[9]
+	mi := &file_sigil_v1_organization_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -843,7 +1136,7 @@ func (x *GetWalletResponse) String() string {
 func (*GetWalletResponse) ProtoMessage() {}
 
 func (x *GetWalletResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sigil_v1_organization_proto_msgTypes[9]
+	mi := &file_sigil_v1_organization_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -856,7 +1149,7 @@ func (x *GetWalletResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetWalletResponse.ProtoReflect.Descriptor instead.
 func (*GetWalletResponse) Descriptor() ([]byte, []int) {
-	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{9}
+	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetWalletResponse) GetWallet() *Wallet {
@@ -879,7 +1172,7 @@ type GetCeremonyRequest struct {
 
 func (x *GetCeremonyRequest) Reset() {
 	*x = GetCeremonyRequest{}
-	mi := &file_sigil_v1_organization_proto_msgTypes[10]
+	mi := &file_sigil_v1_organization_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -891,7 +1184,7 @@ func (x *GetCeremonyRequest) String() string {
 func (*GetCeremonyRequest) ProtoMessage() {}
 
 func (x *GetCeremonyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sigil_v1_organization_proto_msgTypes[10]
+	mi := &file_sigil_v1_organization_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -904,7 +1197,7 @@ func (x *GetCeremonyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCeremonyRequest.ProtoReflect.Descriptor instead.
 func (*GetCeremonyRequest) Descriptor() ([]byte, []int) {
-	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{10}
+	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GetCeremonyRequest) GetOrganizationId() string {
@@ -932,7 +1225,7 @@ type GetCeremonyResponse struct {
 
 func (x *GetCeremonyResponse) Reset() {
 	*x = GetCeremonyResponse{}
-	mi := &file_sigil_v1_organization_proto_msgTypes[11]
+	mi := &file_sigil_v1_organization_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -944,7 +1237,7 @@ func (x *GetCeremonyResponse) String() string {
 func (*GetCeremonyResponse) ProtoMessage() {}
 
 func (x *GetCeremonyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sigil_v1_organization_proto_msgTypes[11]
+	mi := &file_sigil_v1_organization_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -957,7 +1250,7 @@ func (x *GetCeremonyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCeremonyResponse.ProtoReflect.Descriptor instead.
 func (*GetCeremonyResponse) Descriptor() ([]byte, []int) {
-	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{11}
+	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetCeremonyResponse) GetCeremony() *Ceremony {
@@ -980,7 +1273,7 @@ type FetchShareRequest struct {
 
 func (x *FetchShareRequest) Reset() {
 	*x = FetchShareRequest{}
-	mi := &file_sigil_v1_organization_proto_msgTypes[12]
+	mi := &file_sigil_v1_organization_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -992,7 +1285,7 @@ func (x *FetchShareRequest) String() string {
 func (*FetchShareRequest) ProtoMessage() {}
 
 func (x *FetchShareRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sigil_v1_organization_proto_msgTypes[12]
+	mi := &file_sigil_v1_organization_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1005,7 +1298,7 @@ func (x *FetchShareRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchShareRequest.ProtoReflect.Descriptor instead.
 func (*FetchShareRequest) Descriptor() ([]byte, []int) {
-	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{12}
+	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *FetchShareRequest) GetOrganizationId() string {
@@ -1035,7 +1328,7 @@ type FetchShareResponse struct {
 
 func (x *FetchShareResponse) Reset() {
 	*x = FetchShareResponse{}
-	mi := &file_sigil_v1_organization_proto_msgTypes[13]
+	mi := &file_sigil_v1_organization_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1047,7 +1340,7 @@ func (x *FetchShareResponse) String() string {
 func (*FetchShareResponse) ProtoMessage() {}
 
 func (x *FetchShareResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sigil_v1_organization_proto_msgTypes[13]
+	mi := &file_sigil_v1_organization_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1060,7 +1353,7 @@ func (x *FetchShareResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchShareResponse.ProtoReflect.Descriptor instead.
 func (*FetchShareResponse) Descriptor() ([]byte, []int) {
-	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{13}
+	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *FetchShareResponse) GetAgeCiphertext() []byte {
@@ -1094,7 +1387,7 @@ type ConfirmShareRequest struct {
 
 func (x *ConfirmShareRequest) Reset() {
 	*x = ConfirmShareRequest{}
-	mi := &file_sigil_v1_organization_proto_msgTypes[14]
+	mi := &file_sigil_v1_organization_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1106,7 +1399,7 @@ func (x *ConfirmShareRequest) String() string {
 func (*ConfirmShareRequest) ProtoMessage() {}
 
 func (x *ConfirmShareRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sigil_v1_organization_proto_msgTypes[14]
+	mi := &file_sigil_v1_organization_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1119,7 +1412,7 @@ func (x *ConfirmShareRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmShareRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmShareRequest) Descriptor() ([]byte, []int) {
-	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{14}
+	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ConfirmShareRequest) GetRequestId() string {
@@ -1161,7 +1454,7 @@ type ConfirmShareResponse struct {
 
 func (x *ConfirmShareResponse) Reset() {
 	*x = ConfirmShareResponse{}
-	mi := &file_sigil_v1_organization_proto_msgTypes[15]
+	mi := &file_sigil_v1_organization_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1173,7 +1466,7 @@ func (x *ConfirmShareResponse) String() string {
 func (*ConfirmShareResponse) ProtoMessage() {}
 
 func (x *ConfirmShareResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sigil_v1_organization_proto_msgTypes[15]
+	mi := &file_sigil_v1_organization_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1186,7 +1479,7 @@ func (x *ConfirmShareResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmShareResponse.ProtoReflect.Descriptor instead.
 func (*ConfirmShareResponse) Descriptor() ([]byte, []int) {
-	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{15}
+	return file_sigil_v1_organization_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ConfirmShareResponse) GetWallet() *Wallet {
@@ -1239,10 +1532,33 @@ const file_sigil_v1_organization_proto_rawDesc = "" +
 	"\twallet_id\x18\x01 \x01(\tR\bwalletId\x12\x15\n" +
 	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x12\x1f\n" +
 	"\vceremony_id\x18\x03 \x01(\tR\n" +
-	"ceremonyId\"X\n" +
+	"ceremonyId\"\xcc\x01\n" +
+	"\x13ImportWalletRequest\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\x12'\n" +
+	"\x0forganization_id\x18\x02 \x01(\tR\x0eorganizationId\x12\"\n" +
+	"\rowner_user_id\x18\x03 \x01(\tR\vownerUserId\x12\x14\n" +
+	"\x05chain\x18\x04 \x01(\tR\x05chain\x12\x12\n" +
+	"\x04name\x18\x05 \x01(\tR\x04name\x12\x1f\n" +
+	"\vprivate_key\x18\x06 \x01(\fR\n" +
+	"privateKey\"k\n" +
+	"\x14ImportWalletResponse\x12\x1b\n" +
+	"\twallet_id\x18\x01 \x01(\tR\bwalletId\x12\x15\n" +
+	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x12\x1f\n" +
+	"\vceremony_id\x18\x03 \x01(\tR\n" +
+	"ceremonyId\"\xa2\x01\n" +
+	"\x13DeriveWalletRequest\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\x12'\n" +
+	"\x0forganization_id\x18\x02 \x01(\tR\x0eorganizationId\x12\x1b\n" +
+	"\twallet_id\x18\x03 \x01(\tR\bwalletId\x12\x12\n" +
+	"\x04path\x18\x04 \x01(\tR\x04path\x12\x12\n" +
+	"\x04name\x18\x05 \x01(\tR\x04name\"@\n" +
+	"\x14DeriveWalletResponse\x12(\n" +
+	"\x06wallet\x18\x01 \x01(\v2\x10.sigil.v1.WalletR\x06wallet\"X\n" +
 	"\x10GetWalletRequest\x12'\n" +
 	"\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\x12\x1b\n" +
-	"\twallet_id\x18\x02 \x01(\tR\bwalletId\"\x99\x03\n" +
+	"\twallet_id\x18\x02 \x01(\tR\bwalletId\"\xbb\x03\n" +
 	"\x06Wallet\x12\x1b\n" +
 	"\twallet_id\x18\x01 \x01(\tR\bwalletId\x12\x15\n" +
 	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x12\"\n" +
@@ -1259,10 +1575,12 @@ const file_sigil_v1_organization_proto_rawDesc = "" +
 	"\acustody\x18\v \x01(\tR\acustody\x12\x1f\n" +
 	"\vshares_here\x18\f \x03(\tR\n" +
 	"sharesHere\x12\x14\n" +
-	"\x05epoch\x18\r \x01(\x04R\x05epochB\n" +
+	"\x05epoch\x18\r \x01(\x04R\x05epoch\x12\x17\n" +
+	"\x04path\x18\x0e \x01(\tH\x02R\x04path\x88\x01\x01B\n" +
 	"\n" +
 	"\b_addressB\r\n" +
-	"\v_public_key\"=\n" +
+	"\v_public_keyB\a\n" +
+	"\x05_path\"=\n" +
 	"\x11GetWalletResponse\x12(\n" +
 	"\x06wallet\x18\x01 \x01(\v2\x10.sigil.v1.WalletR\x06wallet\"^\n" +
 	"\x12GetCeremonyRequest\x12'\n" +
@@ -1299,9 +1617,11 @@ const file_sigil_v1_organization_proto_rawDesc = "" +
 	"\x12CreateOrganization\x12#.sigil.v1.CreateOrganizationRequest\x1a$.sigil.v1.CreateOrganizationResponse2V\n" +
 	"\vUserService\x12G\n" +
 	"\n" +
-	"CreateUser\x12\x1b.sigil.v1.CreateUserRequest\x1a\x1c.sigil.v1.CreateUserResponse2\x88\x03\n" +
+	"CreateUser\x12\x1b.sigil.v1.CreateUserRequest\x1a\x1c.sigil.v1.CreateUserResponse2\xa6\x04\n" +
 	"\rWalletService\x12M\n" +
-	"\fCreateWallet\x12\x1d.sigil.v1.CreateWalletRequest\x1a\x1e.sigil.v1.CreateWalletResponse\x12D\n" +
+	"\fCreateWallet\x12\x1d.sigil.v1.CreateWalletRequest\x1a\x1e.sigil.v1.CreateWalletResponse\x12M\n" +
+	"\fImportWallet\x12\x1d.sigil.v1.ImportWalletRequest\x1a\x1e.sigil.v1.ImportWalletResponse\x12M\n" +
+	"\fDeriveWallet\x12\x1d.sigil.v1.DeriveWalletRequest\x1a\x1e.sigil.v1.DeriveWalletResponse\x12D\n" +
 	"\tGetWallet\x12\x1a.sigil.v1.GetWalletRequest\x1a\x1b.sigil.v1.GetWalletResponse\x12J\n" +
 	"\vGetCeremony\x12\x1c.sigil.v1.GetCeremonyRequest\x1a\x1d.sigil.v1.GetCeremonyResponse\x12G\n" +
 	"\n" +
@@ -1321,7 +1641,7 @@ func file_sigil_v1_organization_proto_rawDescGZIP() []byte {
 }
 
 var file_sigil_v1_organization_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_sigil_v1_organization_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_sigil_v1_organization_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_sigil_v1_organization_proto_goTypes = []any{
 	(UserKind)(0),                      // 0: sigil.v1.UserKind
 	(WalletStatus)(0),                  // 1: sigil.v1.WalletStatus
@@ -1332,49 +1652,58 @@ var file_sigil_v1_organization_proto_goTypes = []any{
 	(*CreateUserResponse)(nil),         // 6: sigil.v1.CreateUserResponse
 	(*CreateWalletRequest)(nil),        // 7: sigil.v1.CreateWalletRequest
 	(*CreateWalletResponse)(nil),       // 8: sigil.v1.CreateWalletResponse
-	(*GetWalletRequest)(nil),           // 9: sigil.v1.GetWalletRequest
-	(*Wallet)(nil),                     // 10: sigil.v1.Wallet
-	(*GetWalletResponse)(nil),          // 11: sigil.v1.GetWalletResponse
-	(*GetCeremonyRequest)(nil),         // 12: sigil.v1.GetCeremonyRequest
-	(*GetCeremonyResponse)(nil),        // 13: sigil.v1.GetCeremonyResponse
-	(*FetchShareRequest)(nil),          // 14: sigil.v1.FetchShareRequest
-	(*FetchShareResponse)(nil),         // 15: sigil.v1.FetchShareResponse
-	(*ConfirmShareRequest)(nil),        // 16: sigil.v1.ConfirmShareRequest
-	(*ConfirmShareResponse)(nil),       // 17: sigil.v1.ConfirmShareResponse
-	(*NewCredential)(nil),              // 18: sigil.v1.NewCredential
-	(*Ceremony)(nil),                   // 19: sigil.v1.Ceremony
-	(*timestamppb.Timestamp)(nil),      // 20: google.protobuf.Timestamp
+	(*ImportWalletRequest)(nil),        // 9: sigil.v1.ImportWalletRequest
+	(*ImportWalletResponse)(nil),       // 10: sigil.v1.ImportWalletResponse
+	(*DeriveWalletRequest)(nil),        // 11: sigil.v1.DeriveWalletRequest
+	(*DeriveWalletResponse)(nil),       // 12: sigil.v1.DeriveWalletResponse
+	(*GetWalletRequest)(nil),           // 13: sigil.v1.GetWalletRequest
+	(*Wallet)(nil),                     // 14: sigil.v1.Wallet
+	(*GetWalletResponse)(nil),          // 15: sigil.v1.GetWalletResponse
+	(*GetCeremonyRequest)(nil),         // 16: sigil.v1.GetCeremonyRequest
+	(*GetCeremonyResponse)(nil),        // 17: sigil.v1.GetCeremonyResponse
+	(*FetchShareRequest)(nil),          // 18: sigil.v1.FetchShareRequest
+	(*FetchShareResponse)(nil),         // 19: sigil.v1.FetchShareResponse
+	(*ConfirmShareRequest)(nil),        // 20: sigil.v1.ConfirmShareRequest
+	(*ConfirmShareResponse)(nil),       // 21: sigil.v1.ConfirmShareResponse
+	(*NewCredential)(nil),              // 22: sigil.v1.NewCredential
+	(*Ceremony)(nil),                   // 23: sigil.v1.Ceremony
+	(*timestamppb.Timestamp)(nil),      // 24: google.protobuf.Timestamp
 }
 var file_sigil_v1_organization_proto_depIdxs = []int32{
-	18, // 0: sigil.v1.CreateOrganizationRequest.root_credentials:type_name -> sigil.v1.NewCredential
+	22, // 0: sigil.v1.CreateOrganizationRequest.root_credentials:type_name -> sigil.v1.NewCredential
 	3,  // 1: sigil.v1.CreateOrganizationRequest.bundle_authority:type_name -> sigil.v1.BundleAuthority
-	18, // 2: sigil.v1.BundleAuthority.credentials:type_name -> sigil.v1.NewCredential
+	22, // 2: sigil.v1.BundleAuthority.credentials:type_name -> sigil.v1.NewCredential
 	0,  // 3: sigil.v1.CreateUserRequest.kind:type_name -> sigil.v1.UserKind
-	18, // 4: sigil.v1.CreateUserRequest.credentials:type_name -> sigil.v1.NewCredential
-	1,  // 5: sigil.v1.Wallet.status:type_name -> sigil.v1.WalletStatus
-	10, // 6: sigil.v1.GetWalletResponse.wallet:type_name -> sigil.v1.Wallet
-	19, // 7: sigil.v1.GetCeremonyResponse.ceremony:type_name -> sigil.v1.Ceremony
-	20, // 8: sigil.v1.FetchShareResponse.created_at:type_name -> google.protobuf.Timestamp
-	10, // 9: sigil.v1.ConfirmShareResponse.wallet:type_name -> sigil.v1.Wallet
-	2,  // 10: sigil.v1.OrganizationService.CreateOrganization:input_type -> sigil.v1.CreateOrganizationRequest
-	5,  // 11: sigil.v1.UserService.CreateUser:input_type -> sigil.v1.CreateUserRequest
-	7,  // 12: sigil.v1.WalletService.CreateWallet:input_type -> sigil.v1.CreateWalletRequest
-	9,  // 13: sigil.v1.WalletService.GetWallet:input_type -> sigil.v1.GetWalletRequest
-	12, // 14: sigil.v1.WalletService.GetCeremony:input_type -> sigil.v1.GetCeremonyRequest
-	14, // 15: sigil.v1.WalletService.FetchShare:input_type -> sigil.v1.FetchShareRequest
-	16, // 16: sigil.v1.WalletService.ConfirmShare:input_type -> sigil.v1.ConfirmShareRequest
-	4,  // 17: sigil.v1.OrganizationService.CreateOrganization:output_type -> sigil.v1.CreateOrganizationResponse
-	6,  // 18: sigil.v1.UserService.CreateUser:output_type -> sigil.v1.CreateUserResponse
-	8,  // 19: sigil.v1.WalletService.CreateWallet:output_type -> sigil.v1.CreateWalletResponse
-	11, // 20: sigil.v1.WalletService.GetWallet:output_type -> sigil.v1.GetWalletResponse
-	13, // 21: sigil.v1.WalletService.GetCeremony:output_type -> sigil.v1.GetCeremonyResponse
-	15, // 22: sigil.v1.WalletService.FetchShare:output_type -> sigil.v1.FetchShareResponse
-	17, // 23: sigil.v1.WalletService.ConfirmShare:output_type -> sigil.v1.ConfirmShareResponse
-	17, // [17:24] is the sub-list for method output_type
-	10, // [10:17] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	22, // 4: sigil.v1.CreateUserRequest.credentials:type_name -> sigil.v1.NewCredential
+	14, // 5: sigil.v1.DeriveWalletResponse.wallet:type_name -> sigil.v1.Wallet
+	1,  // 6: sigil.v1.Wallet.status:type_name -> sigil.v1.WalletStatus
+	14, // 7: sigil.v1.GetWalletResponse.wallet:type_name -> sigil.v1.Wallet
+	23, // 8: sigil.v1.GetCeremonyResponse.ceremony:type_name -> sigil.v1.Ceremony
+	24, // 9: sigil.v1.FetchShareResponse.created_at:type_name -> google.protobuf.Timestamp
+	14, // 10: sigil.v1.ConfirmShareResponse.wallet:type_name -> sigil.v1.Wallet
+	2,  // 11: sigil.v1.OrganizationService.CreateOrganization:input_type -> sigil.v1.CreateOrganizationRequest
+	5,  // 12: sigil.v1.UserService.CreateUser:input_type -> sigil.v1.CreateUserRequest
+	7,  // 13: sigil.v1.WalletService.CreateWallet:input_type -> sigil.v1.CreateWalletRequest
+	9,  // 14: sigil.v1.WalletService.ImportWallet:input_type -> sigil.v1.ImportWalletRequest
+	11, // 15: sigil.v1.WalletService.DeriveWallet:input_type -> sigil.v1.DeriveWalletRequest
+	13, // 16: sigil.v1.WalletService.GetWallet:input_type -> sigil.v1.GetWalletRequest
+	16, // 17: sigil.v1.WalletService.GetCeremony:input_type -> sigil.v1.GetCeremonyRequest
+	18, // 18: sigil.v1.WalletService.FetchShare:input_type -> sigil.v1.FetchShareRequest
+	20, // 19: sigil.v1.WalletService.ConfirmShare:input_type -> sigil.v1.ConfirmShareRequest
+	4,  // 20: sigil.v1.OrganizationService.CreateOrganization:output_type -> sigil.v1.CreateOrganizationResponse
+	6,  // 21: sigil.v1.UserService.CreateUser:output_type -> sigil.v1.CreateUserResponse
+	8,  // 22: sigil.v1.WalletService.CreateWallet:output_type -> sigil.v1.CreateWalletResponse
+	10, // 23: sigil.v1.WalletService.ImportWallet:output_type -> sigil.v1.ImportWalletResponse
+	12, // 24: sigil.v1.WalletService.DeriveWallet:output_type -> sigil.v1.DeriveWalletResponse
+	15, // 25: sigil.v1.WalletService.GetWallet:output_type -> sigil.v1.GetWalletResponse
+	17, // 26: sigil.v1.WalletService.GetCeremony:output_type -> sigil.v1.GetCeremonyResponse
+	19, // 27: sigil.v1.WalletService.FetchShare:output_type -> sigil.v1.FetchShareResponse
+	21, // 28: sigil.v1.WalletService.ConfirmShare:output_type -> sigil.v1.ConfirmShareResponse
+	20, // [20:29] is the sub-list for method output_type
+	11, // [11:20] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_sigil_v1_organization_proto_init() }
@@ -1385,14 +1714,14 @@ func file_sigil_v1_organization_proto_init() {
 	file_sigil_v1_common_proto_init()
 	file_sigil_v1_organization_proto_msgTypes[0].OneofWrappers = []any{}
 	file_sigil_v1_organization_proto_msgTypes[3].OneofWrappers = []any{}
-	file_sigil_v1_organization_proto_msgTypes[8].OneofWrappers = []any{}
+	file_sigil_v1_organization_proto_msgTypes[12].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sigil_v1_organization_proto_rawDesc), len(file_sigil_v1_organization_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   16,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

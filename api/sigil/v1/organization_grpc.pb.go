@@ -240,6 +240,8 @@ var UserService_ServiceDesc = grpc.ServiceDesc{
 
 const (
 	WalletService_CreateWallet_FullMethodName = "/sigil.v1.WalletService/CreateWallet"
+	WalletService_ImportWallet_FullMethodName = "/sigil.v1.WalletService/ImportWallet"
+	WalletService_DeriveWallet_FullMethodName = "/sigil.v1.WalletService/DeriveWallet"
 	WalletService_GetWallet_FullMethodName    = "/sigil.v1.WalletService/GetWallet"
 	WalletService_GetCeremony_FullMethodName  = "/sigil.v1.WalletService/GetCeremony"
 	WalletService_FetchShare_FullMethodName   = "/sigil.v1.WalletService/FetchShare"
@@ -255,6 +257,12 @@ type WalletServiceClient interface {
 	// CreateWallet starts the keygen ceremony of a new key and its wallet. Root
 	// quorum. The wallet stays pending until its owner confirms the share.
 	CreateWallet(ctx context.Context, in *CreateWalletRequest, opts ...grpc.CallOption) (*CreateWalletResponse, error)
+	// ImportWallet is CreateWallet for a private key that exists. Root quorum. The
+	// key says "imported" for ever: whoever had it has it still.
+	ImportWallet(ctx context.Context, in *ImportWalletRequest, opts ...grpc.CallOption) (*ImportWalletResponse, error)
+	// DeriveWallet makes a further address from the key of a wallet on EVM chains,
+	// by BIP-32 without hardened steps. Root quorum. It is active at once.
+	DeriveWallet(ctx context.Context, in *DeriveWalletRequest, opts ...grpc.CallOption) (*DeriveWalletResponse, error)
 	// GetWallet shows one wallet and its key. Any member's stamp.
 	GetWallet(ctx context.Context, in *GetWalletRequest, opts ...grpc.CallOption) (*GetWalletResponse, error)
 	// GetCeremony shows how far a ceremony is. Any member's stamp.
@@ -279,6 +287,26 @@ func (c *walletServiceClient) CreateWallet(ctx context.Context, in *CreateWallet
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CreateWalletResponse)
 	err := c.cc.Invoke(ctx, WalletService_CreateWallet_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *walletServiceClient) ImportWallet(ctx context.Context, in *ImportWalletRequest, opts ...grpc.CallOption) (*ImportWalletResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ImportWalletResponse)
+	err := c.cc.Invoke(ctx, WalletService_ImportWallet_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *walletServiceClient) DeriveWallet(ctx context.Context, in *DeriveWalletRequest, opts ...grpc.CallOption) (*DeriveWalletResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeriveWalletResponse)
+	err := c.cc.Invoke(ctx, WalletService_DeriveWallet_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -334,6 +362,12 @@ type WalletServiceServer interface {
 	// CreateWallet starts the keygen ceremony of a new key and its wallet. Root
 	// quorum. The wallet stays pending until its owner confirms the share.
 	CreateWallet(context.Context, *CreateWalletRequest) (*CreateWalletResponse, error)
+	// ImportWallet is CreateWallet for a private key that exists. Root quorum. The
+	// key says "imported" for ever: whoever had it has it still.
+	ImportWallet(context.Context, *ImportWalletRequest) (*ImportWalletResponse, error)
+	// DeriveWallet makes a further address from the key of a wallet on EVM chains,
+	// by BIP-32 without hardened steps. Root quorum. It is active at once.
+	DeriveWallet(context.Context, *DeriveWalletRequest) (*DeriveWalletResponse, error)
 	// GetWallet shows one wallet and its key. Any member's stamp.
 	GetWallet(context.Context, *GetWalletRequest) (*GetWalletResponse, error)
 	// GetCeremony shows how far a ceremony is. Any member's stamp.
@@ -356,6 +390,12 @@ type UnimplementedWalletServiceServer struct{}
 
 func (UnimplementedWalletServiceServer) CreateWallet(context.Context, *CreateWalletRequest) (*CreateWalletResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CreateWallet not implemented")
+}
+func (UnimplementedWalletServiceServer) ImportWallet(context.Context, *ImportWalletRequest) (*ImportWalletResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ImportWallet not implemented")
+}
+func (UnimplementedWalletServiceServer) DeriveWallet(context.Context, *DeriveWalletRequest) (*DeriveWalletResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeriveWallet not implemented")
 }
 func (UnimplementedWalletServiceServer) GetWallet(context.Context, *GetWalletRequest) (*GetWalletResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetWallet not implemented")
@@ -404,6 +444,42 @@ func _WalletService_CreateWallet_Handler(srv interface{}, ctx context.Context, d
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(WalletServiceServer).CreateWallet(ctx, req.(*CreateWalletRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _WalletService_ImportWallet_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ImportWalletRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(WalletServiceServer).ImportWallet(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: WalletService_ImportWallet_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(WalletServiceServer).ImportWallet(ctx, req.(*ImportWalletRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _WalletService_DeriveWallet_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeriveWalletRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(WalletServiceServer).DeriveWallet(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: WalletService_DeriveWallet_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(WalletServiceServer).DeriveWallet(ctx, req.(*DeriveWalletRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -490,6 +566,14 @@ var WalletService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CreateWallet",
 			Handler:    _WalletService_CreateWallet_Handler,
+		},
+		{
+			MethodName: "ImportWallet",
+			Handler:    _WalletService_ImportWallet_Handler,
+		},
+		{
+			MethodName: "DeriveWallet",
+			Handler:    _WalletService_DeriveWallet_Handler,
 		},
 		{
 			MethodName: "GetWallet",
