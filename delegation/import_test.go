@@ -51,8 +51,11 @@ func TestDerivedWalletIsAnAddressOfTheSameKey(t *testing.T) {
 	d, _ := h.delegate("of-seven", w.ID)
 	for range 2 {
 		st := find(h.book, h.book.standings, d)
-		if st == nil || !slices.Equal(st.Wallet.Path, []uint32{0, 7}) || !bytes.Equal(st.Wallet.PublicKey, public) || st.Wallet.Address != w.Address {
-			t.Fatalf("standing %+v, want that of path 0/7", st)
+		if st == nil {
+			t.Fatal("no standing")
+		}
+		if !slices.Equal(st.base.Wallet.Path, []uint32{0, 7}) || !bytes.Equal(st.base.Wallet.PublicKey, public) || st.base.Wallet.Address != w.Address {
+			t.Fatalf("wallet %+v, want that of path 0/7", st.base.Wallet)
 		}
 		h.restart()
 	}
