@@ -1,6 +1,7 @@
 package hsm
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -28,15 +29,18 @@ const reapTimeout = 2 * time.Second
 // prefix.
 var envNames = []string{"SOFTHSM2_CONF", "ChrystokiConfigurationPath", "CKNFAST_", "YUBIHSM_PKCS11_CONF"}
 
-// child is one worker process and our end of its socket. The supervisor's
-// goroutine alone calls exchange.
+// child is one worker process and our end of its socket. Who has the supervisor's
+// turn alone exchanges.
 type child struct {
-	cmd    *exec.Cmd
-	conn   net.Conn
-	stderr *tail
-	exited chan struct{} // closed by the reaper when the process is gone
-	seq    uint32
-	served int // replies since it started
+	cmd      *exec.Cmd
+	conn     net.Conn
+	stderr   *tail
+	exited   chan struct{} // closed by the reaper when the process is gone
+	seq      uint32
+	asked    op        // sent last
+	deadline time.Time // for its answer
+	in       inbox
+	served   int // replies since it started
 }
 
 // startChild starts a worker that has loaded nothing yet.
@@ -116,19 +120,54 @@ func workerEnv(environ, extra []string) []string {
 	return env
 }
 
-// exchange sends a frame that encodeRequest made and returns the reply: a
-// message to be wiped by the caller, or a *fault, or any other error when the
-// worker died, hung or talked nonsense and must be killed.
-func (c *child) exchange(frame []byte, deadline time.Time) (message, error) {
+// errInterrupted means that the caller's context ended before the answer came. The
+// answer is still to be taken, with resume.
+var errInterrupted = errors.New("the caller gave up")
+
+// exchange sends a frame that encodeRequest made and returns the reply: a message to
+// be wiped by the caller, or a *fault, or errInterrupted, or any other error when the
+// worker died, hung past deadline or talked nonsense and must be killed.
+func (c *child) exchange(ctx context.Context, frame []byte, deadline time.Time) (message, error) {
 	c.seq++
 	setSeq(frame, c.seq)
+	c.asked, c.deadline = op(frame[5]), deadline
 	if err := c.conn.SetDeadline(deadline); err != nil {
 		return message{}, err
 	}
 	if _, err := c.conn.Write(frame); err != nil {
 		return message{}, err
 	}
-	body, err := readBody(c.conn)
+	return c.answer(ctx)
+}
+
+// resume waits again for an answer that somebody gave up waiting for.
+func (c *child) resume(ctx context.Context) (message, error) {
+	if err := c.conn.SetDeadline(c.deadline); err != nil {
+		return message{}, err
+	}
+	return c.answer(ctx)
+}
+
+// answer reads the reply to what was sent last.
+func (c *child) answer(ctx context.Context) (message, error) {
+	var mu sync.Mutex
+	reading := true // guarded by mu
+	stop := context.AfterFunc(ctx, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if reading {
+			_ = c.conn.SetReadDeadline(time.Unix(1, 0)) // ends the read
+		}
+	})
+	body, err := c.in.read(c.conn)
+	if !stop() {
+		mu.Lock()
+		reading = false
+		mu.Unlock()
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() != nil {
+		return message{}, errInterrupted
+	}
 	if err != nil {
 		return message{}, err
 	}
@@ -137,8 +176,8 @@ func (c *child) exchange(frame []byte, deadline time.Time) (message, error) {
 		clear(body)
 		return message{}, err
 	}
-	if want := op(frame[5]); m.op != want || m.seq != c.seq {
-		err := fmt.Errorf("got the reply of %s #%d to %s #%d: %w", m.op, m.seq, want, c.seq, errProtocol)
+	if m.op != c.asked || m.seq != c.seq {
+		err := fmt.Errorf("got the reply of %s #%d to %s #%d: %w", m.op, m.seq, c.asked, c.seq, errProtocol)
 		m.wipe()
 		return message{}, err
 	}
@@ -163,6 +202,7 @@ func (c *child) alive() bool {
 // kill ends the worker, also a stopped one, and waits a little for its end.
 func (c *child) kill() {
 	c.conn.Close()
+	clear(c.in.body)         // half an answer
 	_ = c.cmd.Process.Kill() // already gone is as good
 	c.await(reapTimeout)
 }

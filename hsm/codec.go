@@ -289,24 +289,50 @@ func decodeFields(b []byte, bounds []bound) ([][]byte, error) {
 	return fields, nil
 }
 
+// inbox is a frame that has come in part: reading one can be interrupted.
+type inbox struct {
+	head [4]byte
+	body []byte // as long as head says, once head is complete
+	got  int    // bytes of both
+}
+
+// read reads the rest of one frame and returns its body, which is the caller's. Its
+// errors are the reader's, io.EOF in the middle of a frame, too.
+func (in *inbox) read(r io.Reader) ([]byte, error) {
+	for in.got < len(in.head) {
+		n, err := r.Read(in.head[in.got:])
+		if in.got += n; err != nil {
+			return nil, err
+		}
+	}
+	if in.body == nil {
+		n := binary.BigEndian.Uint32(in.head[:])
+		if n < headerLen || n > maxBody {
+			return nil, fmt.Errorf("reading a frame of %d bytes: %w", n, errProtocol)
+		}
+		in.body = make([]byte, n)
+	}
+	for in.got < len(in.head)+len(in.body) {
+		n, err := r.Read(in.body[in.got-len(in.head):])
+		if in.got += n; err != nil {
+			return nil, err
+		}
+	}
+	body := in.body
+	*in = inbox{}
+	return body, nil
+}
+
 // readBody reads one frame and returns its body. io.EOF means that the other
 // side closed between frames.
 func readBody(r io.Reader) ([]byte, error) {
-	var head [4]byte
-	if _, err := io.ReadFull(r, head[:]); err != nil {
-		return nil, err
-	}
-	n := binary.BigEndian.Uint32(head[:])
-	if n < headerLen || n > maxBody {
-		return nil, fmt.Errorf("reading a frame of %d bytes: %w", n, errProtocol)
-	}
-	body := make([]byte, n)
-	if _, err := io.ReadFull(r, body); err != nil {
-		clear(body)
-		if errors.Is(err, io.EOF) {
+	var in inbox
+	body, err := in.read(r)
+	if err != nil {
+		clear(in.body)
+		if errors.Is(err, io.EOF) && in.got > 0 {
 			err = io.ErrUnexpectedEOF
 		}
-		return nil, err
 	}
-	return body, nil
+	return body, err
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"os"
 	"testing"
 
 	"github.com/sigild/sigild/seal"
@@ -166,4 +167,49 @@ func FuzzFrame(f *testing.F) {
 			}
 		}
 	})
+}
+
+// hesitant gives one byte at a time and a timeout before each.
+type hesitant struct {
+	b    []byte
+	wait bool
+}
+
+func (h *hesitant) Read(p []byte) (int, error) {
+	if h.wait = !h.wait; h.wait {
+		return 0, os.ErrDeadlineExceeded
+	}
+	if len(h.b) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p[:1], h.b)
+	h.b = h.b[n:]
+	return n, nil
+}
+
+func TestReadingGoesOnWhereItWasInterrupted(t *testing.T) {
+	first, err := encodeReply(opWrap, 1, bytes.Repeat([]byte{7}, boundBlob.min))
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := encodeReply(opShutdown, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	from := &hesitant{b: append(bytes.Clone(first), second...)}
+	var in inbox
+	var bodies [][]byte
+	for {
+		body, err := in.read(from)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			continue
+		}
+		if err != nil {
+			break
+		}
+		bodies = append(bodies, body)
+	}
+	if len(bodies) != 2 || !bytes.Equal(bodies[0], first[4:]) || !bytes.Equal(bodies[1], second[4:]) {
+		t.Errorf("read %x, want the two bodies", bodies)
+	}
 }

@@ -90,7 +90,6 @@ func open(ctx context.Context, cfg Config, prepare func(*supervisor)) (*Provider
 	if prepare != nil {
 		prepare(sup)
 	}
-	go sup.run()
 	p := &Provider{sup: sup, public: map[seal.KeyRef]*ecdsa.PublicKey{}, rsa: map[seal.KeyRef]*rsa.PublicKey{}}
 	info, err := p.Info(ctx)
 	if err != nil {

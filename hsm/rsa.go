@@ -70,7 +70,7 @@ func (p *Provider) makeRSA(ctx context.Context, o op, field []byte) (ref seal.Ke
 	}
 	cfg := p.sup.cfg
 	cfg.CallTimeout = makeTimeout
-	cfg.TokenSerial = strings.TrimPrefix(p.id, "pkcs11:")
+	cfg.TokenLabel, cfg.TokenSerial, cfg.URI = "", strings.TrimPrefix(p.id, "pkcs11:"), ""
 	side, err := Open(ctx, cfg)
 	if err != nil {
 		return "", err

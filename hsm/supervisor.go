@@ -16,8 +16,10 @@ import (
 
 // The rules of the supervisor:
 //
-//   - One goroutine (run) owns the worker; one request is with the worker at a
-//     time. A caller that gives up leaves its request to run.
+//   - Callers take turns: who has the turn owns the worker, and one request is with
+//     the worker at a time. A request that is answered at once is served by its
+//     caller's goroutine; starting and trying again go on in one of their own. A
+//     caller that gives up leaves its request, and its turn, to such a goroutine.
 //   - The ladder of a request that may be repeated, when the module says that the
 //     device is unavailable: again on a fresh session; again on a fresh session, the
 //     key found and checked anew; again in a new worker; then an error.
@@ -42,11 +44,10 @@ var errClosed = fmt.Errorf("%w: the provider is closed", seal.ErrUnavailable)
 type supervisor struct {
 	cfg  Config
 	log  *slog.Logger
-	jobs chan *job
+	turn chan struct{} // holds a value while somebody has the turn; close keeps it for ever
 	quit chan struct{} // closed by close
-	done chan struct{} // closed when run has returned
-	once sync.Once     // guards quit
-	// current is the worker, for close to kill while run waits for its answer.
+	once sync.Once     // of close
+	// current is the worker, for close to kill while somebody waits for its answer.
 	current atomic.Pointer[child]
 
 	now    func() time.Time
@@ -54,7 +55,7 @@ type supervisor struct {
 	// onStart runs before a worker is started; tests count with it.
 	onStart func()
 
-	// The rest belongs to the goroutine of run.
+	// The rest belongs to who has the turn.
 	child      *child
 	losses     int       // workers lost since the last success
 	retryAt    time.Time // no start before, when losses ≥ 2
@@ -65,12 +66,14 @@ type supervisor struct {
 	lastStderr string    // end of what the last worker wrote there
 }
 
-// job is one request. run owns the frame once it has received the job.
+// job is one request. Who has the turn owns it.
 type job struct {
-	ctx   context.Context // carries the deadline of the caller
-	frame []byte
-	op    op
-	out   chan answer
+	ctx     context.Context // carries the deadline of the caller
+	frame   []byte
+	op      op
+	climbed rung // tries on one worker
+	workers int  // lost to it
+	fresh   bool // the worker has only logged in
 }
 
 type answer struct {
@@ -83,9 +86,8 @@ func newSupervisor(cfg Config) *supervisor {
 		cfg:    cfg,
 		log:    cfg.Log,
 		poison: newPoison(),
-		jobs:   make(chan *job),
+		turn:   make(chan struct{}, 1),
 		quit:   make(chan struct{}),
-		done:   make(chan struct{}),
 		now:    time.Now,
 		// 75 % to 125 %.
 		jitter:  func(d time.Duration) time.Duration { return d*3/4 + rand.N(d/2+1) },
@@ -102,26 +104,142 @@ func (s *supervisor) call(ctx context.Context, o op, use func(fields [][]byte) e
 	}
 	callCtx, cancel := context.WithTimeout(ctx, s.cfg.CallTimeout)
 	defer cancel()
-	j := &job{ctx: callCtx, frame: frame, op: o, out: make(chan answer)}
 	select {
-	case s.jobs <- j:
+	case s.turn <- struct{}{}:
 	case <-callCtx.Done():
 		clear(frame)
 		return s.gaveUp(ctx, o)
-	case <-s.done:
+	case <-s.quit:
 		clear(frame)
 		return errClosed
 	}
-	select {
-	case a := <-j.out:
-		if a.err != nil {
-			return a.err
-		}
-		defer a.reply.wipe()
-		return use(a.reply.fields)
-	case <-callCtx.Done():
+	a, err := s.serve(&job{ctx: callCtx, frame: frame, op: o})
+	switch {
+	case errors.Is(err, errInterrupted):
 		return s.gaveUp(ctx, o)
+	case err != nil:
+		return err
 	}
+	defer a.wipe()
+	return use(a.fields)
+}
+
+// serve runs one request and gives the turn back, now or, when the caller's context
+// ends first, later: then it is errInterrupted.
+func (s *supervisor) serve(j *job) (message, error) {
+	if s.closing() {
+		s.end(j)
+		return message{}, errClosed
+	}
+	if s.poison.refuses(j.frame, s.now()) {
+		s.end(j)
+		return message{}, fmt.Errorf("%w (%s)", ErrPoisoned, j.op)
+	}
+	if c := s.child; c != nil && c.alive() {
+		reply, err := s.ask(j.ctx, c, j)
+		if errors.Is(err, errInterrupted) {
+			go func() {
+				reply, err := c.resume(context.Background())
+				a, _ := s.judge(j, reply, err)
+				a.reply.wipe()
+				s.end(j)
+			}()
+			return message{}, err
+		}
+		if a, over := s.judge(j, reply, err); over {
+			s.end(j)
+			return a.reply, a.err
+		}
+	}
+	out := make(chan answer)
+	go func() {
+		a := s.climb(j)
+		s.end(j)
+		select {
+		case out <- a:
+		case <-j.ctx.Done():
+			a.reply.wipe()
+		}
+	}()
+	select {
+	case a := <-out:
+		return a.reply, a.err
+	case <-j.ctx.Done():
+		return message{}, errInterrupted
+	}
+}
+
+// end gives the turn back.
+func (s *supervisor) end(j *job) {
+	clear(j.frame)
+	<-s.turn
+}
+
+// ask sends the request to the worker and waits for its answer, CallTimeout at most.
+func (s *supervisor) ask(ctx context.Context, c *child, j *job) (message, error) {
+	j.fresh = c.served == 1
+	setRung(j.frame, j.climbed)
+	return c.exchange(ctx, j.frame, time.Now().Add(s.cfg.CallTimeout))
+}
+
+// climb starts a worker if need be and asks until there is an answer, or nobody
+// waits for one.
+func (s *supervisor) climb(j *job) answer {
+	for {
+		// The deadline itself is asked: the context learns of it a moment later.
+		if until, ok := j.ctx.Deadline(); j.ctx.Err() != nil || ok && !time.Now().Before(until) {
+			return answer{err: s.gaveUp(j.ctx, j.op)}
+		}
+		c, err := s.ensure()
+		if err != nil {
+			return answer{err: err}
+		}
+		reply, err := s.ask(context.Background(), c, j)
+		if a, over := s.judge(j, reply, err); over {
+			return a
+		}
+	}
+}
+
+// judge decides what an answer of the worker means: for the worker, and whether the
+// request is tried again (over is false).
+func (s *supervisor) judge(j *job, reply message, err error) (a answer, over bool) {
+	var f *fault
+	switch {
+	case err == nil:
+		s.losses = 0
+		s.poison.forgive(j.frame)
+		return answer{reply: reply}, true
+	case !errors.As(err, &f):
+		err = fmt.Errorf("%w: %s: %w", seal.ErrUnavailable, j.op, err)
+		s.lose(err)
+		s.poison.blame(j.frame, j.op, s.now())
+	case f.class == classUnavailable && j.climbed < rungFind && !j.fresh && shapes[j.op].has(again):
+		j.climbed++
+		return answer{}, false // on the same worker
+	case f.class == classUnavailable:
+		s.lose(err)
+	case f.class == classAuth:
+		s.latch(f)
+		return answer{err: err}, true
+	case f.class == classNotFound && !j.fresh:
+		// A module that lost its token for a while finds nothing for ever
+		// after. A fresh one is believed.
+		s.stopChild()
+	default:
+		s.losses = 0
+		return answer{err: err}, true
+	}
+	// The worker is gone.
+	j.workers++
+	switch {
+	case j.workers == 2:
+		return answer{err: fmt.Errorf("failing after two HSM workers: %w", err)}, true
+	case !shapes[j.op].has(again) || s.closing():
+		return answer{err: err}, true
+	}
+	j.climbed = rungPlain
+	return answer{}, false
 }
 
 func (s *supervisor) gaveUp(ctx context.Context, o op) error {
@@ -129,81 +247,6 @@ func (s *supervisor) gaveUp(ctx context.Context, o op) error {
 		return fmt.Errorf("waiting for the HSM worker (%s): %w", o, ctx.Err())
 	}
 	return fmt.Errorf("%w: no answer to %s in time: %w", seal.ErrUnavailable, o, context.DeadlineExceeded)
-}
-
-// run serves jobs until close.
-func (s *supervisor) run() {
-	defer close(s.done)
-	defer s.stopChild()
-	for {
-		select {
-		case <-s.quit:
-			return
-		case j := <-s.jobs:
-			a := s.serve(j)
-			clear(j.frame)
-			select {
-			case j.out <- a:
-			case <-j.ctx.Done():
-				a.reply.wipe()
-			}
-		}
-	}
-}
-
-// serve runs one request, on two workers at most, until nobody waits for it.
-func (s *supervisor) serve(j *job) answer {
-	if s.poison.refuses(j.frame, s.now()) {
-		return answer{err: fmt.Errorf("%w (%s)", ErrPoisoned, j.op)}
-	}
-	workers, climb := 1, rungPlain
-	for {
-		// The deadline itself is asked: the context learns of it a moment later.
-		if until, ok := j.ctx.Deadline(); j.ctx.Err() != nil || ok && !time.Now().Before(until) {
-			return answer{err: s.gaveUp(j.ctx, j.op)} // nobody is listening
-		}
-		c, err := s.ensure()
-		if err != nil {
-			return answer{err: err}
-		}
-		fresh := c.served == 1 // has only logged in
-		setRung(j.frame, climb)
-		reply, err := c.exchange(j.frame, time.Now().Add(s.cfg.CallTimeout))
-		var f *fault
-		switch {
-		case err == nil:
-			s.losses = 0
-			s.poison.forgive(j.frame)
-			return answer{reply: reply}
-		case !errors.As(err, &f):
-			err = fmt.Errorf("%w: %s: %w", seal.ErrUnavailable, j.op, err)
-			s.lose(err)
-			s.poison.blame(j.frame, j.op, s.now())
-		case f.class == classUnavailable && climb < rungFind && !fresh && shapes[j.op].has(again):
-			climb++
-			continue // on the same worker
-		case f.class == classUnavailable:
-			s.lose(err)
-		case f.class == classAuth:
-			s.latch(f)
-			return answer{err: err}
-		case f.class == classNotFound && !fresh:
-			// A module that lost its token for a while finds nothing for ever
-			// after. A fresh one is believed.
-			s.stopChild()
-		default:
-			s.losses = 0
-			return answer{err: err}
-		}
-		// The worker is gone.
-		if workers == 2 {
-			return answer{err: fmt.Errorf("failing after two HSM workers: %w", err)}
-		}
-		if !shapes[j.op].has(again) || s.closing() {
-			return answer{err: err}
-		}
-		workers, climb = 2, rungPlain
-	}
 }
 
 func (s *supervisor) closing() bool {
@@ -263,7 +306,7 @@ func (s *supervisor) start() error {
 	}
 	s.child = c
 	s.current.Store(c)
-	reply, err := c.exchange(frame, began.Add(s.cfg.CallTimeout))
+	reply, err := c.exchange(context.Background(), frame, began.Add(s.cfg.CallTimeout))
 	var f *fault
 	switch {
 	case err == nil:
@@ -352,7 +395,7 @@ func (s *supervisor) stopChild() {
 		return
 	}
 	if frame, err := encodeRequest(opShutdown); err == nil && s.child.alive() {
-		if _, err := s.child.exchange(frame, time.Now().Add(closeGrace/2)); err == nil {
+		if _, err := s.child.exchange(context.Background(), frame, time.Now().Add(closeGrace/2)); err == nil {
 			s.child.await(closeGrace / 2)
 		}
 	}
@@ -361,18 +404,20 @@ func (s *supervisor) stopChild() {
 
 // close ends the worker. A request that runs gets a second to finish.
 func (s *supervisor) close() {
-	s.once.Do(func() { close(s.quit) })
-	timer := time.NewTimer(closeGrace)
-	defer timer.Stop()
-	select {
-	case <-s.done:
-		return
-	case <-timer.C:
-	}
-	if c := s.current.Load(); c != nil {
-		_ = c.cmd.Process.Kill() // the read in run then ends
-	}
-	<-s.done
+	s.once.Do(func() {
+		close(s.quit)
+		timer := time.NewTimer(closeGrace)
+		defer timer.Stop()
+		select {
+		case s.turn <- struct{}{}:
+		case <-timer.C:
+			if c := s.current.Load(); c != nil {
+				_ = c.cmd.Process.Kill() // who waits for its answer then ends
+			}
+			s.turn <- struct{}{}
+		}
+		s.stopChild()
+	})
 }
 
 // decodeInfo reads the fields of opStart and opInfo.

@@ -69,8 +69,12 @@ func TestTokenSelection(t *testing.T) {
 	byURI.URI = "pkcs11:token=" + tok.Label
 	wantOpenError(t, byURI, seal.ErrAmbiguous, "2 match", tok.Serial, second)
 	byURI.URI += ";manufacturer=SoftHSM%20project;serial=" + second
-	if p := mustOpen(t, byURI); p.ID() != "pkcs11:"+second {
+	p := mustOpen(t, byURI)
+	if p.ID() != "pkcs11:"+second {
 		t.Errorf("ID is %q, want the token that the URI names", p.ID())
+	}
+	if _, err := p.GenerateRSA(t.Context(), 2048); err != nil { // in a worker of its own
+		t.Errorf("making an RSA key: %v", err)
 	}
 	byURI.URI = "pkcs11:token=" + tok.Label + ";manufacturer=Acme"
 	wantOpenError(t, byURI, seal.ErrNotFound, "manufacturer \"Acme\"", "hint: there are")
