@@ -61,6 +61,29 @@ func BenchmarkColdUnseal(b *testing.B) {
 	})
 }
 
+// BenchmarkColdUnsealBooted is the same with a PCR policy.
+func BenchmarkColdUnsealBooted(b *testing.B) {
+	r := newBootedRig(b)
+	blob := r.sealed(b, "a root key of thirty-two bytes..")
+	r.Close()
+	measure(b, func() error {
+		p, err := Open(b.Context(), r.cfg)
+		if err != nil {
+			return err
+		}
+		defer p.Close()
+		return p.Unseal(b.Context(), r.keys.KEK, blob, []byte("aad"), func([]byte) error { return nil })
+	})
+}
+
+func BenchmarkAttest(b *testing.B) {
+	r := newRig(b)
+	measure(b, func() error {
+		_, err := r.Attest(b.Context(), nonce, []int{0, 7})
+		return err
+	})
+}
+
 func BenchmarkIncrement(b *testing.B) {
 	r := newRig(b)
 	ref := r.counter(b)

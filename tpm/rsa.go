@@ -67,6 +67,46 @@ func (p *Provider) GenerateRSA(ctx context.Context, bits int) (seal.KeyRef, erro
 	return ref, nil
 }
 
+// ListRSA lists the decryption keys in the TPM, by handle.
+func (p *Provider) ListRSA(ctx context.Context) (refs []seal.KeyRef, err error) {
+	err = p.do(ctx, func(t *turn) error {
+		refs = nil
+		handles, err := t.handles(tpm2.TPMHTPersistent)
+		if err != nil {
+			return err
+		}
+		for _, h := range handles {
+			if h < firstPersistent || h > lastPersistent {
+				continue
+			}
+			public, name, err := t.readPublic(h)
+			if err != nil {
+				return err
+			}
+			if likeTemplate(public, decryptTemplate) {
+				refs = append(refs, makeRef(name))
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listing RSA keys of TPM %s: %w", p.id, err)
+	}
+	return refs, nil
+}
+
+// DestroyRSA removes a decryption key from the TPM, for good on return; its place is
+// free again. [seal.ErrNotFound] when there is none.
+func (p *Provider) DestroyRSA(ctx context.Context, ref seal.KeyRef) error {
+	if _, err := p.PublicRSA(ctx, ref); err != nil {
+		return err
+	}
+	if err := p.remove(ctx, ref, decryptTemplate); err != nil {
+		return fmt.Errorf("destroying RSA key %s in TPM %s: %w", ref, p.id, err)
+	}
+	return nil
+}
+
 // tryRSA encrypts to the key as a sender would, and has the TPM open it.
 func (p *Provider) tryRSA(ctx context.Context, ref seal.KeyRef) error {
 	pub, err := p.PublicRSA(ctx, ref)

@@ -6,6 +6,7 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -147,6 +148,35 @@ var rsaAnyScheme = tpm2.NewTPMUPublicParms(tpm2.TPMAlgRSA, &tpm2.TPMSRSAParms{
 	Scheme:    tpm2.TPMTRSAScheme{Scheme: tpm2.TPMAlgNull},
 	KeyBits:   rsaBits,
 })
+
+func TestKeysAreListedAndDestroyed(t *testing.T) {
+	r := newRig(t)
+	a, b := r.rsa(t), r.rsa(t)
+	list := func(want ...seal.KeyRef) {
+		t.Helper()
+		if got, err := r.ListRSA(t.Context()); err != nil || !slices.Equal(got, want) {
+			t.Errorf("the keys are %v, %v, want %v", got, err, want)
+		}
+	}
+	list(a, b)
+	ct := r.encrypted(t, a, []byte("x"))
+	if err := r.DestroyRSA(t.Context(), a); err != nil {
+		t.Fatal(err)
+	}
+	list(b)
+	if err := r.DecryptOAEPSHA256(t.Context(), a, ct, func([]byte) error { return nil }); !errors.Is(err, seal.ErrNotFound) {
+		t.Errorf("decrypting with a destroyed key: %v, want ErrNotFound", err)
+	}
+	for name, ref := range map[string]seal.KeyRef{"again": a, "no key": r.keys.KEK} {
+		if err := r.DestroyRSA(t.Context(), ref); !errors.Is(err, seal.ErrNotFound) {
+			t.Errorf("%s: %v, want ErrNotFound", name, err)
+		}
+	}
+	if err := r.DestroyRSA(t.Context(), r.keys.Checkpoint); !errors.Is(err, seal.ErrPolicy) {
+		t.Errorf("destroying the checkpoint key: %v, want ErrPolicy", err)
+	}
+	r.worked(t)
+}
 
 func TestFailedGenerateLeavesNoKey(t *testing.T) {
 	r, b := busRig(t)

@@ -16,8 +16,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sigild/sigild/cmd/config"
 	"github.com/sigild/sigild/hsm"
 	"github.com/sigild/sigild/seal"
+	"github.com/sigild/sigild/tpm"
 )
 
 // webhookKeyCommand manages the decryption keys for deliveries in the token: for those
@@ -33,19 +35,22 @@ func webhookKeyCreate() *cobra.Command {
 	var bits int
 	c := &cobra.Command{
 		Use:   "create",
-		Short: "Make an RSA key in the token and print its reference and public key",
+		Short: "Make an RSA key in the token or TPM and print its reference and public key",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withToken(cmd, func(ctx context.Context, p *hsm.Provider) error {
-				ref, err := p.GenerateRSA(ctx, bits)
+			return withKeyDevice(cmd, func(ctx context.Context, d keyDevice) error {
+				if _, isTPM := d.(*tpm.Provider); isTPM && !cmd.Flags().Changed("bits") {
+					bits = 2048
+				}
+				ref, err := d.GenerateRSA(ctx, bits)
 				if err != nil {
 					return err
 				}
-				return printRSAKey(ctx, cmd.OutOrStdout(), p, ref)
+				return printRSAKey(ctx, cmd.OutOrStdout(), d, ref)
 			})
 		},
 	}
-	c.Flags().IntVar(&bits, "bits", 3072, "2048, 3072 or 4096")
+	c.Flags().IntVar(&bits, "bits", 3072, "2048, 3072 or 4096; a TPM makes 2048")
 	return c
 }
 
@@ -77,13 +82,17 @@ says "imported" for ever: there may be copies. FILE stays as it is; destroy it.`
 func webhookKeyList() *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
-		Short: "List the decryption keys in the token",
+		Short: "List the decryption keys in the token or TPM",
 		Long: `Lists the decryption keys in the token that sigild made or imported, whether a
 webhook uses them or not (RegisterWebhook answers with those that are live): reference,
 bits, origin, and whether the token does the whole of OAEP or the bare RSA operation.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withToken(cmd, func(ctx context.Context, p *hsm.Provider) error {
+			return withKeyDevice(cmd, func(ctx context.Context, d keyDevice) error {
+				if t, ok := d.(*tpm.Provider); ok {
+					return listTPMKeys(ctx, cmd.OutOrStdout(), t)
+				}
+				p := d.(*hsm.Provider)
 				keys, others, err := p.ListRSA(ctx)
 				if err != nil {
 					return err
@@ -96,7 +105,7 @@ bits, origin, and whether the token does the whole of OAEP or the bare RSA opera
 					if !k.Native {
 						how = "bare RSA by the token, padding by us"
 					}
-					fmt.Fprintf(w, "%s\t%d\t%s\t%s\n", k.Ref, k.Public.N.BitLen(), origin(k), how)
+					fmt.Fprintf(w, "%s\t%d\t%s\t%s\n", k.Ref, k.Public.N.BitLen(), origin(k.Imported), how)
 				}
 				if err := w.Flush(); err != nil {
 					return err
@@ -116,8 +125,8 @@ func webhookKeyExport() *cobra.Command {
 		Short: "Print the public key, PEM, to be uploaded to the vendor",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withToken(cmd, func(ctx context.Context, p *hsm.Provider) error {
-				public, err := p.PublicRSA(ctx, seal.KeyRef(args[0]))
+			return withKeyDevice(cmd, func(ctx context.Context, d keyDevice) error {
+				public, err := d.PublicRSA(ctx, seal.KeyRef(args[0]))
 				if err != nil {
 					return err
 				}
@@ -131,31 +140,82 @@ func webhookKeyRetire() *cobra.Command {
 	var destroy bool
 	c := &cobra.Command{
 		Use:   "retire KEY_REF --destroy",
-		Short: "Destroy a decryption key in the token, for good",
+		Short: "Destroy a decryption key in the token or TPM, for good",
 		Long: `Destroys the private key in the token. What was taken in stays; what a vendor
 encrypts to this key from now on can't be opened by anybody. Register the webhook with
 another key and upload that to the vendor first: whether a webhook still uses this one
 is written in the sealed store, which this command does not open.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withToken(cmd, func(ctx context.Context, p *hsm.Provider) error {
-				key, err := p.RSAKey(ctx, seal.KeyRef(args[0]))
+			return withKeyDevice(cmd, func(ctx context.Context, d keyDevice) error {
+				ref := seal.KeyRef(args[0])
+				public, from, err := describe(ctx, d, ref)
 				if err != nil {
 					return err
 				}
 				if !destroy {
-					return hinted{fmt.Errorf("key %s of %d bits, %s, would be destroyed for good; nothing was done", key.Ref, key.Public.N.BitLen(), origin(key)), "repeat with --destroy when no vendor encrypts to it any more"}
+					return hinted{fmt.Errorf("key %s of %d bits, %s, would be destroyed for good; nothing was done", ref, public.N.BitLen(), from), "repeat with --destroy when no vendor encrypts to it any more"}
 				}
-				if err := p.DestroyRSA(ctx, key.Ref); err != nil {
+				if err := d.DestroyRSA(ctx, ref); err != nil {
 					return err
 				}
-				fmt.Fprintf(cmd.OutOrStdout(), "destroyed  %s\n", key.Ref)
+				fmt.Fprintf(cmd.OutOrStdout(), "destroyed  %s\n", ref)
 				return nil
 			})
 		},
 	}
 	c.Flags().BoolVar(&destroy, "destroy", false, "say that you mean it")
 	return c
+}
+
+// keyDevice is the sealing device as these verbs use it: a token or a TPM.
+type keyDevice interface {
+	GenerateRSA(ctx context.Context, bits int) (seal.KeyRef, error)
+	PublicRSA(ctx context.Context, ref seal.KeyRef) (*rsa.PublicKey, error)
+	ImportedRSA(ctx context.Context, ref seal.KeyRef) (bool, error)
+	DestroyRSA(ctx context.Context, ref seal.KeyRef) error
+}
+
+// withKeyDevice lends the open device of the configuration.
+func withKeyDevice(cmd *cobra.Command, use func(context.Context, keyDevice) error) error {
+	cfg, err := loadConfig(cmd)
+	if err != nil {
+		return err
+	}
+	if cfg.Provider.TPM != nil {
+		return withTPM(cmd, func(ctx context.Context, _ config.TPM, p *tpm.Provider) error { return use(ctx, p) })
+	}
+	return withToken(cmd, func(ctx context.Context, p *hsm.Provider) error { return use(ctx, p) })
+}
+
+// describe looks a key up and says where it comes from.
+func describe(ctx context.Context, d keyDevice, ref seal.KeyRef) (public *rsa.PublicKey, from string, err error) {
+	if public, err = d.PublicRSA(ctx, ref); err != nil {
+		return nil, "", err
+	}
+	if _, isTPM := d.(*tpm.Provider); isTPM {
+		return public, "made in the TPM", nil
+	}
+	imported, err := d.ImportedRSA(ctx, ref)
+	return public, origin(imported), err
+}
+
+// listTPMKeys lists the decryption keys in a TPM, which are all made in it.
+func listTPMKeys(ctx context.Context, out io.Writer, p *tpm.Provider) error {
+	refs, err := p.ListRSA(ctx)
+	if err != nil {
+		return err
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "key_ref\tbits\torigin\topened")
+	for _, ref := range refs {
+		public, from, err := describe(ctx, p, ref)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(w, "%s\t%d\t%s\tby the TPM\n", ref, public.N.BitLen(), from)
+	}
+	return w.Flush()
 }
 
 // withToken lends the open token of the configuration.
@@ -165,7 +225,7 @@ func withToken(cmd *cobra.Command, use func(context.Context, *hsm.Provider) erro
 		return err
 	}
 	if cfg.Provider.PKCS11 == nil {
-		return fmt.Errorf("opening the sealing device: %w: decryption keys need provider.pkcs11", seal.ErrUnsupported)
+		return fmt.Errorf("opening the sealing device: %w: only a PKCS#11 token takes a key from outside", seal.ErrUnsupported)
 	}
 	p, err := hsm.Open(cmd.Context(), cfg.HSM(nil))
 	if err != nil {
@@ -175,17 +235,17 @@ func withToken(cmd *cobra.Command, use func(context.Context, *hsm.Provider) erro
 	return use(cmd.Context(), p)
 }
 
-func printRSAKey(ctx context.Context, w io.Writer, p *hsm.Provider, ref seal.KeyRef) error {
-	key, err := p.RSAKey(ctx, ref)
+func printRSAKey(ctx context.Context, w io.Writer, d keyDevice, ref seal.KeyRef) error {
+	public, from, err := describe(ctx, d, ref)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "key_ref  %s\nbits     %d\norigin   %s\n", key.Ref, key.Public.N.BitLen(), origin(key))
-	return printPublic(w, key.Public)
+	fmt.Fprintf(w, "key_ref  %s\nbits     %d\norigin   %s\n", ref, public.N.BitLen(), from)
+	return printPublic(w, public)
 }
 
-func origin(k hsm.RSAKey) string {
-	if k.Imported {
+func origin(imported bool) string {
+	if imported {
 		return "imported"
 	}
 	return "made in the token"
