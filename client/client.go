@@ -166,6 +166,11 @@ func (c *Client) Deliveries() sigilv1.DeliveryServiceClient {
 	return sigilv1.NewDeliveryServiceClient(stamped{Client: c})
 }
 
+// Orders calls show the wallet API key.
+func (c *Client) Orders() sigilv1.OrderServiceClient {
+	return sigilv1.NewOrderServiceClient(keyed{Client: c})
+}
+
 // Signing calls show the wallet API key.
 func (c *Client) Signing() sigilv1.SigningServiceClient {
 	return sigilv1.NewSigningServiceClient(keyed{Client: c})

@@ -25,6 +25,8 @@ type book struct {
 	ceremonies    map[string]*ceremonyRecord
 	// standings holds, for each delegation that was ever active, what signing needs to know.
 	standings map[string]*standing
+	// orders holds those of each delegation that ever had one.
+	orders map[string]*orders
 	// files judge above all organizations.
 	files *PolicyFiles
 	// rulebooks holds those of organizations that set documents.
@@ -35,7 +37,7 @@ func newBook() *book {
 	return &book{
 		organizations: map[string]*organization{}, users: map[string]*user{}, keys: map[string]*key{},
 		wallets: map[string]*wallet{}, delegations: map[string]*delegationRecord{}, apiKeys: map[string]*apiKeyRecord{},
-		ceremonies: map[string]*ceremonyRecord{}, standings: map[string]*standing{}, rulebooks: map[string]*rulebook{}, files: noFiles,
+		ceremonies: map[string]*ceremonyRecord{}, standings: map[string]*standing{}, rulebooks: map[string]*rulebook{}, files: noFiles, orders: map[string]*orders{},
 	}
 }
 
@@ -78,6 +80,9 @@ func loadBook(ctx context.Context, v *vault.Vault) (*book, error) {
 		return nil, err
 	}
 	if err := b.bindAll(documents); err != nil {
+		return nil, err
+	}
+	if err := b.loadOrders(ctx, v); err != nil {
 		return nil, err
 	}
 	for id, d := range b.delegations {

@@ -207,6 +207,7 @@ func TestPolicyAuthorityIsFixed(t *testing.T) {
 		wantRefusal(t, "a delegation's own limit", delegate("d", func(n *NewDelegation) {
 			n.Limits = []policy.Limit{{Name: "l", Asset: cluster + "/slip44:501"}}
 		}), refusal.PolicyAuthority)
+		wantRefusal(t, "a delegation's own template", delegate("d", func(n *NewDelegation) { n.Templates = []Template{payTemplate()} }), refusal.PolicyAuthority)
 		wantRefusal(t, "a delegation under nothing", delegate("d", func(n *NewDelegation) { n.OrganizationAllows = false }), refusal.RequestInvalid)
 	})
 	if err := delegate("e", func(*NewDelegation) {}); err != nil {

@@ -27,6 +27,8 @@ type NewDelegation struct {
 	// OrganizationAllows lets the organization's ALLOW policies count; without it
 	// only Policies can allow.
 	OrganizationAllows bool
+	// Templates are what the delegated user may make orders of.
+	Templates []Template
 }
 
 // DelegationStarted answers CreateDelegation.
@@ -42,6 +44,7 @@ type Delegation struct {
 	Policies                          []policy.Policy
 	Limits                            []policy.Limit
 	OrganizationAllows                bool
+	Templates                         []Template
 	PolicySet                         [32]byte
 	Parties                           []string
 	EncryptedAPIKey                   []byte
@@ -63,7 +66,7 @@ func (s *Service) CreateDelegation(ctx context.Context, a Actor, n NewDelegation
 		return DelegationStarted{}, err
 	}
 	authorize := func() error {
-		if _, err := s.ownWallet(a, n.Organization, n.Wallet); err != nil || len(policies)+len(limits) == 0 {
+		if _, err := s.ownWallet(a, n.Organization, n.Wallet); err != nil || len(policies)+len(limits)+len(n.Templates) == 0 {
 			return err
 		}
 		return s.byAPI(n.Organization)
@@ -98,7 +101,7 @@ func (s *Service) CreateDelegation(ctx context.Context, a Actor, n NewDelegation
 		d := &delegationRecord{
 			V: recordVersion, ID: id, Organization: n.Organization, Wallet: w.ID, Owner: w.Owner, DelegatedUser: u.ID,
 			Status: statusPending, CreatedAt: now, ExpiresAt: end, Recipient: n.Recipient,
-			Policies: policies, Limits: limits, OrganizationAllows: n.OrganizationAllows, Version: 1,
+			Policies: policies, Limits: limits, OrganizationAllows: n.OrganizationAllows, Templates: n.Templates, Version: 1,
 		}
 		c := &ceremonyRecord{V: recordVersion, ID: newID("cer"), Organization: n.Organization, Kind: kindIssue, Target: d.ID, Status: statusRunning, StartedAt: now}
 		if err := store(tx, vault.TypeDelegation, d.ID, d); err != nil {
@@ -119,8 +122,8 @@ func (s *Service) CreateDelegation(ctx context.Context, a Actor, n NewDelegation
 // so that what can't mean what it says is refused before anything is stored.
 func checkRules(delegationID string, n NewDelegation) ([]policy.Policy, []policy.Limit, error) {
 	ps, ls := n.Policies, n.Limits
-	if len(ps) == 0 && !n.OrganizationAllows || len(ps) > maxRules || len(ls) > maxRules {
-		return nil, nil, refusal.New(refusal.RequestInvalid, "a delegation takes 1 to %d policies and at most %d limits; without a policy it needs organization_allows", maxRules, maxRules).With("field", "policies")
+	if len(ps) == 0 && !n.OrganizationAllows && len(n.Templates) == 0 || len(ps) > maxRules || len(ls) > maxRules {
+		return nil, nil, refusal.New(refusal.RequestInvalid, "a delegation takes 1 to %d policies and at most %d limits; without a policy it needs templates or organization_allows", maxRules, maxRules).With("field", "policies")
 	}
 	names := map[string]bool{}
 	name := func(field, n string) error {
@@ -147,6 +150,9 @@ func checkRules(delegationID string, n NewDelegation) ([]policy.Policy, []policy
 		}
 		l.ID, l.Delegation = newID("lim"), delegationID
 		limits[i] = l
+	}
+	if err := checkTemplates(n.Templates, name); err != nil {
+		return nil, nil, err
 	}
 	set, problems := policy.Compile(policies, limits, nil)
 	if set == nil {
@@ -265,7 +271,7 @@ func (s *Service) Delegation(a Actor, org, id string) (Delegation, error) {
 func (s *Service) showDelegation(d *delegationRecord) Delegation {
 	out := Delegation{
 		ID: d.ID, Wallet: d.Wallet, DelegatedUser: d.DelegatedUser, Status: d.Status, ExpiresAt: d.ExpiresAt,
-		Policies: d.Policies, Limits: d.Limits, OrganizationAllows: d.OrganizationAllows,
+		Policies: d.Policies, Limits: d.Limits, OrganizationAllows: d.OrganizationAllows, Templates: d.Templates,
 	}
 	if d.Status == statusActive && d.expired(s.now()) {
 		out.Status = "expired"

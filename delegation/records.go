@@ -165,6 +165,8 @@ type delegationRecord struct {
 	Recipient     string          `json:"api_key_recipient"`
 	Policies      []policy.Policy `json:"policies"`
 	Limits        []policy.Limit  `json:"limits,omitempty"`
+	// Templates are what the delegated user may make orders of.
+	Templates []Template `json:"templates,omitempty"`
 	// OrganizationAllows lets ALLOW policies of the organization's documents count.
 	OrganizationAllows bool `json:"organization_allows,omitempty"`
 	// Set is the delegation's own 2-of-2 share set; zero until the ceremony ends.

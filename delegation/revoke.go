@@ -65,6 +65,11 @@ func (s *Service) RevokeDelegation(ctx context.Context, a Actor, requestID, org,
 				return DelegationRevoked{}, fmt.Errorf("destroying the API key verifier: %w", err)
 			}
 		}
+		for _, o := range find(s.book, s.book.orders, id).all() {
+			if err := s.removeOrder(tx, id, o.ID); err != nil {
+				return DelegationRevoked{}, err
+			}
+		}
 		if err := store(tx, vault.TypeDelegation, id, &revoked); err != nil {
 			return DelegationRevoked{}, err
 		}

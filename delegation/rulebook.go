@@ -21,10 +21,11 @@ import (
 //     request, those of delegations included; its ALLOW policies count for a
 //     delegation only if the owner said so when making it. So nobody but the
 //     owner ever widens what a delegated user was given;
-//   - the delegation's own policies and limits.
+//   - the delegation's own policies and limits;
+//   - its open orders, which the delegated user made within the owner's templates (orders.go).
 //
 // The layers are told apart by the ids of their rules: "appliance/…", "organization/…" and what
-// was drawn for the delegation's own ("pol_…", "lim_…").
+// was drawn for the delegation's own ("pol_…", "lim_…", "ord_…").
 
 const organizationPrefix = "organization/"
 
@@ -206,14 +207,14 @@ func (b *book) rulebook(org string) *rulebook {
 	return unbound
 }
 
-// layers are those above a delegation of the organization, at one moment.
-func (b *book) layers(org string) (*PolicyFiles, *rulebook) {
+// layers are those above a delegation and its orders, at one moment.
+func (b *book) layers(org, delegation string) (*PolicyFiles, *rulebook, *orders) {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	if r := b.rulebooks[org]; r != nil {
-		return b.files, r
+		return b.files, r, b.orders[delegation]
 	}
-	return b.files, unbound
+	return b.files, unbound, b.orders[delegation]
 }
 
 // hashDocuments names the documents' kinds, names and contents (docs/formats.md).
@@ -254,24 +255,29 @@ type joined struct {
 	standing     *signing.Standing
 	files        *PolicyFiles
 	organization *rulebook
+	orders       *orders
 }
 
 // join answers with the standing under the rules of this moment.
 func (b *book) join(s *standing) (*signing.Standing, error) {
-	files, book := b.layers(s.base.Organization)
-	if j := s.joined.Load(); j != nil && j.files == files && j.organization == book {
+	files, book, open := b.layers(s.base.Organization, s.base.Delegation)
+	if j := s.joined.Load(); j != nil && j.files == files && j.organization == book && j.orders == open {
 		return j.standing, nil
 	}
 	above := book.narrowing
 	if s.organizationAllows {
 		above = book.rules
 	}
-	rules, err := policy.Join(files.rules, above, s.own)
+	fixed, err := policy.Join(files.rules, above, s.own)
 	if err != nil {
 		return nil, fmt.Errorf("joining the rules of delegation %s: %w", s.base.Delegation, err)
 	}
+	rules, err := policy.Join(append(open.sets(), fixed)...)
+	if err != nil {
+		return nil, fmt.Errorf("joining the orders of delegation %s: %w", s.base.Delegation, err)
+	}
 	whole := s.base
-	whole.Rules, whole.Interfaces, whole.PolicySet = rules, book.interfaces, hashJudging(rules, book.hash)
-	s.joined.Store(&joined{&whole, files, book})
+	whole.Rules, whole.Interfaces, whole.PolicySet, whole.Fixed = rules, book.interfaces, hashJudging(rules, book.hash), hashJudging(fixed, book.hash)
+	s.joined.Store(&joined{&whole, files, book, open})
 	return &whole, nil
 }

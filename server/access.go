@@ -107,6 +107,10 @@ var table = []access{
 	{method: "/sigil.v1.DeliveryService/IngestDelivery", socket: onApp, role: roleApp, by: byNothing, maxBytes: 65 * kib},
 	{method: "/sigil.v1.DeliveryService/ListDeliveries", socket: onApp | onAdmin, role: roleApp | roleOperator | roleAuditor, by: byStamps, stamps: member, maxBytes: 4 * kib},
 
+	{method: "/sigil.v1.OrderService/OpenOrder", socket: onApp, role: roleApp, by: byAPIKey, maxBytes: 16 * kib},
+	{method: "/sigil.v1.OrderService/CloseOrder", socket: onApp, role: roleApp, by: byAPIKey, maxBytes: 4 * kib},
+	{method: "/sigil.v1.OrderService/ListOrders", socket: onApp, role: roleApp, by: byAPIKey, maxBytes: 4 * kib},
+
 	{method: "/sigil.v1.SigningService/Sign", socket: onApp, role: roleApp, by: byAPIKey, maxBytes: 264 * kib, deadline: 30 * time.Second},
 }
 

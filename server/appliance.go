@@ -104,6 +104,7 @@ func (a *Appliance) Services() Services {
 		Delegation:   delegationService{a: a},
 		Policy:       policyService{a: a},
 		Delivery:     deliveryService{a: a},
+		Order:        orderService{a: a},
 		Signing:      signingService{a: a},
 		Control:      controlService{a: a},
 		Keyslot:      keyslotService{a: a},

@@ -42,6 +42,9 @@ func (s delegationService) CreateDelegation(ctx context.Context, r *sigilv1.Crea
 	if n.Limits, err = readLimits(r.GetLimits()); err != nil {
 		return nil, err
 	}
+	if n.Templates, err = readTemplates(r.GetTemplates()); err != nil {
+		return nil, err
+	}
 	made, err := p.Delegation.CreateDelegation(ctx, actor, n)
 	if err != nil {
 		return nil, err
@@ -112,7 +115,7 @@ func readLimits(in []*sigilv1.Limit) ([]policy.Limit, error) {
 func delegationMessage(d delegation.Delegation) *sigilv1.Delegation {
 	out := &sigilv1.Delegation{
 		DelegationId: d.ID, WalletId: d.Wallet, DelegatedUserId: d.DelegatedUser,
-		PolicySetHash: d.PolicySet[:], ShareSetParties: d.Parties, OrganizationAllows: d.OrganizationAllows,
+		PolicySetHash: d.PolicySet[:], ShareSetParties: d.Parties, OrganizationAllows: d.OrganizationAllows, Templates: templateMessages(d.Templates),
 	}
 	if d.ExpiresAt != nil {
 		out.ExpiresAt = timestamppb.New(*d.ExpiresAt)

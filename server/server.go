@@ -105,6 +105,7 @@ type Services struct {
 	Delegation   sigilv1.DelegationServiceServer
 	Policy       sigilv1.PolicyServiceServer
 	Delivery     sigilv1.DeliveryServiceServer
+	Order        sigilv1.OrderServiceServer
 	Signing      sigilv1.SigningServiceServer
 	Control      sigilv1.ControlServiceServer
 	Keyslot      sigilv1.KeyslotServiceServer
@@ -127,6 +128,7 @@ func (s Services) list() []service {
 		{&sigilv1.DelegationService_ServiceDesc, s.Delegation},
 		{&sigilv1.PolicyService_ServiceDesc, s.Policy},
 		{&sigilv1.DeliveryService_ServiceDesc, s.Delivery},
+		{&sigilv1.OrderService_ServiceDesc, s.Order},
 		{&sigilv1.SigningService_ServiceDesc, s.Signing},
 		{&sigilv1.ControlService_ServiceDesc, s.Control},
 		{&sigilv1.KeyslotService_ServiceDesc, s.Keyslot},

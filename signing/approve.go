@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -139,12 +140,19 @@ func (s *Service) approve(ctx context.Context, r Request, st *Standing, d *chain
 		if err := checkReplay(known, d); err != nil {
 			return err
 		}
+		replayKeys := d.ReplayKeys
+		if a.rule, err = allowedBy(known, decision, d); err != nil {
+			return err
+		}
+		if isOrder(a.rule) {
+			replayKeys = append(slices.Clone(replayKeys), orderKey(a.rule))
+		}
 		if err := checkLimits(known, st, d); err != nil {
 			return err
 		}
 		e := s.entry(journal.KindApproved, r, st)
 		e.Digest, e.PolicySet = digestOf(d), fmt.Sprintf("%x", st.PolicySet)
-		e.Outcome, e.Rule, e.Reason = string(journal.KindApproved), decision.Rule, d.Summary
+		e.Outcome, e.Rule, e.Reason = string(journal.KindApproved), a.rule, d.Summary
 		for _, p := range decision.Policies {
 			e.Trace = append(e.Trace, p.ID+" "+p.Outcome.String())
 		}
@@ -155,7 +163,7 @@ func (s *Service) approve(ctx context.Context, r Request, st *Standing, d *chain
 			}
 			e.Charges = append(e.Charges, charge)
 		}
-		e.ReplayKeys, e.Asked = d.ReplayKeys, asked(r, st.Wallet)
+		e.ReplayKeys, e.Asked = replayKeys, asked(r, st.Wallet)
 		a.sequence, err = s.journal.Append(tx, e)
 		return err
 	})
@@ -167,6 +175,34 @@ func (s *Service) approve(ctx context.Context, r Request, st *Standing, d *chain
 		return nil, err
 	}
 	return a, nil
+}
+
+// allowedBy picks the rule under which the request is approved: a policy if one
+// allows it, else the first order that no other transaction has taken.
+func allowedBy(known journal.View, decision policy.Decision, d *chains.Decoded) (string, error) {
+	taken := false
+	order := ""
+	for _, p := range decision.Policies {
+		if p.Effect != policy.Allow || p.Outcome != policy.Matched {
+			continue
+		}
+		if !isOrder(p.ID) {
+			return p.ID, nil
+		}
+		switch digest, ok := known.ReplayKey(orderKey(p.ID)); {
+		case ok && digest != digestOf(d):
+			taken = true
+		case order == "":
+			order = p.ID
+		}
+	}
+	if order == "" && taken {
+		return "", refusal.New(refusal.PolicyDenied, "the order is filled: it allowed another transaction").With("rule", decision.Rule)
+	}
+	if order == "" {
+		return "", fmt.Errorf("approving: %v by no rule", decision.Outcome)
+	}
+	return order, nil
 }
 
 func later(a, b time.Time) time.Time {

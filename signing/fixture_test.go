@@ -90,7 +90,9 @@ type terms struct {
 	set      mpctest.Set
 	policies []policy.Policy
 	limits   []policy.Limit
-	end      time.Time
+	// templates are the delegation's; with them it may have no policy.
+	templates []delegation.Template
+	end       time.Time
 }
 
 // grant is a delegation, its wallet and its API key.
@@ -222,7 +224,7 @@ func (h *house) grant(i int, x terms) *grant {
 	} else {
 		address = solana.Address([32]byte(x.set.PublicKey))
 	}
-	if x.policies == nil {
+	if x.policies == nil && x.templates == nil {
 		x.policies = []policy.Policy{allow}
 	}
 	for n := range x.policies {
@@ -235,7 +237,7 @@ func (h *house) grant(i int, x terms) *grant {
 	g.key = []byte("sgk_" + apiKeyID + "_" + base64.RawURLEncoding.EncodeToString(bytes.Repeat([]byte{byte('A' + i)}, 32)))
 	dlg := map[string]any{
 		"v": 1, "id": g.id, "organization": site.organization, "wallet": g.wallet, "owner": site.owner, "delegated_user": site.bot,
-		"status": "active", "created_at": began, "api_key_recipient": "age1", "policies": x.policies, "limits": x.limits,
+		"status": "active", "created_at": began, "api_key_recipient": "age1", "policies": x.policies, "limits": x.limits, "templates": x.templates,
 		"share_set": x.set.ShareSet, "api_key": apiKeyID, "version": 2,
 	}
 	if !x.end.IsZero() {

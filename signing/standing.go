@@ -1,6 +1,8 @@
 package signing
 
 import (
+	"context"
+	"strings"
 	"time"
 
 	"github.com/sigild/sigild/chains"
@@ -32,6 +34,9 @@ type Standing struct {
 	Interfaces Interfaces
 	// PolicySet names Rules, Interfaces and all else that judges; it moves with every change of them.
 	PolicySet [32]byte
+	// Fixed names what PolicySet does but for orders, which come and go with use: a
+	// request is judged anew when it moves.
+	Fixed [32]byte
 	// ExpiresAt is the end; zero means until revoked.
 	ExpiresAt time.Time
 	// Ended is the refusal that a delegation which signs no more answers with, nil while active.
@@ -40,7 +45,7 @@ type Standing struct {
 
 // moved reports whether a request that was judged under then has to be judged anew.
 func (st *Standing) moved(then *Standing) bool {
-	return st.Version != then.Version || st.PolicySet != then.PolicySet
+	return st.Version != then.Version || st.Fixed != then.Fixed
 }
 
 // Interfaces is what an organization's policy authority says of programs and lookup
@@ -54,6 +59,15 @@ type Interfaces struct {
 // AppliancePrefix begins the ids of rules from the appliance's policy files. What
 // they say is no business of the organizations that they judge.
 const AppliancePrefix = "appliance/"
+
+// OrderPrefix begins the ids of orders: policies that allow one transaction.
+const OrderPrefix = "ord_"
+
+func isOrder(rule string) bool { return strings.HasPrefix(rule, OrderPrefix) }
+
+// orderKey is the replay key that one transaction takes under an order, for ever:
+// no other is approved under it.
+func orderKey(order string) string { return "order/" + order }
 
 // WalletInfo is the wallet as signing and policies see it.
 type WalletInfo struct {
@@ -81,4 +95,8 @@ type Authority interface {
 	Enter(delegationID string) (st *Standing, leave func(), err error)
 	// Current reads the standing for the last check before the last share leaves.
 	Current(delegationID string) (*Standing, error)
+	// Filled removes an order under which a signature was journaled. That the order
+	// allows nothing else any more is already so by its replay key; an error is for
+	// the log.
+	Filled(ctx context.Context, delegationID, order string) error
 }

@@ -36,6 +36,7 @@ const (
 
 	TypeLastingKey Type = 24 // the key that outlives root keys; the vault's own
 	TypeJournal    Type = 25 // a piece of the journal's snapshot
+	TypeOrder      Type = 26 // a policy that a delegated user made of a template
 )
 
 var typeNames = [...]string{
@@ -47,6 +48,7 @@ var typeNames = [...]string{
 	TypeWebhook: "webhook", TypeWebhookSecret: "webhook secret", TypeVendorWallet: "vendor wallet",
 	TypeVendorEvent: "vendor event", TypeVendorShare: "vendor share", TypeVendorAPIKey: "vendor api key",
 	TypeLastingKey: "lasting key", TypeJournal: "journal snapshot",
+	TypeOrder: "order",
 }
 
 // String is the type's name, for errors and logs.

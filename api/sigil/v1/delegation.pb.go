@@ -104,7 +104,7 @@ type CreateDelegationRequest struct {
 	ApiKeyRecipient string `protobuf:"bytes,5,opt,name=api_key_recipient,json=apiKeyRecipient,proto3" json:"api_key_recipient,omitempty"`
 	// From this moment on nothing is signed; absent means until revoked.
 	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expires_at,json=expiresAt,proto3,oneof" json:"expires_at,omitempty"`
-	// The rules, 1 to 64; 0 to 64 with organization_allows.
+	// The rules, 1 to 64; 0 to 64 with organization_allows or templates.
 	Policies []*Policy `protobuf:"bytes,7,rep,name=policies,proto3" json:"policies,omitempty"`
 	// The limits, 0 to 64.
 	Limits []*Limit `protobuf:"bytes,8,rep,name=limits,proto3" json:"limits,omitempty"`
@@ -112,8 +112,10 @@ type CreateDelegationRequest struct {
 	// requests, now and as they will be; without it only the policies above may.
 	// Its DENY policies and limits hold for every delegation.
 	OrganizationAllows bool `protobuf:"varint,9,opt,name=organization_allows,json=organizationAllows,proto3" json:"organization_allows,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// Templates that the delegated user may fill without asking again, 0 to 16.
+	Templates     []*PolicyTemplate `protobuf:"bytes,11,rep,name=templates,proto3" json:"templates,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CreateDelegationRequest) Reset() {
@@ -207,6 +209,13 @@ func (x *CreateDelegationRequest) GetOrganizationAllows() bool {
 		return x.OrganizationAllows
 	}
 	return false
+}
+
+func (x *CreateDelegationRequest) GetTemplates() []*PolicyTemplate {
+	if x != nil {
+		return x.Templates
+	}
+	return nil
 }
 
 // CreateDelegationResponse names what is being made. Durable when sent.
@@ -342,8 +351,10 @@ type Delegation struct {
 	ShareSetParties []string `protobuf:"bytes,9,rep,name=share_set_parties,json=shareSetParties,proto3" json:"share_set_parties,omitempty"`
 	// Whether the organization's ALLOW policies may allow its requests.
 	OrganizationAllows bool `protobuf:"varint,10,opt,name=organization_allows,json=organizationAllows,proto3" json:"organization_allows,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// Its templates.
+	Templates     []*PolicyTemplate `protobuf:"bytes,11,rep,name=templates,proto3" json:"templates,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Delegation) Reset() {
@@ -444,6 +455,13 @@ func (x *Delegation) GetOrganizationAllows() bool {
 		return x.OrganizationAllows
 	}
 	return false
+}
+
+func (x *Delegation) GetTemplates() []*PolicyTemplate {
+	if x != nil {
+		return x.Templates
+	}
+	return nil
 }
 
 // GetDelegationResponse answers GetDelegation.
@@ -615,7 +633,7 @@ var File_sigil_v1_delegation_proto protoreflect.FileDescriptor
 
 const file_sigil_v1_delegation_proto_rawDesc = "" +
 	"\n" +
-	"\x19sigil/v1/delegation.proto\x12\bsigil.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15sigil/v1/common.proto\"\xad\x03\n" +
+	"\x19sigil/v1/delegation.proto\x12\bsigil.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15sigil/v1/common.proto\x1a\x14sigil/v1/order.proto\"\xe5\x03\n" +
 	"\x17CreateDelegationRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12'\n" +
@@ -627,7 +645,8 @@ const file_sigil_v1_delegation_proto_rawDesc = "" +
 	"expires_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampH\x00R\texpiresAt\x88\x01\x01\x12,\n" +
 	"\bpolicies\x18\a \x03(\v2\x10.sigil.v1.PolicyR\bpolicies\x12'\n" +
 	"\x06limits\x18\b \x03(\v2\x0f.sigil.v1.LimitR\x06limits\x12/\n" +
-	"\x13organization_allows\x18\t \x01(\bR\x12organizationAllowsB\r\n" +
+	"\x13organization_allows\x18\t \x01(\bR\x12organizationAllows\x126\n" +
+	"\ttemplates\x18\v \x03(\v2\x18.sigil.v1.PolicyTemplateR\ttemplatesB\r\n" +
 	"\v_expires_at\"`\n" +
 	"\x18CreateDelegationResponse\x12#\n" +
 	"\rdelegation_id\x18\x01 \x01(\tR\fdelegationId\x12\x1f\n" +
@@ -635,7 +654,7 @@ const file_sigil_v1_delegation_proto_rawDesc = "" +
 	"ceremonyId\"d\n" +
 	"\x14GetDelegationRequest\x12'\n" +
 	"\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\x12#\n" +
-	"\rdelegation_id\x18\x02 \x01(\tR\fdelegationId\"\xd9\x03\n" +
+	"\rdelegation_id\x18\x02 \x01(\tR\fdelegationId\"\x91\x04\n" +
 	"\n" +
 	"Delegation\x12#\n" +
 	"\rdelegation_id\x18\x01 \x01(\tR\fdelegationId\x12\x1b\n" +
@@ -649,7 +668,8 @@ const file_sigil_v1_delegation_proto_rawDesc = "" +
 	"\x0fpolicy_set_hash\x18\b \x01(\fR\rpolicySetHash\x12*\n" +
 	"\x11share_set_parties\x18\t \x03(\tR\x0fshareSetParties\x12/\n" +
 	"\x13organization_allows\x18\n" +
-	" \x01(\bR\x12organizationAllowsB\r\n" +
+	" \x01(\bR\x12organizationAllows\x126\n" +
+	"\ttemplates\x18\v \x03(\v2\x18.sigil.v1.PolicyTemplateR\ttemplatesB\r\n" +
 	"\v_expires_at\"\x94\x01\n" +
 	"\x15GetDelegationResponse\x124\n" +
 	"\n" +
@@ -704,28 +724,31 @@ var file_sigil_v1_delegation_proto_goTypes = []any{
 	(*timestamppb.Timestamp)(nil),    // 8: google.protobuf.Timestamp
 	(*Policy)(nil),                   // 9: sigil.v1.Policy
 	(*Limit)(nil),                    // 10: sigil.v1.Limit
+	(*PolicyTemplate)(nil),           // 11: sigil.v1.PolicyTemplate
 }
 var file_sigil_v1_delegation_proto_depIdxs = []int32{
 	8,  // 0: sigil.v1.CreateDelegationRequest.expires_at:type_name -> google.protobuf.Timestamp
 	9,  // 1: sigil.v1.CreateDelegationRequest.policies:type_name -> sigil.v1.Policy
 	10, // 2: sigil.v1.CreateDelegationRequest.limits:type_name -> sigil.v1.Limit
-	0,  // 3: sigil.v1.Delegation.status:type_name -> sigil.v1.DelegationStatus
-	8,  // 4: sigil.v1.Delegation.expires_at:type_name -> google.protobuf.Timestamp
-	9,  // 5: sigil.v1.Delegation.policies:type_name -> sigil.v1.Policy
-	10, // 6: sigil.v1.Delegation.limits:type_name -> sigil.v1.Limit
-	4,  // 7: sigil.v1.GetDelegationResponse.delegation:type_name -> sigil.v1.Delegation
-	4,  // 8: sigil.v1.RevokeDelegationResponse.delegation:type_name -> sigil.v1.Delegation
-	1,  // 9: sigil.v1.DelegationService.CreateDelegation:input_type -> sigil.v1.CreateDelegationRequest
-	3,  // 10: sigil.v1.DelegationService.GetDelegation:input_type -> sigil.v1.GetDelegationRequest
-	6,  // 11: sigil.v1.DelegationService.RevokeDelegation:input_type -> sigil.v1.RevokeDelegationRequest
-	2,  // 12: sigil.v1.DelegationService.CreateDelegation:output_type -> sigil.v1.CreateDelegationResponse
-	5,  // 13: sigil.v1.DelegationService.GetDelegation:output_type -> sigil.v1.GetDelegationResponse
-	7,  // 14: sigil.v1.DelegationService.RevokeDelegation:output_type -> sigil.v1.RevokeDelegationResponse
-	12, // [12:15] is the sub-list for method output_type
-	9,  // [9:12] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	11, // 3: sigil.v1.CreateDelegationRequest.templates:type_name -> sigil.v1.PolicyTemplate
+	0,  // 4: sigil.v1.Delegation.status:type_name -> sigil.v1.DelegationStatus
+	8,  // 5: sigil.v1.Delegation.expires_at:type_name -> google.protobuf.Timestamp
+	9,  // 6: sigil.v1.Delegation.policies:type_name -> sigil.v1.Policy
+	10, // 7: sigil.v1.Delegation.limits:type_name -> sigil.v1.Limit
+	11, // 8: sigil.v1.Delegation.templates:type_name -> sigil.v1.PolicyTemplate
+	4,  // 9: sigil.v1.GetDelegationResponse.delegation:type_name -> sigil.v1.Delegation
+	4,  // 10: sigil.v1.RevokeDelegationResponse.delegation:type_name -> sigil.v1.Delegation
+	1,  // 11: sigil.v1.DelegationService.CreateDelegation:input_type -> sigil.v1.CreateDelegationRequest
+	3,  // 12: sigil.v1.DelegationService.GetDelegation:input_type -> sigil.v1.GetDelegationRequest
+	6,  // 13: sigil.v1.DelegationService.RevokeDelegation:input_type -> sigil.v1.RevokeDelegationRequest
+	2,  // 14: sigil.v1.DelegationService.CreateDelegation:output_type -> sigil.v1.CreateDelegationResponse
+	5,  // 15: sigil.v1.DelegationService.GetDelegation:output_type -> sigil.v1.GetDelegationResponse
+	7,  // 16: sigil.v1.DelegationService.RevokeDelegation:output_type -> sigil.v1.RevokeDelegationResponse
+	14, // [14:17] is the sub-list for method output_type
+	11, // [11:14] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_sigil_v1_delegation_proto_init() }
@@ -734,6 +757,7 @@ func file_sigil_v1_delegation_proto_init() {
 		return
 	}
 	file_sigil_v1_common_proto_init()
+	file_sigil_v1_order_proto_init()
 	file_sigil_v1_delegation_proto_msgTypes[0].OneofWrappers = []any{}
 	file_sigil_v1_delegation_proto_msgTypes[3].OneofWrappers = []any{}
 	file_sigil_v1_delegation_proto_msgTypes[4].OneofWrappers = []any{}
