@@ -28,26 +28,7 @@ func (s signingService) Sign(ctx context.Context, r *sigilv1.SignRequest) (*sigi
 	in := signing.Request{
 		ID: r.GetRequestId(), WalletID: r.GetWalletId(), APIKey: requestFrom(ctx).apiKey, Method: actor.Method, Caller: actor.Caller,
 	}
-	switch v := r.GetPayload().(type) {
-	case *sigilv1.SignRequest_EvmTransaction:
-		in.Kind, in.Payload = chains.KindEVMTransaction, v.EvmTransaction
-	case *sigilv1.SignRequest_EvmMessage:
-		in.Kind, in.Payload = chains.KindEVMMessage, v.EvmMessage
-	case *sigilv1.SignRequest_EvmTypedData:
-		in.Kind, in.Payload = chains.KindEVMTypedData, v.EvmTypedData
-	case *sigilv1.SignRequest_EvmAuthorization:
-		in.Kind, in.Payload = chains.KindEVMAuthorization, v.EvmAuthorization
-	case *sigilv1.SignRequest_EvmUserOperation:
-		in.Kind, in.Payload = chains.KindEVMUserOperation, v.EvmUserOperation
-	case *sigilv1.SignRequest_EvmSafeTransaction:
-		in.Kind, in.Payload = chains.KindEVMSafeTransaction, v.EvmSafeTransaction
-	case *sigilv1.SignRequest_SolanaMessage:
-		in.Kind, in.Payload = chains.KindSolanaMessage, v.SolanaMessage
-	case *sigilv1.SignRequest_SolanaOffchainMessage:
-		in.Kind, in.Payload = chains.KindSolanaOffchain, v.SolanaOffchainMessage
-	case *sigilv1.SignRequest_RawDigest:
-		in.Kind, in.Payload = signing.KindRawDigest, v.RawDigest
-	default:
+	if in.Kind, in.Payload = payloadOf(r); in.Kind == "" {
 		return nil, refusal.New(refusal.RequestInvalid, "the request has no payload").With("field", "payload")
 	}
 	out, err := p.Signing.Sign(ctx, in)
@@ -58,4 +39,29 @@ func (s signingService) Sign(ctx context.Context, r *sigilv1.SignRequest) (*sigi
 		Signature: out.Signature, SignedTransaction: out.Signed, TransactionId: out.TransactionID,
 		Summary: out.Summary, Rule: out.Rule, JournalSequence: out.Sequence,
 	}, nil
+}
+
+// payloadOf is what a request asks to sign, "" when it has no payload.
+func payloadOf(r *sigilv1.SignRequest) (chains.Kind, []byte) {
+	switch v := r.GetPayload().(type) {
+	case *sigilv1.SignRequest_EvmTransaction:
+		return chains.KindEVMTransaction, v.EvmTransaction
+	case *sigilv1.SignRequest_EvmMessage:
+		return chains.KindEVMMessage, v.EvmMessage
+	case *sigilv1.SignRequest_EvmTypedData:
+		return chains.KindEVMTypedData, v.EvmTypedData
+	case *sigilv1.SignRequest_EvmAuthorization:
+		return chains.KindEVMAuthorization, v.EvmAuthorization
+	case *sigilv1.SignRequest_EvmUserOperation:
+		return chains.KindEVMUserOperation, v.EvmUserOperation
+	case *sigilv1.SignRequest_EvmSafeTransaction:
+		return chains.KindEVMSafeTransaction, v.EvmSafeTransaction
+	case *sigilv1.SignRequest_SolanaMessage:
+		return chains.KindSolanaMessage, v.SolanaMessage
+	case *sigilv1.SignRequest_SolanaOffchainMessage:
+		return chains.KindSolanaOffchain, v.SolanaOffchainMessage
+	case *sigilv1.SignRequest_RawDigest:
+		return signing.KindRawDigest, v.RawDigest
+	}
+	return "", nil
 }

@@ -137,7 +137,10 @@ func (s *signedData) allowDetails(details ...chains.Value) {
 		amount := v.Map.Get("amount").Int
 		s.allow([20]byte(v.Map.Get("token").Raw), amount, *s.message.Get("spender"), false)
 	}
-	if len(details) == 0 {
+	switch more := len(details) - maxSpoken; {
+	case more > 0:
+		s.said = append(s.said, fmt.Sprintf("and %d tokens more", more))
+	case len(details) == 0:
 		s.said = append(s.said, "nothing")
 	}
 }
