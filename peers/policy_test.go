@@ -42,7 +42,7 @@ func decoded(b *testing.B) *chains.Decoded {
 	if err != nil {
 		b.Fatal(err)
 	}
-	d, err := evm.Decode(raw, [20]byte{19: 1})
+	d, err := evm.Decode(chains.KindEVMTransaction, raw, evm.Options{Wallet: [20]byte{19: 1}})
 	if err != nil {
 		b.Fatal(err)
 	}
