@@ -19,6 +19,9 @@ func FuzzDecode(f *testing.F) {
 	for _, v := range rows[struct{ MessageHex string }](f, "solana_traps.jsonl") {
 		f.Add(unhex(f, v.MessageHex))
 	}
+	for _, v := range rows[v1Row](f, "solana_v1.jsonl") {
+		f.Add(unhex(f, v.MessageHex))
+	}
 	f.Add(fiveInstructions())
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, in []byte) { checkDecode(t, in) })
@@ -86,6 +89,9 @@ func TestMutations(t *testing.T) {
 	accepted := 0
 	seeds := [][]byte{fiveInstructions()}
 	for _, v := range rows[vector](t, "solana.jsonl") {
+		seeds = append(seeds, unhex(t, v.MessageHex))
+	}
+	for _, v := range rows[v1Row](t, "solana_v1.jsonl") {
 		seeds = append(seeds, unhex(t, v.MessageHex))
 	}
 	for _, good := range seeds {
