@@ -96,14 +96,21 @@ func (v *Vault) checkAnchor(ctx context.Context, u *unsealed) error {
 	if err != nil {
 		return fmt.Errorf("reading the rollback anchor: %w", err)
 	}
-	switch e := u.head.epoch; {
-	case e == n:
-		return nil
-	case e == n+1:
+	e := u.head.epoch
+	if e == n+1 {
 		if _, err := u.counter.Increment(ctx, v.anchor.Counter, n); err != nil {
 			return fmt.Errorf("incrementing the rollback anchor: %w", err)
 		}
 		v.cfg.Log.Warn("made up for an increment of the anchor that a crash prevented", "epoch", e)
+		return nil
+	}
+	return v.judgeEpoch(e, n)
+}
+
+// judgeEpoch compares a head's epoch with the counter, which an open may make one up for.
+func (v *Vault) judgeEpoch(e, n uint64) error {
+	switch {
+	case e == n, e == n+1:
 		return nil
 	case e < n:
 		return fmt.Errorf("%w: its epoch is %d, the counter in %s is at %d; hint: put the newest copy back, or restore a backup with its custodians", ErrRollback, e, v.anchor.Provider, n)

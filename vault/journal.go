@@ -110,6 +110,7 @@ type File struct {
 	r       *reader
 	storeID [16]byte
 	head    JournalHead
+	epoch   uint64
 	began   bool
 }
 
@@ -164,7 +165,7 @@ func openFile(ctx context.Context, path, params string) (_ *File, err error) {
 	if h.storeID != f.storeID {
 		return nil, fmt.Errorf("%w: head row belongs to another store", ErrTampered)
 	}
-	f.head = h.journal
+	f.head, f.epoch = h.journal, h.epoch
 	return f, nil
 }
 

@@ -248,7 +248,7 @@ func TestFilesAreOurs(t *testing.T) {
 	v, _ := create(t, stateDir(t))
 	put(t, v, TypeUser, "u", "text")
 	for name, want := range map[string]os.FileMode{
-		".": 0o700, FileName: 0o600, FileName + "-wal": 0o600, FileName + "-shm": 0o600, lockName: 0o600,
+		".": 0o700, FileName: 0o600, FileName + "-wal": 0o600, FileName + "-shm": 0o600, LockName: 0o600,
 	} {
 		st, err := os.Stat(filepath.Join(v.cfg.Dir, name))
 		if err != nil || st.Mode().Perm() != want {

@@ -24,7 +24,8 @@ const schemaVersion = 2
 const FileName = "vault.db"
 
 const (
-	lockName = "vault.lock"
+	// LockName is the file that the daemon holds a flock on, beside it.
+	LockName = "vault.lock"
 	newName  = "vault.db.new"
 )
 
@@ -207,7 +208,7 @@ func checkModes(dir string) error {
 	if err := checkPrivate(dir, os.ModeDir); err != nil {
 		return err
 	}
-	for _, name := range []string{FileName, FileName + "-wal", FileName + "-shm", lockName} {
+	for _, name := range []string{FileName, FileName + "-wal", FileName + "-shm", LockName} {
 		err := checkPrivate(filepath.Join(dir, name), 0)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
@@ -242,7 +243,7 @@ func checkPrivate(path string, kind os.FileMode) error {
 // lockDir takes the flock that keeps a second process out. It is held until the
 // file is closed, by the kernel also when the process dies.
 func lockDir(dir string) (*os.File, error) {
-	path := filepath.Join(dir, lockName)
+	path := filepath.Join(dir, LockName)
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("locking the vault: %w", err)

@@ -57,7 +57,7 @@ func root() *cobra.Command {
 		SilenceUsage:  true,
 	}
 	c.PersistentFlags().String("config", config.DefaultPath, "the daemon's configuration `FILE`")
-	c.AddCommand(initCommand(), credentialCommand(), statusCommand(), auditCommand(), decodeCommand(), policyCommand(), bundleCommand(), webhookKeyCommand(), pinCommand(), pcrCommand(), attestCommand(),
+	c.AddCommand(initCommand(), credentialCommand(), statusCommand(), doctorCommand(), auditCommand(), decodeCommand(), policyCommand(), bundleCommand(), webhookKeyCommand(), pinCommand(), pcrCommand(), attestCommand(),
 		pauseCommand(), resumeCommand(), sealCommand(), unsealCommand())
 	c.AddCommand(keyslotCommand(), rotateCommand(), walletCommand())
 	return c
