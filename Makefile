@@ -80,6 +80,12 @@ campaign-providers: prelude-test
 test-vm: prelude-vm tools
 	$(GO) test -tags vm -count=1 -timeout 90m -v -run TestInAVirtualMachine ./packaging
 
+# Every bit, length and order of what the journal keeps: entries, checkpoints, snapshots,
+# segments. In make test the tests named TestCampaign… run a sample of it.
+.PHONY: campaign-vault
+campaign-vault: prelude-test
+	CAMPAIGN=1 $(GO) test -count=1 -p 1 -timeout 120m -v -run Campaign ./vault ./journal
+
 # go test runs packages one after another when it measures.
 .PHONY: bench
 bench: prelude-run

@@ -176,7 +176,8 @@ func TestWhatIsOverLeavesMemoryAndIsRecalled(t *testing.T) {
 }
 
 // A snapshot is part of the store: its records can't be swapped, cut or put back.
-func TestAChangedSnapshotIsRefused(t *testing.T) {
+// Every bit of the state's, with CAMPAIGN unset a sample.
+func TestCampaignChangedSnapshots(t *testing.T) {
 	f := newFixture(t)
 	f.must(signedEntry(f.must(approval("r1", 100)), "s"))
 	if err := f.j.Snapshot(context.Background()); err != nil {
