@@ -30,7 +30,8 @@ if [ ! -e /root/second ]; then
 	mkdir -p /etc/credstore.encrypted
 	head -c 32 /dev/urandom | systemd-creds encrypt --with-key=host+tpm2 --tpm2-pcrs=7 --name=tpm-secret - /etc/credstore.encrypted/sigild.tpm-secret
 	install -D -m 0644 -t /etc/systemd/system/sigild.service.d /usr/share/doc/sigild/examples/tpm.conf
-	printf '[Service]\n%s\n' "$secret" >/etc/systemd/system/sigild.service.d/secret.conf
+	sed -i 's/^#LoadCredentialEncrypted/LoadCredentialEncrypted/' /etc/systemd/system/sigild.service.d/tpm.conf
+	grep -qx "$secret" /etc/systemd/system/sigild.service.d/tpm.conf
 	systemctl daemon-reload
 	pass credential
 
