@@ -114,7 +114,7 @@ func (b bot) sign(c *client.Client, file string) error {
 		})
 	}
 	workers.Wait()
-	fmt.Printf("%d acknowledged; then: %v\n", count, last)
+	fmt.Printf("%d acknowledged; then: %v %v\n", count, last, client.Details(last))
 	return out.Close()
 }
 

@@ -41,16 +41,11 @@ bundle is applied.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, arg := range args {
-				name, path, ok := strings.Cut(arg, "=")
-				kind, name, slash := strings.Cut(name, "/")
-				if !ok || !slash {
-					return fmt.Errorf("making the bundle: %q is not KIND/NAME=FILE", arg)
-				}
-				content, err := os.ReadFile(path)
+				d, err := readDocument(arg)
 				if err != nil {
 					return fmt.Errorf("making the bundle: %w", err)
 				}
-				b.Documents = append(b.Documents, bundle.Document{Kind: kind, Name: name, Content: content})
+				b.Documents = append(b.Documents, d)
 			}
 			slices.SortFunc(b.Documents, func(x, y bundle.Document) int {
 				return strings.Compare(x.Kind+"/"+x.Name, y.Kind+"/"+y.Name)
@@ -180,6 +175,17 @@ func bundleApplyCommand() *cobra.Command {
 	}
 	f.registerUnstamped(c)
 	return c
+}
+
+// readDocument reads what an argument KIND/NAME=FILE names.
+func readDocument(arg string) (bundle.Document, error) {
+	name, path, ok := strings.Cut(arg, "=")
+	kind, name, slash := strings.Cut(name, "/")
+	if !ok || !slash {
+		return bundle.Document{}, fmt.Errorf("%q is not KIND/NAME=FILE", arg)
+	}
+	content, err := os.ReadFile(path)
+	return bundle.Document{Kind: kind, Name: name, Content: content}, err
 }
 
 func readBundle(path string) (*bundle.Bundle, error) {

@@ -13,10 +13,11 @@ import (
 	"github.com/sigild/sigild/policy"
 )
 
-// policyCommand holds the verbs about policies that need no daemon.
+// policyCommand holds the verbs about policies. All but set and show need no daemon.
 func policyCommand() *cobra.Command {
-	return group("policy", "Check policies, decide requests by them, bring them over, off-line",
-		policyCheckCommand(), policyEvaluateCommand(), policyReplayCommand(), group("import", "Make policies of another product's", policyImportCommand()))
+	return group("policy", "Check policies, decide requests by them, bring them over; set an organization's",
+		policyCheckCommand(), policyEvaluateCommand(), policyReplayCommand(), group("import", "Make policies of another product's", policyImportCommand()),
+		policySetCommand(), policyShowCommand())
 }
 
 func policyCheckCommand() *cobra.Command {

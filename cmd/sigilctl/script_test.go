@@ -32,7 +32,8 @@ import (
 // the scripts use these commands:
 //
 //	token                     put a SoftHSM token and sigild.yaml into $WORK; token/pin has its PIN
-//	appliance                 the same, initialised: state/, store.pin, and bot.json for bot
+//	appliance                 the same, initialised: state/, store.pin, and bot.json for bot;
+//	                          sets ORGANIZATION
 //	exits N PROGRAM ARG…      run a program, which must exit with code N
 //	waitfor REGEXP PROGRAM …  run it again and again until its output matches, 20 s at most
 //	sigterm NAME              send SIGTERM to a background process
@@ -130,7 +131,12 @@ func scriptToken(ts *testscript.TestScript, _ []string) error {
 }
 
 func scriptAppliance(ts *testscript.TestScript, _ []string) error {
-	return errors.Join(place{ts.MkAbs(".")}.addAppliance(), countLogins(ts, nil))
+	if err := errors.Join(place{ts.MkAbs(".")}.addAppliance(), countLogins(ts, nil)); err != nil {
+		return err
+	}
+	b, err := readBot(ts.MkAbs("bot.json"))
+	ts.Setenv("ORGANIZATION", b.Organization)
+	return err
 }
 
 func scriptExits(ts *testscript.TestScript, args []string) error {
