@@ -76,10 +76,11 @@ func FuzzSignPayload(f *testing.F) {
 	f.Add(byte(1), g[1].pay(1, 1))
 	f.Add(byte(2), make([]byte, 32))
 	f.Add(byte(0), []byte{0x02, 0xc0})
+	f.Add(byte(3), append(append([]byte("\xffsolana offchain\x01\x01"), g[1].set.PublicKey...), "hello"...))
 	f.Add(byte(1), []byte{0x80})
 	f.Add(byte(0), []byte{})
 	f.Fuzz(func(t *testing.T, kind byte, payload []byte) {
-		kinds := []chains.Kind{chains.KindEVMTransaction, chains.KindSolanaMessage, "raw_digest"}
+		kinds := []chains.Kind{chains.KindEVMTransaction, chains.KindSolanaMessage, "raw_digest", chains.KindSolanaOffchain}
 		h.refuses(t, g[kind&1], kinds[int(kind)%len(kinds)], payload)
 	})
 }

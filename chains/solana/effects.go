@@ -68,7 +68,7 @@ func (e *effects) read(i int, idls map[[32]byte]*IDL) {
 	if p == nil {
 		e.partial = true
 		if idl := idls[*key]; idl != nil {
-			e.sense[i].idl = idl.match(m.accounts(in), data)
+			e.sense[i].idl = idl.match(data)
 		}
 		return
 	}

@@ -37,10 +37,8 @@ type IDL struct {
 type idlInstruction struct {
 	name          string
 	discriminator []byte
-	// accounts are names, those of groups in the form group.account; required is
-	// how many must be passed.
+	// accounts are names, those of groups in the form group.account.
 	accounts []string
-	required int
 	args     []idlField
 	argNames []string
 }
@@ -110,9 +108,9 @@ func (d *IDL) Program() [32]byte { return d.program }
 // Name is the program's name, as the IDL has it.
 func (d *IDL) Name() string { return d.name }
 
-// match finds the instruction that data is, in whole and with as many accounts as
-// it must have; nil when there is none.
-func (d *IDL) match(accounts, data []byte) *idlInstruction {
+// match finds the instruction that data is, in whole; nil when there is none. With
+// too few accounts it fails on the chain; with more, programs read the rest themselves.
+func (d *IDL) match(data []byte) *idlInstruction {
 	for _, in := range d.instructions {
 		if !bytes.HasPrefix(data, in.discriminator) {
 			continue
@@ -122,7 +120,7 @@ func (d *IDL) match(accounts, data []byte) *idlInstruction {
 		for _, a := range in.args {
 			a.typ.skip(r, 0)
 		}
-		if r.failed || len(r.b) != 0 || len(accounts) < in.required {
+		if r.failed || len(r.b) != 0 {
 			return nil
 		}
 		return in

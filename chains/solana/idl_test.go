@@ -132,7 +132,6 @@ func TestIDLReadsNothingElse(t *testing.T) {
 		"option of 2":       {[]byte{0, 1, 2}, swapData(t, func(b []byte) []byte { b[bytes.Index(b, to[:])-1] = 2; return b })},
 		"variant 3":         {[]byte{0, 1, 2}, swapData(t, func(b []byte) []byte { b[len(b)-10] = 3; return b })},
 		"no UTF-8":          {[]byte{0, 1, 2}, swapData(t, func(b []byte) []byte { return bytes.Replace(b, []byte("hi"), []byte{0xff, 0xfe}, 1) })},
-		"missing account":   {[]byte{0, 1}, swapData(t, nil)},
 		"other instruction": {[]byte{0, 1, 2}, []byte{1, 2, 3, 4, 5, 6, 7, 8}},
 		"no data":           {[]byte{0, 1, 2}, nil},
 		"length of 2^32-1":  {[]byte{0, 1, 2}, swapData(t, func(b []byte) []byte { binary.LittleEndian.PutUint32(b[24:], 1<<32-1); return b })},
@@ -165,6 +164,10 @@ func TestNewerIDL(t *testing.T) {
 	}
 	if got := field(t, typeParsed, parsed, "discriminator").Str; got != "e517cb977ae3ad2a" {
 		t.Errorf("discriminator %s", got)
+	}
+	parsed, _ = parsedBy(t, d, []byte{1}, data) // one account missing: it has no name then
+	if accounts := field(t, typeParsed, parsed, "named_accounts").Map; accounts.Len() != 1 || accounts.Get("user") != nil {
+		t.Errorf("accounts %+v", accounts)
 	}
 	parsed, _ = parsedBy(t, d, nil, []byte{1, 0x80})
 	if n := field(t, typeParsed, parsed, "program_call_args").Map.Get("n"); !n.Neg || n.Int.Uint64() != 128 {

@@ -34,10 +34,7 @@ type instructionForm struct {
 type byteForm uint8
 
 type accountForm struct {
-	Name     string
-	Optional bool
-	// IsOptional is its name in the older form.
-	IsOptional bool
+	Name string
 	// Accounts makes it a group.
 	Accounts []accountForm
 }
@@ -154,9 +151,6 @@ func (in *idlInstruction) addAccounts(group string, list []accountForm, depth in
 			}
 		}
 		in.accounts = append(in.accounts, name)
-		if !a.Optional && !a.IsOptional {
-			in.required = len(in.accounts)
-		}
 	}
 	if len(in.accounts) > maxIDLAccounts {
 		return fmt.Errorf("%d accounts, at most %d", len(in.accounts), maxIDLAccounts)

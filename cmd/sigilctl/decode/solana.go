@@ -2,6 +2,7 @@ package decode
 
 import (
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"strings"
 
@@ -17,17 +18,17 @@ func solanaKinds() []Kind {
 	return []Kind{
 		{
 			Name: chains.KindSolanaMessage, Members: "messageHex, message, [lookupTables], [idls], [signer]",
-			Decode: solanaMessage, Bare: bareText("messageHex"),
+			Decode: solanaMessage, Bare: bareMessage,
 			Roots: solana.Roots[chains.KindSolanaMessage],
 		},
 		{
 			Name: chains.KindSolanaOffchain, Members: "messageHex, message, [signer]",
-			Decode: solanaOffchain("messageHex", "message"), Bare: bareText("messageHex"),
+			Decode: solanaOffchain(chains.KindSolanaOffchain, "messageHex", "message"), Bare: bareMessage,
 			Roots: solana.Roots[chains.KindSolanaOffchain],
 		},
 		{
 			Name: signMessage, Members: "payloadHex, [signer]",
-			Decode: solanaOffchain("payloadHex", ""), Bare: bareText("payloadHex"),
+			Decode: solanaOffchain(signMessage, "payloadHex", ""), Bare: bareText("payloadHex"),
 			Roots: solana.Roots[chains.KindSolanaOffchain],
 		},
 	}
@@ -38,21 +39,35 @@ func solanaKinds() []Kind {
 const signMessage chains.Kind = "solana.sign_message"
 
 // solanaOffchain decodes what is no transaction.
-func solanaOffchain(inHex, inBase64 string) func(Row) (*chains.Decoded, error) {
-	return func(row Row) (*chains.Decoded, error) {
+func solanaOffchain(kind chains.Kind, inHex, inBase64 string) func(Row) (*chains.Decoded, error) {
+	return func(row Row) (d *chains.Decoded, err error) {
 		b, err := rowBytes(row, inHex, inBase64)
 		if err != nil {
 			return nil, err
 		}
 		if _, ok := row["signer"]; !ok {
-			return solana.InspectOffchain(b, mainnet)
+			d, err = solana.InspectOffchain(b, mainnet)
+		} else {
+			var wallet [32]byte
+			if wallet, err = signer(row); err == nil {
+				d, err = solana.DecodeOffchain(b, wallet, mainnet)
+			}
 		}
-		wallet, err := signer(row)
 		if err != nil {
 			return nil, err
 		}
-		return solana.DecodeOffchain(b, wallet, mainnet)
+		d.Kind = kind
+		return d, nil
 	}
+}
+
+// bareMessage takes text that stands alone for hexadecimal, or else for base64,
+// which is how wallets and explorers show messages.
+func bareMessage(text []byte) (Row, error) {
+	if _, err := hex.DecodeString(strings.TrimPrefix(string(text), "0x")); err == nil {
+		return bareText("messageHex")(text)
+	}
+	return bareText("message")(text)
 }
 
 func solanaMessage(row Row) (*chains.Decoded, error) {

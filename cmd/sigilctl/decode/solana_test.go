@@ -64,7 +64,7 @@ func TestSolanaMessagesThatAreNoTransactions(t *testing.T) {
 				text = strings.Replace(text, `"messageHex"`, `"payloadHex"`, 1)
 			}
 			a := ask(t, kind, text)[0]
-			if !a.OK || a.SigningBytes != "0x"+row["messageHex"].(string) || a.Kind != string(kind) && kind != signMessage {
+			if !a.OK || a.SigningBytes != "0x"+row["messageHex"].(string) || a.Kind != string(kind) {
 				t.Errorf("%v: %+v", row["id"], a)
 				continue
 			}
@@ -83,6 +83,23 @@ func TestSolanaMessagesThatAreNoTransactions(t *testing.T) {
 		if a.OK || !strings.Contains(a.Error.Message, "transaction") {
 			t.Errorf("row %d: %+v", i, a)
 		}
+	}
+}
+
+// What stands alone is hexadecimal, with or without 0x, or base64.
+func TestSolanaMessagesThatStandAlone(t *testing.T) {
+	_, rows := vectors(t, "solana", "solana.jsonl")
+	k, err := Find(string(chains.KindSolanaMessage))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var first string
+	for _, in := range []string{rows[0]["messageHex"].(string), "0x" + rows[0]["messageHex"].(string), rows[0]["message"].(string)} {
+		said, err := k.Summary([]byte(in))
+		if err != nil || !strings.HasPrefix(said, "send ") || first != "" && said != first {
+			t.Errorf("%.20s: %q, %v", in, said, err)
+		}
+		first = said
 	}
 }
 
