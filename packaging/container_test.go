@@ -224,6 +224,11 @@ func (m *machine) askAsUsers(t *testing.T) {
 	user := func(uid int, group string) []string {
 		return []string{"setpriv", fmt.Sprintf("--reuid=%d", uid), "--regid=" + group, "--clear-groups"}
 	}
+	// A caller in a unit of its own; first of all, so that the daemon has looked for no other.
+	unit := []string{"systemd-run", "--quiet", "--pipe", "--wait", "--collect", "--unit=bot-of-users"}
+	if a := as[answer](m, append(unit, user(unknownUID, "sigil-clients")...), "caller", appSocket); a.Reason != "CALLER_NOT_ALLOWED" {
+		t.Errorf("a caller without a role, in a unit: %+v", a)
+	}
 	if a := as[answer](m, user(knownUID, "sigil-clients"), "caller", appSocket); a.Error != "" || a.Sealed {
 		t.Errorf("a caller with a role: %+v", a)
 	}
@@ -238,7 +243,7 @@ func (m *machine) askAsUsers(t *testing.T) {
 	}
 	m.run("journalctl", "--sync")
 	line := m.run("journalctl", "--no-pager", "-o", "json", "SIGILD_REASON=CALLER_NOT_ALLOWED", fmt.Sprintf("SIGILD_UID=%d", unknownUID))
-	for _, want := range []string{`"SYSLOG_IDENTIFIER":"sigild"`, `"_SYSTEMD_UNIT":"sigild.service"`, `"SIGILD_METHOD":"/sigil.v1.StatusService/GetStatus"`} {
+	for _, want := range []string{`"SYSLOG_IDENTIFIER":"sigild"`, `"_SYSTEMD_UNIT":"sigild.service"`, `"SIGILD_METHOD":"/sigil.v1.StatusService/GetStatus"`, `"SIGILD_UNIT":"bot-of-users.service"`} {
 		if !strings.Contains(line, want) {
 			t.Errorf("the journal lacks %s:\n%s", want, line)
 		}

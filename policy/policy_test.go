@@ -330,11 +330,11 @@ func TestIntegersAreExactAtTheirBoundaries(t *testing.T) {
 
 func TestSigildRootsAndTheirAbsence(t *testing.T) {
 	req := evmRequest(t, nil)
-	req.DelegationID, req.Caller = "d-1", &Caller{UID: 1001, GID: 0}
+	req.DelegationID, req.Caller = "d-1", &Caller{UID: 1001, GID: 0, Unit: func() string { return "bot.service" }}
 	req.DelegatedUser, req.DelegationEnds = "u-9", time.Date(2026, 3, 5, 0, 0, 0, 0, time.UTC)
 	bare := evmRequest(t, nil)
 	bare.RequestID = ""
-	for _, text := range []string{"caller.uid == 1001", "caller.gid == 0", "delegation.id == 'd-1'", "request.id == 'r-1'",
+	for _, text := range []string{"caller.uid == 1001", "caller.gid == 0", "caller.unit == 'bot.service'", "delegation.id == 'd-1'", "request.id == 'r-1'",
 		"delegation.user_id == 'u-9'", "delegation.ends < Timestamp('2026-03-06T00:00:00Z') && delegation.ends > time.now"} {
 		if got := outcomeOf(t, sigild(text), req); got.Outcome != Matched {
 			t.Errorf("%s: got %v %s", text, got.Outcome, got.Error)

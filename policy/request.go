@@ -106,7 +106,12 @@ type Credential struct {
 }
 
 // Caller is the peer of the socket, from SO_PEERCRED.
-type Caller struct{ UID, GID uint32 }
+type Caller struct {
+	UID, GID uint32
+	// Unit finds its systemd unit, "" when that can't be determined; nil: it can't.
+	// It is called once a decision at most, when a policy reads caller.
+	Unit func() string
+}
 
 func structOf(fields ...chains.Field) *chains.Type {
 	return &chains.Type{Kind: chains.KindStruct, Fields: fields}
@@ -182,6 +187,7 @@ var (
 	callerType    = structOf(
 		chains.Field{Name: "uid", Type: typeInt, Doc: "user id of the calling process; absent when unknown"},
 		chains.Field{Name: "gid", Type: typeInt, Doc: "group id of the calling process; absent when unknown"},
+		chains.Field{Name: "unit", Type: typeString, Doc: "its systemd unit, 'bot.service'; absent when that can't be determined"},
 	)
 )
 
@@ -317,9 +323,13 @@ func requestIDValue(r *Request) chains.Value { return chains.StructValue(stated(
 
 func callerValue(r *Request) chains.Value {
 	if r.Caller == nil {
-		return chains.StructValue(chains.Value{}, chains.Value{})
+		return chains.StructValue(chains.Value{}, chains.Value{}, chains.Value{})
 	}
-	return chains.StructValue(chains.Uint64Value(uint64(r.Caller.UID)), chains.Uint64Value(uint64(r.Caller.GID)))
+	unit := ""
+	if r.Caller.Unit != nil {
+		unit = r.Caller.Unit()
+	}
+	return chains.StructValue(chains.Uint64Value(uint64(r.Caller.UID)), chains.Uint64Value(uint64(r.Caller.GID)), stated(unit))
 }
 
 // instant is t as nanoseconds since 1970, exact for every year Go can print.

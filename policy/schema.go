@@ -164,10 +164,9 @@ var standardSchema = sync.OnceValue(func() *Schema {
 // notYet names parts of the language that a later build brings; a policy that
 // uses one is refused with CodeUnsupported rather than as a spelling mistake.
 var notYet = map[string]string{
-	"tron.tx":     "Tron",
-	"bitcoin.tx":  "Bitcoin",
-	"tempo.tx":    "Tempo",
-	"controls":    "limits as conditions",
-	"wallets":     "lists of wallets",
-	"caller.unit": "the caller's systemd unit",
+	"tron.tx":    "Tron",
+	"bitcoin.tx": "Bitcoin",
+	"tempo.tx":   "Tempo",
+	"controls":   "limits as conditions",
+	"wallets":    "lists of wallets",
 }

@@ -196,7 +196,7 @@ func checkOrganization(row *access, shown proven, m proto.Message) error {
 func (s *Server) refused(ctx context.Context, req *request, err error, took time.Duration) error {
 	st, row := statusOf(err)
 	s.log.Log(ctx, row.level, "call refused", "method", req.method, "reason", string(row.reason),
-		"uid", req.caller.UID, "gid", req.caller.GID, "pid", req.caller.PID, "process", req.caller.Process,
+		"uid", req.caller.UID, "gid", req.caller.GID, "pid", req.caller.PID, "process", req.caller.Process, "unit", req.caller.seenUnit(),
 		"organization", req.organizationID, "took", took, "err", err)
 	if s.cfg.Refusals != nil {
 		s.cfg.Refusals.Refused(string(row.reason), req.at.String(), req.caller.UID)

@@ -157,6 +157,8 @@ type limitListener struct {
 	log    *slog.Logger
 	name   string
 
+	units *units
+
 	// mu guards total, perUID, ungreeted and left.
 	mu     sync.Mutex
 	total  int
@@ -180,7 +182,7 @@ type limitListener struct {
 // newLimitListener takes a cfg whose limits and log are set.
 func newLimitListener(l *net.UnixListener, name string, cfg Config) *limitListener {
 	ll := &limitListener{UnixListener: l, limits: cfg.Limits, log: cfg.Log, name: name, perUID: map[uint32]int{},
-		drained: make(chan struct{}), closed: make(chan struct{}), testOnlyTaken: cfg.testOnlyTaken}
+		drained: make(chan struct{}), closed: make(chan struct{}), testOnlyTaken: cfg.testOnlyTaken, units: cfg.units}
 	ll.markClosed = sync.OnceFunc(func() { close(ll.closed) })
 	return ll
 }
@@ -204,6 +206,7 @@ func (l *limitListener) Accept() (net.Conn, error) {
 			conn.Close()
 			continue
 		}
+		caller.units = l.units
 		if full := l.admit(caller.UID); full != "" {
 			l.log.Warn("connection closed", "socket", l.name, "uid", caller.UID, "pid", caller.PID, "err", full)
 			conn.Close()

@@ -23,6 +23,26 @@ type Caller struct {
 	// Process is for the log only: the inode of the caller's pidfd, which names
 	// the process until the next boot. 0 before Linux 6.9.
 	Process uint64
+	// group is the number of the caller's control group, 0 when it is not known.
+	group uint64
+	units *units
+}
+
+// Unit is the systemd unit that the caller runs in, such as "bot.service"; "" when
+// that can't be determined (unit.go).
+func (c Caller) Unit() string {
+	if c.units == nil {
+		return ""
+	}
+	return c.units.name(c.group)
+}
+
+// seenUnit is Unit without waiting, for the log.
+func (c Caller) seenUnit() string {
+	if c.units == nil {
+		return ""
+	}
+	return c.units.seen(c.group)
 }
 
 // nobody is the id the kernel shows for every user it can't map into our user
@@ -49,7 +69,9 @@ func callerOf(fd int) (Caller, error) {
 	if err != nil {
 		return Caller{}, err
 	}
-	return Caller{UID: cred.Uid, GID: cred.Gid, PID: cred.Pid, Process: peerProcess(fd)}, nil
+	caller := Caller{UID: cred.Uid, GID: cred.Gid, PID: cred.Pid}
+	caller.Process, caller.group = peerProcess(fd)
+	return caller, nil
 }
 
 const (
@@ -57,23 +79,25 @@ const (
 	pidfsMagic  = 0x50494446 // PID_FS_MAGIC, linux/magic.h, Linux 6.9
 )
 
-// peerProcess returns the inode of the caller's pidfd, or 0 where the kernel is
-// too old or the process is gone. It decides nothing.
-func peerProcess(fd int) uint64 {
+// peerProcess returns the inode of the caller's pidfd and the number of its control
+// group, each 0 where the kernel is too old or the process is gone. The first
+// decides nothing.
+func peerProcess(fd int) (process, group uint64) {
 	pidfd, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, soPeerPIDFD)
 	if err != nil {
-		return 0
+		return 0, 0
 	}
 	defer unix.Close(pidfd)
+	group = groupOf(pidfd)
 	var fs unix.Statfs_t
 	if err := unix.Fstatfs(pidfd, &fs); err != nil || fs.Type != pidfsMagic {
-		return 0
+		return 0, group
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(pidfd, &st); err != nil {
-		return 0
+		return 0, group
 	}
-	return st.Ino
+	return st.Ino, group
 }
 
 // peerCreds is the transport security of both sockets: there is nothing to

@@ -43,6 +43,7 @@ type Config struct {
 
 	// testOnlyTaken is called for each connection taken, before gRPC gets it; nil otherwise.
 	testOnlyTaken func()
+	units         *units
 }
 
 // Limits bound what callers can take.
@@ -161,6 +162,7 @@ func New(cfg Config, directory Directory, services Services) (*Server, error) {
 	if err := cfg.Roles.check(); err != nil {
 		return nil, fmt.Errorf("opening sockets: %w", err)
 	}
+	cfg.units = newUnits()
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}

@@ -27,6 +27,7 @@ func (s signingService) Sign(ctx context.Context, r *sigilv1.SignRequest) (*sigi
 	}
 	in := signing.Request{
 		ID: r.GetRequestId(), WalletID: r.GetWalletId(), APIKey: requestFrom(ctx).apiKey, Method: actor.Method, Caller: actor.Caller,
+		Unit: requestFrom(ctx).caller.Unit,
 	}
 	if in.Kind, in.Payload = payloadOf(r); in.Kind == "" {
 		return nil, refusal.New(refusal.RequestInvalid, "the request has no payload").With("field", "payload")

@@ -64,7 +64,7 @@ func (s *Service) judge(r Request, st *Standing, d *chains.Decoded) (policy.Deci
 		Approvers:     []policy.User{{ID: st.DelegatedUser, Alias: st.DelegatedUserName}},
 		Credentials:   []policy.Credential{{ID: st.APIKey, UserID: st.DelegatedUser, Type: "CREDENTIAL_TYPE_WALLET_API_KEY"}},
 		Now:           s.now(), DelegationID: st.Delegation, DelegatedUser: st.DelegatedUser, DelegationEnds: st.ExpiresAt, RequestID: r.ID,
-		Caller: &policy.Caller{UID: r.Caller.UID, GID: r.Caller.GID},
+		Caller: &policy.Caller{UID: r.Caller.UID, GID: r.Caller.GID, Unit: r.Unit},
 	})
 	switch decision.Outcome {
 	case policy.Allowed:

@@ -122,6 +122,9 @@ type Request struct {
 	// Method and Caller are for the journal.
 	Method string
 	Caller journal.Caller
+	// Unit finds the caller's systemd unit, "" when that can't be determined; nil: it
+	// can't. It is called when a policy reads it.
+	Unit func() string
 }
 
 // KindRawDigest is a bare digest: nothing to decode, nothing to judge.
