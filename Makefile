@@ -86,6 +86,11 @@ test-vm: prelude-vm tools
 campaign-vault: prelude-test
 	CAMPAIGN=1 $(GO) test -count=1 -p 1 -timeout 120m -v -run Campaign ./vault ./journal
 
+# Simulated ceremonies over a faulty network, and a million signatures: hours.
+.PHONY: campaign-mpc
+campaign-mpc: prelude-run
+	$(GO) test -count=1 -v -timeout 12h ./mpc -run 'Simulated|RValues|LeaveNothing' -campaign
+
 # go test runs packages one after another when it measures.
 .PHONY: bench
 bench: prelude-run

@@ -148,15 +148,10 @@ func TestSignRefusesAnEngineThatIsNotBuiltIn(t *testing.T) {
 	}
 }
 
-func BenchmarkSignECDSA(b *testing.B) {
-	benchmarkSign(b, mpctest.ECDSADelegateSet(b), digestInput("bench"))
-}
-
-func BenchmarkSignEd25519(b *testing.B) {
-	benchmarkSign(b, mpctest.Ed25519DelegateSet(b), messageInput(make([]byte, 200)))
-}
-
-func benchmarkSign(b *testing.B, set mpctest.Set, in chains.SignInput) {
+// BenchmarkSignAdoptedEd25519 signs with a set that tss-lib made; the benchmarks
+// beside a peer are in engines/gg18.
+func BenchmarkSignAdoptedEd25519(b *testing.B) {
+	set, in := mpctest.Ed25519DelegateSet(b), messageInput(make([]byte, 200))
 	shares := set.Shares(b)
 	for b.Loop() {
 		if _, err := mpc.Sign(b.Context(), mpc.SignRequest{Set: set.ShareSet, Shares: shares, Input: in}); err != nil {

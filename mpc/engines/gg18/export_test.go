@@ -2,6 +2,7 @@ package gg18
 
 import (
 	"crypto/elliptic"
+	"math/big"
 	"testing"
 
 	eckeygen "github.com/bnb-chain/tss-lib/v2/ecdsa/keygen"
@@ -35,3 +36,14 @@ func GuardSign(t testing.TB, key *eckeygen.LocalPartySaveData) func(*tss.PartyID
 
 // ErrEarly is errEarly.
 var ErrEarly = errEarly
+
+// WithPreParams is withPreParams.
+var WithPreParams = withPreParams
+
+// CopyPreParams outlives the loan that p came with.
+func CopyPreParams(p eckeygen.LocalPreParams) eckeygen.LocalPreParams {
+	c := func(x *big.Int) *big.Int { return new(big.Int).Set(x) }
+	sk := *p.PaillierSK
+	sk.N, sk.LambdaN, sk.PhiN, sk.P, sk.Q = c(sk.N), c(sk.LambdaN), c(sk.PhiN), c(sk.P), c(sk.Q)
+	return eckeygen.LocalPreParams{PaillierSK: &sk, NTildei: c(p.NTildei), H1i: c(p.H1i), H2i: c(p.H2i), Alpha: c(p.Alpha), Beta: c(p.Beta), P: c(p.P), Q: c(p.Q)}
+}
