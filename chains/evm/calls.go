@@ -12,7 +12,7 @@ import (
 // execute. They are flattened into one list, parents before children, so that a
 // rule about calls sees all of them. Rules:
 //   - a wrapper that does not parse to the last byte is "noncanonical" and has no
-//     children: the payload is opaque
+//     children: the payload is opaque, and the list is partial, an error to read
 //   - at most 8 levels below the first call and 256 calls in all; beyond that the
 //     list is absent, and the payload opaque
 //   - whether a contract is the wrapper that its selector says cannot be known
@@ -87,6 +87,8 @@ type tree struct {
 	calls   []call
 	// truncated: there are more, or deeper, calls than are looked at.
 	truncated bool
+	// hidden: a call that holds calls was not read, so some are not in the list.
+	hidden bool
 	// opaque: not everything that these calls spend is in charges.
 	opaque bool
 	// delegates: code of another contract runs with an account of the payload.
@@ -161,6 +163,7 @@ func (t *tree) understand(c *call) (inner []call) {
 	var ok bool
 	if c.args, ok = c.fn.decodeArguments(c.data[4:]); !ok {
 		c.status, c.fn, t.opaque = dataNoncanonical, nil, true
+		t.hidden = t.hidden || c.known != nil && c.known.calls != nil
 		return nil
 	}
 	c.status = dataExact
@@ -174,7 +177,7 @@ func (t *tree) understand(c *call) (inner []call) {
 	case c.known == nil:
 	case c.known.calls != nil:
 		if inner, ok = c.known.calls(t, c); !ok {
-			c.status, c.fn, c.args, t.opaque = dataNoncanonical, nil, nil, true
+			c.status, c.fn, c.args, t.opaque, t.hidden = dataNoncanonical, nil, nil, true, true
 			return nil
 		}
 	case c.known.spends != nil:
@@ -227,7 +230,9 @@ func (t *tree) view() chains.Value {
 	if t.truncated {
 		return chains.Value{}
 	}
-	return chains.SeqValue(callSeq{t})
+	v := chains.SeqValue(callSeq{t})
+	v.Partial = t.hidden
+	return v
 }
 
 // callSeq is the calls, made for a view when they are read.
