@@ -86,18 +86,19 @@ func (a *unarchived) due(nowMS int64, c Archive) bool {
 // urgent says whether an entry asks for a checkpoint at once.
 func (e *Entry) urgent() bool { return e.Urgent || e.Kind == KindAct && e.RequestID != "" }
 
-// note counts a committed entry for both; true when Run should know.
+// noteLocked counts a committed entry for both; true when Run should know: when it is
+// the first to wait, when it is urgent, and every CheckpointEntries.
 func (j *Journal) noteLocked(e *Entry) bool {
 	j.unsigned.note(e)
 	j.unarchived.note(e, &j.unsigned)
-	return !e.Kind.upkeep()
+	return !e.Kind.upkeep() && (j.unsigned.count == 1 || e.urgent() || j.unsigned.count%j.cfg.CheckpointEntries == 0)
 }
 
 // pressing says whether Run must not wait for its clock.
 func (j *Journal) pressing() bool {
 	j.mu.RLock()
 	defer j.mu.RUnlock()
-	return j.unsigned.urgent || j.unsigned.count >= j.cfg.CheckpointEntries || j.durable-min(j.durable, j.snapped) > j.cfg.SnapshotEntries
+	return j.unsigned.urgent || j.unsigned.count >= j.cfg.CheckpointEntries
 }
 
 // idle says whether nothing waits that time alone makes due.

@@ -152,9 +152,20 @@ func (j *Journal) behindSnapshot() uint64 {
 	return j.durable - min(j.durable, j.snapped+1)
 }
 
+// nextSnapshot is how many entries after the last snapshot the next one is due: where
+// the state is large, later, so that an entry's part of the writing stays small.
+func (j *Journal) nextSnapshot() uint64 {
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	return max(j.cfg.SnapshotEntries, j.stateLen/stateShare)
+}
+
+// stateShare is how many bytes of state an entry may cost.
+const stateShare = 128
+
 // tidy takes a snapshot when enough has come, and prunes.
 func (j *Journal) tidy(ctx context.Context) error {
-	if j.behindSnapshot() >= j.cfg.SnapshotEntries {
+	if j.behindSnapshot() >= j.nextSnapshot() {
 		if err := j.Snapshot(ctx); err != nil {
 			return err
 		}

@@ -104,12 +104,13 @@ type Journal struct {
 	cfg     Config
 	genesis Genesis
 
-	mu      sync.RWMutex  // guards all below
-	proj    *projections  // includes what is about to be committed
-	lastMS  int64         // likewise; written by the vault's writer goroutine only
-	durable uint64        // the last entry that is on disk
-	snapped uint64        // the entry up to which the newest snapshot reaches; 0: none
-	settled chan struct{} // closed and renewed when a commit or rollback settles something
+	mu       sync.RWMutex  // guards all below
+	proj     *projections  // includes what is about to be committed
+	lastMS   int64         // likewise; written by the vault's writer goroutine only
+	durable  uint64        // the last entry that is on disk
+	stateLen uint64        // bytes of the newest snapshot's state
+	snapped  uint64        // the entry up to which the newest snapshot reaches; 0: none
+	settled  chan struct{} // closed and renewed when a commit or rollback settles something
 	// unsigned and unarchived count what is on disk.
 	unsigned   unsigned
 	unarchived unarchived

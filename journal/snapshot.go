@@ -79,7 +79,7 @@ func (j *Journal) Snapshot(ctx context.Context) error {
 		tx.OnCommit(func() {
 			j.mu.Lock()
 			defer j.mu.Unlock()
-			j.proj, j.snapped = next, head.Seq
+			j.proj, j.snapped, j.stateLen = next, head.Seq, uint64(len(state))
 		})
 		return nil
 	})

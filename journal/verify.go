@@ -135,7 +135,7 @@ func walkFile(ctx context.Context, path string, w *walker, visit func(prev vault
 // would, and holds each snapshot entry's hashes against the folds: what the daemon
 // starts from is what the entries add up to. A journal that was pruned can't be folded.
 func VerifyFull(ctx context.Context, path string, pub *ecdsa.PublicKey) (Report, error) {
-	j := &Journal{proj: newProjections(nil), settled: make(chan struct{})}
+	j := &Journal{cfg: Config{}.withDefaults(), proj: newProjections(nil), settled: make(chan struct{})}
 	var f *vault.File
 	j.proj.read = func(seq uint64) (e Entry, err error) {
 		if f == nil {
