@@ -154,6 +154,7 @@ func (s *Service) take(tx *vault.Tx, entry journal.Entry, hook *webhook, e *even
 		return outcome, nil
 	}
 	entry.Kind, entry.Outcome = journal.KindAct, string(outcome)
+	entry.Urgent = e.name == eventRevoked // a restored backup must not forget it
 	entry.Facts = map[string]string{"webhook": hook.ID, "environment": hook.Environment, "event": e.id, "event_name": e.name}
 	for name, text := range map[string]string{"message": e.message, "vendor_wallet": e.wallet, "vendor_share_set": e.set} {
 		if text != "" {
