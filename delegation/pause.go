@@ -96,7 +96,7 @@ func (s *Service) Resume(ctx context.Context, a Actor, requestID string, scope S
 }
 
 func rank(l Level) int {
-	return map[Level]int{LevelOwner: 1, LevelRoot: 2, LevelOperator: 3, LevelAppliance: 4}[l]
+	return map[Level]int{LevelOwner: 1, LevelRoot: 2, LevelOperator: 3, LevelAppliance: 4, LevelRestore: 5}[l]
 }
 
 // mayPause finds the level at which the actor may stop the scope.
@@ -202,6 +202,9 @@ func (b *book) stopped(org, wallet string) error {
 		{"the organization", b.organizations[org].Paused},
 		{"the wallet", b.wallets[wallet].Paused},
 	} {
+		if p.pause != nil && p.pause.Level == LevelRestore {
+			return refusal.New(refusal.Quarantined, "%s was restored from a backup at %s and nobody has looked at it since", p.what, p.pause.Since.Format(time.RFC3339))
+		}
 		if p.pause != nil {
 			return refusal.New(refusal.Paused, "%s is paused by its %s since %s", p.what, p.pause.Level, p.pause.Since.Format(time.RFC3339))
 		}

@@ -29,6 +29,7 @@ const (
 	DelegationRevoked    Reason = "DELEGATION_REVOKED"
 	NotActive            Reason = "NOT_ACTIVE"
 	Paused               Reason = "PAUSED"
+	Quarantined          Reason = "QUARANTINED"
 	Sealed               Reason = "SEALED"
 	PayloadMalformed     Reason = "PAYLOAD_MALFORMED"
 	PayloadNotUnderstood Reason = "PAYLOAD_NOT_UNDERSTOOD"
@@ -51,7 +52,7 @@ func Reasons() []Reason {
 	return []Reason{
 		PolicyDenied, RawDigestDenied, CallerNotAllowed,
 		APIKeyInvalid, StampInvalid, StampExpired, DeliveryInvalid, BundleInvalid, QuorumMissing, PolicyAuthority,
-		DelegationExpired, DelegationRevoked, NotActive, Paused, Sealed,
+		DelegationExpired, DelegationRevoked, NotActive, Paused, Quarantined, Sealed,
 		PayloadMalformed, PayloadNotUnderstood, PolicyInvalid, PolicyVersionMoved, RequestInvalid,
 		RequestIDReused, LimitExceeded, RateLimited,
 		ProviderUnavailable, JournalUnwritable, StoreFull,

@@ -63,6 +63,7 @@ var reasons = []reasonRow{
 	{refusal.DelegationRevoked, codes.FailedPrecondition, 0, slog.LevelInfo},
 	{refusal.NotActive, codes.FailedPrecondition, 0, slog.LevelInfo},
 	{refusal.Paused, codes.FailedPrecondition, 0, slog.LevelInfo},
+	{refusal.Quarantined, codes.FailedPrecondition, 0, slog.LevelWarn},
 	{refusal.Sealed, codes.FailedPrecondition, 0, slog.LevelWarn},
 	{refusal.PolicyVersionMoved, codes.FailedPrecondition, 0, slog.LevelInfo},
 	{refusal.PayloadMalformed, codes.InvalidArgument, 0, slog.LevelInfo},

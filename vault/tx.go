@@ -40,6 +40,7 @@ type extra struct {
 	advance bool        // the anchor moves before anybody is answered
 	roll    bool        // every device that can replaces its sealing key
 	rolls   rolls       // the keys that are kept; filled in while committing
+	epoch   uint64      // the head's from now on; 0: as it follows
 }
 
 // change is the new state of one record.

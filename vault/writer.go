@@ -262,6 +262,9 @@ func (v *Vault) commit(b *batch) error {
 	if anchored {
 		next.epoch++
 	}
+	if b.extra.epoch != 0 {
+		next.epoch = b.extra.epoch
+	}
 
 	v.commitMu.Lock()
 	defer v.commitMu.Unlock()

@@ -147,7 +147,8 @@ func (x *PauseResponse) GetPause() *Pause {
 type Pause struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "operator", "root" or "owner": who paused, and so who may resume. "appliance": the wallet's
-	// key was frozen after three broken ceremonies; the root quorum resumes.
+	// key was frozen after three broken ceremonies; the root quorum resumes. "restore": the
+	// organization came out of a backup and is in quarantine; the root quorum resumes.
 	Level string `protobuf:"bytes,1,opt,name=level,proto3" json:"level,omitempty"`
 	// When it began.
 	Since *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`
