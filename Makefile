@@ -81,7 +81,8 @@ test-vm: prelude-vm tools
 	$(GO) test -tags vm -count=1 -timeout 90m -v -run TestInAVirtualMachine ./packaging
 
 # Every bit, length and order of what the journal keeps: entries, checkpoints, snapshots,
-# segments. In make test the tests named TestCampaign… run a sample of it.
+# segments. Kills, damaged files, a failing disk, power cuts and changes of keys against
+# the store. In make test the tests named TestCampaign… run a sample of it.
 .PHONY: campaign-vault
 campaign-vault: prelude-test
 	CAMPAIGN=1 $(GO) test -count=1 -p 1 -timeout 120m -v -run Campaign ./vault ./journal

@@ -147,3 +147,33 @@ func BenchmarkTree(b *testing.B) {
 		})
 	}
 }
+
+// A new root key for 100,000 records of 256 bytes, while one caller goes on writing:
+// the whole time, and how many of its updates were acknowledged meanwhile.
+func BenchmarkRewrap100k(b *testing.B) {
+	v, _ := create(b, stateDir(b))
+	fill(b, v, 100_000, 256)
+	for b.Loop() {
+		stop, ended := make(chan struct{}), make(chan int)
+		go func() {
+			n := 0
+			for {
+				select {
+				case <-stop:
+					ended <- n
+					return
+				default:
+				}
+				if err := v.Update(context.Background(), func(tx *Tx) error { return tx.Put(TypeUser, "u", nil) }); err != nil {
+					b.Error(err)
+				}
+				n++
+			}
+		}()
+		began := time.Now()
+		rotate(b, v)
+		b.ReportMetric(time.Since(began).Seconds(), "s/rotation")
+		close(stop)
+		b.ReportMetric(float64(<-ended), "updates-meanwhile")
+	}
+}

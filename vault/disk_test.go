@@ -108,10 +108,13 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "hsm-worker" {
 		os.Exit(hsm.WorkerMain())
 	}
-	if dir := os.Getenv(crashEnv); dir != "" {
-		if err := crashChild(dir); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
+	for env, child := range map[string]func(string) error{crashEnv: crashChild, rotateEnv: rotateChild, restoreEnv: restoreChild} {
+		if dir := os.Getenv(env); dir != "" {
+			if err := child(dir); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+			os.Exit(0)
 		}
 	}
 	os.Exit(m.Run())

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -200,63 +199,6 @@ func TestFlippedRowsAreFound(t *testing.T) {
 	}
 	if _, err := readAll(dir, pin); err != nil {
 		t.Errorf("after putting everything back: %v", err)
-	}
-}
-
-// Damage to the file, as a bad disk makes it: never a panic, never a wrong or
-// silently missing record.
-func TestDamagedFileIsNeverBelieved(t *testing.T) {
-	dir, pin := closedStore(t)
-	want, err := readAll(dir, pin)
-	if err != nil {
-		t.Fatal(err)
-	}
-	whole, err := os.ReadFile(filepath.Join(dir, FileName))
-	if err != nil {
-		t.Fatal(err)
-	}
-	const page = 4096
-	rng := rand.New(rand.NewPCG(1, 2))
-	refused := 0
-	for n := range 250 {
-		b := bytes.Clone(whole)
-		at := rng.IntN(len(b))
-		switch n % 5 {
-		case 0:
-			b[at] ^= 1 << rng.IntN(8)
-		case 1:
-			clear(b[at/page*page : at/page*page+page])
-		case 2:
-			other := rng.IntN(len(b)) / page * page
-			copy(b[at/page*page:], whole[other:other+page])
-		case 3:
-			b = b[:at]
-		case 4:
-			for range 20 {
-				b[rng.IntN(len(b))] = byte(rng.Uint32())
-			}
-		}
-		d := stateDir(t)
-		if err := os.Mkdir(d, 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(d, FileName), b, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		got, err := readAll(d, pin)
-		if err != nil {
-			refused++
-			continue
-		}
-		for id, text := range want {
-			if got[id] != text {
-				t.Errorf("damage %d: %s = %q, want %q or an error", n, id, got[id], text)
-			}
-		}
-	}
-	t.Logf("%d of 250 damaged files refused, the others whole", refused)
-	if refused < 100 {
-		t.Errorf("only %d of 250 damaged files were refused", refused)
 	}
 }
 

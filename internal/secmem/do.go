@@ -8,6 +8,3 @@ package secmem
 // clear, copies that the compiler made may stay for a while. Neither reaches
 // goroutines that f starts.
 func Do(f func()) { f() }
-
-// Wipes says whether this build's Do wipes.
-const Wipes = false

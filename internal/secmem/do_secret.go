@@ -8,6 +8,3 @@ import "runtime/secret"
 // returns, what it allocated once it is garbage. It does not reach goroutines
 // that f starts.
 func Do(f func()) { secret.Do(f) }
-
-// Wipes says whether this build's Do wipes.
-const Wipes = true
