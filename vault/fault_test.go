@@ -76,8 +76,13 @@ func (f *faults) next(fsync bool, n int) (int, syscall.Errno) {
 }
 
 type faultNode struct {
-	fs.LoopbackNode
+	*fs.LoopbackNode
 	faults *faults
+}
+
+// WrapChild makes every file below one of ours.
+func (n *faultNode) WrapChild(_ context.Context, ops fs.InodeEmbedder) fs.InodeEmbedder {
+	return &faultNode{ops.(*fs.LoopbackNode), n.faults}
 }
 
 func (n *faultNode) Open(ctx context.Context, flags uint32) (fs.FileHandle, uint32, syscall.Errno) {
@@ -148,10 +153,7 @@ func mountFaults(t *testing.T) (mnt, backing string, f *faults) {
 	t.Helper()
 	mnt, backing, f = t.TempDir(), t.TempDir(), &faults{}
 	root := &fs.LoopbackRoot{Path: backing}
-	root.NewNode = func(r *fs.LoopbackRoot, _ *fs.Inode, _ string, _ *syscall.Stat_t) fs.InodeEmbedder {
-		return &faultNode{fs.LoopbackNode{RootData: r}, f}
-	}
-	root.RootNode = &faultNode{fs.LoopbackNode{RootData: root}, f}
+	root.RootNode = &faultNode{&fs.LoopbackNode{RootData: root}, f}
 	server, err := fs.Mount(mnt, root.RootNode, &fs.Options{MountOptions: fuse.MountOptions{DirectMount: true, FsName: "faults"}})
 	if err != nil {
 		t.Fatalf("mounting over FUSE (tests run as root, and need /dev/fuse): %v", err)

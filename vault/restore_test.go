@@ -87,7 +87,7 @@ func TestABackupIsRestoredByItsCustodians(t *testing.T) {
 	wantIs(t, restoreInto(dir, backup, other, c, two), ErrPinMismatch)
 	if entries, err := os.ReadDir(dir); err == nil {
 		for _, e := range entries {
-			if e.Name() != lockName {
+			if e.Name() != LockName {
 				t.Errorf("a restoration that failed left %s", e.Name())
 			}
 		}
