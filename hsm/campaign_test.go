@@ -114,6 +114,34 @@ func TestCampaignEveryFunctionOfKeyWrapping(t *testing.T) {
 	matrix(t, s, r, []string{"C_CreateObject", "C_WrapKey", "C_UnwrapKey", "C_DestroyObject"})
 }
 
+// TestCampaignEveryFunctionCrashes has each function end its worker by SIGSEGV, once
+// and each time. Once is survived; each time costs two workers and says so.
+func TestCampaignEveryFunctionCrashes(t *testing.T) {
+	for name, tt := range map[string]struct{ orders, functions []string }{
+		"gcm":   {nil, opFunctions},
+		"kwpad": {nomech(pkcs11.CKM_AES_GCM), []string{"C_CreateObject", "C_WrapKey", "C_UnwrapKey", "C_DestroyObject"}},
+	} {
+		s, through := shimmed(t)
+		s.order(t, tt.orders...)
+		r := newRig(t, through)
+		s.behave(t)
+		for _, fn := range tt.functions {
+			for action, want := range map[string]error{"crash 1": nil, "crash 0": seal.ErrUnavailable} {
+				p, workers, end := r.opened(t)
+				s.order(t, fn+" "+action)
+				if err := p.everyOp(t); !errors.Is(err, want) || errors.Is(err, seal.ErrTampered) {
+					t.Errorf("%s: %s %s: %v, want %v", name, fn, action, err, want)
+				}
+				s.behave(t)
+				if got := workers(); got > 3 { // the first, and one for each that was lost
+					t.Errorf("%s: %s %s: %d workers were started", name, fn, action, got)
+				}
+				end()
+			}
+		}
+	}
+}
+
 // TestCampaignOpening is the matrix of the calls before and at the login.
 func TestCampaignOpening(t *testing.T) {
 	s, through := shimmed(t)
