@@ -116,3 +116,43 @@ func TestDecodeErrorText(t *testing.T) {
 		t.Errorf("got %v", wrapped)
 	}
 }
+
+// counting makes the integers from 0 on.
+type counting int
+
+func (c counting) Len() int              { return int(c) }
+func (c counting) At(i int) chains.Value { return chains.Uint64Value(uint64(i)) }
+
+// A list whose elements are made when they are read is the list of these elements.
+func TestSequences(t *testing.T) {
+	whole := chains.ListValue(chains.Uint64Value(0), chains.Uint64Value(1), chains.Uint64Value(2))
+	made := chains.SeqValue(counting(3))
+	if !made.IsList() || made.Len() != 3 || !whole.Equal(made) || !made.Equal(whole) || !made.Equal(chains.SeqValue(counting(3))) {
+		t.Error("the two forms of a list differ")
+	}
+	var at chains.Value
+	if v := made.At(2, &at); v != &at || v.Int.Uint64() != 2 {
+		t.Errorf("element %+v", v)
+	}
+	if v := whole.At(2, &at); v != &whole.List[2] {
+		t.Errorf("element %+v", v)
+	}
+	partial := made
+	partial.Partial = true
+	for name, other := range map[string]chains.Value{
+		"shorter": chains.SeqValue(counting(2)), "partial": partial, "other elements": chains.ListValue(chains.Uint64Value(0), chains.Uint64Value(1), chains.Uint64Value(3)),
+		"no list": chains.Uint64Value(3), "nothing": {},
+	} {
+		if made.Equal(other) || other.Equal(made) || whole.Equal(other) {
+			t.Errorf("%s: equal", name)
+		}
+	}
+	numbers := &chains.Type{Kind: chains.KindList, Elem: &chains.Type{Kind: chains.KindInt}}
+	texts := &chains.Type{Kind: chains.KindList, Elem: &chains.Type{Kind: chains.KindString}}
+	if err := numbers.Conform(made); err != nil {
+		t.Error(err)
+	}
+	if texts.Conform(made) == nil || numbers.Elem.Conform(made) == nil {
+		t.Error("a list of numbers passes for something else")
+	}
+}
