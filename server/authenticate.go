@@ -101,10 +101,10 @@ func (s *Server) verifyStamps(row *access, values []string, message []byte) (pro
 		stamps[i] = stamp
 	}
 	organization := stamps[0].OrganizationID
-	if byOperators := row.stamps&operators != 0; byOperators != (organization == "") {
-		if byOperators {
-			return proven{}, refusal.New(refusal.StampInvalid, "operators' stamps name no organization")
-		}
+	switch { // a row may take either; who may do what to which scope is the act's to say
+	case organization != "" && row.stamps&^operators == 0:
+		return proven{}, refusal.New(refusal.StampInvalid, "operators' stamps name no organization")
+	case organization == "" && row.stamps&operators == 0:
 		return proven{}, refusal.New(refusal.StampInvalid, "the stamps name no organization")
 	}
 	now := s.now()
