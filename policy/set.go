@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/sigild/sigild/chains"
+	"github.com/sigild/sigild/chains/evm"
 )
 
 // Set is the compiled policies and limits of one organization. It is immutable
@@ -335,12 +336,34 @@ func (c *compiled) overlooks(d *chains.Decoded, r *PolicyResult) bool {
 		return false
 	}
 	for _, guard := range d.Guards {
-		read := false
-		for path := range c.reads {
-			read = read || path == guard || strings.HasPrefix(path, guard+".")
-		}
-		if !read {
+		if !c.readsOf(guard) {
 			r.Clause, r.Expr, r.Error = ClauseCondition, guard, "the payload has it and the policy does not read it"
+			return true
+		}
+	}
+	if c.policy.lang() != LangSigild || slices.ContainsFunc(calldataFields, c.readsOf) {
+		return false
+	}
+	switch evm.DataStatus(d) {
+	case "unknown", "noncanonical":
+		r.Clause, r.Expr, r.Error = ClauseCondition, evm.Root+".data", "the payload calls something that is not understood, and the policy reads nothing of the call"
+		return true
+	}
+	return false
+}
+
+// calldataFields are what an ALLOW in lang sigild reads one of when it means to allow
+// calls that are not understood. The imported language has no such rule; it has a lint.
+var calldataFields = []string{evm.Root + ".data", evm.Root + ".data_status", evm.Root + ".function_name",
+	evm.Root + ".function_signature", evm.Root + ".contract_call_args", evm.Root + ".calls"}
+
+// readsOf reports whether the policy reads a field, or a part of it.
+func (c *compiled) readsOf(field string) bool {
+	if c.reads[field] {
+		return true
+	}
+	for path := range c.reads {
+		if strings.HasPrefix(path, field+".") {
 			return true
 		}
 	}

@@ -46,6 +46,15 @@ var TxType = &chains.Type{Kind: chains.KindStruct, Fields: []chains.Field{
 	{Name: "authorization_list", Type: listOf(signedAuthorizationType), Doc: "EIP-7702; TYPE_4 only"},
 }}
 
+// DataStatus is the data_status of a transaction's own call, "" for other payloads.
+func DataStatus(d *chains.Decoded) string {
+	tx := d.View[Root]
+	if i := TxType.Index("data_status"); i < len(tx.List) {
+		return tx.List[i].Str
+	}
+	return ""
+}
+
 var accessType = &chains.Type{Kind: chains.KindStruct, Fields: []chains.Field{
 	{Name: "address", Type: typeAddress, Doc: "the contract"},
 	{Name: "storage_keys", Type: listOf(typeHex), Doc: "32 bytes each"},
