@@ -111,4 +111,13 @@ func printStatus(cmd *cobra.Command, st *sigilv1.GetStatusResponse) {
 		fmt.Fprintf(w, "TPM lockout\t%s\n", state)
 	}
 	fmt.Fprintf(w, "journal\t%d entries, signed by the device up to %d\n", st.GetJournalSequence(), st.GetCheckpointSequence())
+	if st.CheckpointAlarm != nil {
+		fmt.Fprintf(w, "ALARM\tthe device does not sign the journal: %s\n", st.GetCheckpointAlarm())
+	}
+	if st.ArchiveSequence != nil {
+		fmt.Fprintf(w, "archive\tentries up to %d\n", st.GetArchiveSequence())
+	}
+	if st.ArchiveAlarm != nil {
+		fmt.Fprintf(w, "ALARM\tthe archive can't be written: %s\n", st.GetArchiveAlarm())
+	}
 }

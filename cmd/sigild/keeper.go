@@ -417,6 +417,15 @@ func (k *keeper) statusLocked() string {
 	return "unsealed"
 }
 
+// alarm is what an error says, nil for none.
+func alarm(err error) *string {
+	if err == nil {
+		return nil
+	}
+	text := err.Error()
+	return &text
+}
+
 // show fills in GetStatus.
 func (k *keeper) show(r *rooms) *sigilv1.GetStatusResponse {
 	ready, err := r.store.Count(context.Background())
@@ -430,6 +439,10 @@ func (k *keeper) show(r *rooms) *sigilv1.GetStatusResponse {
 	out.MissingProtections, out.PolicyFiles = r.lacks, k.showPolicyFiles(r)
 	j := r.journal.Status()
 	out.JournalSequence, out.CheckpointSequence = j.Entries, j.Covered
+	out.CheckpointAlarm, out.ArchiveAlarm = alarm(j.CheckpointFailure), alarm(j.ArchiveFailure)
+	if k.cfg.Journal.ArchiveDir != "" {
+		out.ArchiveSequence = &j.Archived
+	}
 	if l := r.lockout.Load(); l != nil {
 		out.TpmLockout = &sigilv1.TPMLockout{Locked: l.Locked, Tries: l.Tries, MaxTries: l.MaxTries, RecoverySeconds: uint32(l.Recovery / time.Second)}
 	}

@@ -96,7 +96,13 @@ type GetStatusResponse struct {
 	// "KEK: CKA_COPYABLE": attributes that the token does not know, or an imported key.
 	MissingProtections []string `protobuf:"bytes,15,rep,name=missing_protections,json=missingProtections,proto3" json:"missing_protections,omitempty"`
 	// The appliance's policy files; absent while none are configured.
-	PolicyFiles   *PolicyFiles `protobuf:"bytes,21,opt,name=policy_files,json=policyFiles,proto3,oneof" json:"policy_files,omitempty"`
+	PolicyFiles *PolicyFiles `protobuf:"bytes,21,opt,name=policy_files,json=policyFiles,proto3,oneof" json:"policy_files,omitempty"`
+	// Why the journal's last checkpoint could not be signed; absent when it could.
+	CheckpointAlarm *string `protobuf:"bytes,22,opt,name=checkpoint_alarm,json=checkpointAlarm,proto3,oneof" json:"checkpoint_alarm,omitempty"`
+	// Last journal entry in a segment of the archive; absent without an archive.
+	ArchiveSequence *uint64 `protobuf:"varint,23,opt,name=archive_sequence,json=archiveSequence,proto3,oneof" json:"archive_sequence,omitempty"`
+	// Why the last segment could not be written; absent when it could.
+	ArchiveAlarm  *string `protobuf:"bytes,24,opt,name=archive_alarm,json=archiveAlarm,proto3,oneof" json:"archive_alarm,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -243,6 +249,27 @@ func (x *GetStatusResponse) GetPolicyFiles() *PolicyFiles {
 	return nil
 }
 
+func (x *GetStatusResponse) GetCheckpointAlarm() string {
+	if x != nil && x.CheckpointAlarm != nil {
+		return *x.CheckpointAlarm
+	}
+	return ""
+}
+
+func (x *GetStatusResponse) GetArchiveSequence() uint64 {
+	if x != nil && x.ArchiveSequence != nil {
+		return *x.ArchiveSequence
+	}
+	return 0
+}
+
+func (x *GetStatusResponse) GetArchiveAlarm() string {
+	if x != nil && x.ArchiveAlarm != nil {
+		return *x.ArchiveAlarm
+	}
+	return ""
+}
+
 // PolicyFiles are the rules of this host that judge every organization.
 type PolicyFiles struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -386,7 +413,7 @@ var File_sigil_v1_status_proto protoreflect.FileDescriptor
 const file_sigil_v1_status_proto_rawDesc = "" +
 	"\n" +
 	"\x15sigil/v1/status.proto\x12\bsigil.v1\x1a\x16sigil/v1/control.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\xfd\x05\n" +
+	"\x10GetStatusRequest\"\xc3\a\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12&\n" +
 	"\fappliance_id\x18\x02 \x01(\tH\x00R\vapplianceId\x88\x01\x01\x12\x16\n" +
@@ -405,12 +432,18 @@ const file_sigil_v1_status_proto_rawDesc = "" +
 	"\vtpm_lockout\x18\x0e \x01(\v2\x14.sigil.v1.TPMLockoutH\x03R\n" +
 	"tpmLockout\x88\x01\x01\x12/\n" +
 	"\x13missing_protections\x18\x0f \x03(\tR\x12missingProtections\x12=\n" +
-	"\fpolicy_files\x18\x15 \x01(\v2\x15.sigil.v1.PolicyFilesH\x04R\vpolicyFiles\x88\x01\x01B\x0f\n" +
+	"\fpolicy_files\x18\x15 \x01(\v2\x15.sigil.v1.PolicyFilesH\x04R\vpolicyFiles\x88\x01\x01\x12.\n" +
+	"\x10checkpoint_alarm\x18\x16 \x01(\tH\x05R\x0fcheckpointAlarm\x88\x01\x01\x12.\n" +
+	"\x10archive_sequence\x18\x17 \x01(\x04H\x06R\x0farchiveSequence\x88\x01\x01\x12(\n" +
+	"\rarchive_alarm\x18\x18 \x01(\tH\aR\farchiveAlarm\x88\x01\x01B\x0f\n" +
 	"\r_appliance_idB\x10\n" +
 	"\x0e_sealed_reasonB\t\n" +
 	"\a_pausedB\x0e\n" +
 	"\f_tpm_lockoutB\x0f\n" +
-	"\r_policy_files\"\\\n" +
+	"\r_policy_filesB\x13\n" +
+	"\x11_checkpoint_alarmB\x13\n" +
+	"\x11_archive_sequenceB\x10\n" +
+	"\x0e_archive_alarm\"\\\n" +
 	"\vPolicyFiles\x12\x14\n" +
 	"\x05files\x18\x01 \x01(\rR\x05files\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\fR\x04hash\x12\x19\n" +
