@@ -70,16 +70,16 @@ func compileField(n *node) valueFunc {
 			return nil, n.err(evalType, "%s is not laid out as expected", n.kids[0].path)
 		}
 		if v = &v.List[index]; v.Kind != chains.KindAbsent {
-			return v, n.whole(v)
+			return v, n.whole(f, v)
 		}
 		return nil, n.err(evalMissing, "%s does not exist here", n.path)
 	}
 }
 
 // whole refuses a list that may lack elements: what is not understood could be
-// one of them.
-func (n *node) whole(v *chains.Value) *evalError {
-	if v.Partial {
+// one of them. A policy with PartialLists takes what there is.
+func (n *node) whole(f *frame, v *chains.Value) *evalError {
+	if v.Partial && !f.partial {
 		return n.err(evalMissing, "%s is not known: part of the payload was not understood", n.path)
 	}
 	return nil

@@ -69,6 +69,7 @@ const (
 	CodeTextAmount   = "text_amount"      // lint: a word of calldata is compared as text
 	CodeUpperHex     = "upper_hex"        // lint: upper-case digits in hexadecimal text
 	CodeTextHex      = "text_hex"         // lint: upper-case digits where text is compared
+	CodePartialLists = "partial_lists"    // lint: lists may lack what was not understood
 	CodeDenyErrs     = "deny_errs"        // lint: a DENY reads what few activities have
 	CodeDenyBranch   = "deny_branch"      // lint: one branch of a DENY keeps another from applying
 	CodeMixedRoots   = "mixed_payloads"   // lint: no payload has all the roots that are read

@@ -42,8 +42,9 @@ type (
 type frame struct {
 	req    *Request
 	schema *Schema
-	// native: the policy under evaluation is in LangSigild.
-	native bool
+	// native: the policy under evaluation is in LangSigild. partial: it reads lists that
+	// may lack elements.
+	native, partial bool
 	// roots are built when first read.
 	roots [maxRoots]*chains.Value
 	vars  [maxVariables]*chains.Value

@@ -16,7 +16,7 @@ import (
 // and trailing data are refused.
 //
 //	{"id":"p1","name":"payouts","effect":"EFFECT_ALLOW","condition":"…","consensus":"…",
-//	 "time":"…","lang":"turnkey","scope":{"delegation":"d1"},"not_after":"2026-04-01T00:00:00Z"}
+//	 "time":"…","lang":"turnkey","partial_lists":false,"scope":{"delegation":"d1"},"not_after":"2026-04-01T00:00:00Z"}
 //	{"id":"l1","name":"daily","asset":"eip155:1/slip44:60","max":"1000000000000000000",
 //	 "window_seconds":86400,"delegation":"d1","include_fees":true}
 
@@ -28,6 +28,7 @@ type policyForm struct {
 	Consensus string     `json:"consensus,omitempty"`
 	Time      string     `json:"time,omitempty"`
 	Lang      string     `json:"lang,omitempty"`
+	Partial   bool       `json:"partial_lists,omitempty"`
 	Scope     *scopeForm `json:"scope,omitempty"`
 	NotAfter  *time.Time `json:"not_after,omitempty"`
 }
@@ -48,7 +49,7 @@ type limitForm struct {
 
 // MarshalJSON writes the form above.
 func (p Policy) MarshalJSON() ([]byte, error) {
-	f := policyForm{ID: p.ID, Name: p.Name, Effect: p.Effect, Condition: p.Condition, Consensus: p.Consensus, Time: p.Time, Lang: p.Lang}
+	f := policyForm{ID: p.ID, Name: p.Name, Effect: p.Effect, Condition: p.Condition, Consensus: p.Consensus, Time: p.Time, Lang: p.Lang, Partial: p.PartialLists}
 	if p.Scope.Delegation != "" {
 		f.Scope = &scopeForm{p.Scope.Delegation}
 	}
@@ -66,7 +67,7 @@ func (p *Policy) UnmarshalJSON(b []byte) error {
 	if err := strict(b, &f, "id", "effect"); err != nil {
 		return fmt.Errorf("reading policy: %w", err)
 	}
-	*p = Policy{ID: f.ID, Name: f.Name, Effect: f.Effect, Condition: f.Condition, Consensus: f.Consensus, Time: f.Time, Lang: f.Lang}
+	*p = Policy{ID: f.ID, Name: f.Name, Effect: f.Effect, Condition: f.Condition, Consensus: f.Consensus, Time: f.Time, Lang: f.Lang, PartialLists: f.Partial}
 	if f.Scope != nil {
 		if f.Scope.Delegation == "" { // would be a policy for everybody
 			return errors.New("reading policy: scope names no delegation")
@@ -151,7 +152,7 @@ func strict(b []byte, into any, required ...string) error {
 
 // knownKeys are the keys of all forms; encoding/json would also take "ID".
 var knownKeys = map[string]bool{"id": true, "name": true, "effect": true, "condition": true, "consensus": true,
-	"time": true, "lang": true, "scope": true, "delegation": true, "not_after": true, "asset": true, "max": true,
+	"time": true, "lang": true, "partial_lists": true, "scope": true, "delegation": true, "not_after": true, "asset": true, "max": true,
 	"window_seconds": true, "include_fees": true}
 
 // keysOf walks an object, and the objects in it, and refuses doubled keys, null

@@ -1,10 +1,12 @@
 package policy
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/sigild/sigild/chains"
+	"github.com/sigild/sigild/chains/solana"
 )
 
 // In our own language an ALLOW of a call that is not understood has to have looked at
@@ -23,6 +25,38 @@ func TestAllowInOurLanguageReadsTheCall(t *testing.T) {
 				t.Errorf("%s, %s %v %q: got %v (%s)", status, p.lang(), p.Effect, p.Condition, got.Outcome, got.explain())
 			}
 		}
+	}
+}
+
+// What is not understood makes a list an error, unless an imported policy says that it
+// wants what is there.
+func TestPartialListsAreASwitch(t *testing.T) {
+	req := solanaRequest(t, 3)
+	tx := req.Decoded.View["solana.tx"]
+	tx.List[solana.TxType.Index("transfers")].Partial = true
+	const condition = "solana.tx.transfers.all(t, t.amount < 5)"
+	if got := outcomeOf(t, allow(condition), req); got.Outcome != Failed {
+		t.Errorf("without the switch: got %v", got.Outcome)
+	}
+	p := allow(condition)
+	p.PartialLists = true
+	if got := outcomeOf(t, p, req); got.Outcome != Matched {
+		t.Errorf("with it: got %v (%s)", got.Outcome, got.Error)
+	}
+	set, ds := Compile([]Policy{p, {ID: "q", Effect: Allow, Condition: condition}}, nil, nil)
+	if d := set.Evaluate(req); d.Policies[1].Outcome != Failed {
+		t.Errorf("another policy of the set: got %v", d.Policies[1].Outcome)
+	}
+	if !slices.ContainsFunc(ds, func(d Diagnostic) bool { return d.ID == "p" && d.Code == CodePartialLists }) {
+		t.Errorf("no lint: %v", ds)
+	}
+	plain, switched := compileSet(t, allow(condition)), compileSet(t, p)
+	if plain.Hash() == switched.Hash() {
+		t.Error("the switch is not in the hash")
+	}
+	p.Lang = LangSigild
+	if errs := errorsOf(t, p); len(errs) != 1 || errs[0].Code != CodeBadLang {
+		t.Errorf("in lang sigild: got %v", errs)
 	}
 }
 

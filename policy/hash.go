@@ -11,7 +11,7 @@ import (
 //
 //	text(domain) text(LanguageVersion)
 //	number(policies) { text(id) text(name) text(effect) text(condition)
-//	  text(consensus) text(time) text(lang) text(scope delegation) instant(not after) }
+//	  text(consensus) text(time) text(lang; "turnkey/partial_lists" with that switch) text(scope delegation) instant(not after) }
 //	number(limits) { text(id) text(name) text(asset) text(max, decimal)
 //	  number(window in ns) text(delegation) number(include fees, 0 or 1) }
 //
@@ -51,7 +51,7 @@ func hashSet(policies []Policy, limits []Limit) [32]byte {
 	e.number(uint64(len(policies)))
 	for i := range policies {
 		p := &policies[i]
-		for _, s := range [...]string{p.ID, p.Name, p.Effect.String(), p.Condition, p.Consensus, p.Time, p.lang(), p.Scope.Delegation} {
+		for _, s := range [...]string{p.ID, p.Name, p.Effect.String(), p.Condition, p.Consensus, p.Time, p.dialect(), p.Scope.Delegation} {
 			e.text(s)
 		}
 		e.instant(p.NotAfter)

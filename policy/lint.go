@@ -32,6 +32,9 @@ func (facts *policyFacts) lint(add func(Diagnostic)) {
 	}
 	facts.lintRoots(say)
 	facts.lintParams(say)
+	if facts.policy.PartialLists {
+		say(CodePartialLists, -1, "lists may lack what was not understood: all() and count() say nothing of that", "leave partial_lists out")
+	}
 	if facts.policy.Effect == Allow {
 		facts.lintAllow(say)
 	}

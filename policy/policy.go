@@ -99,6 +99,10 @@ type Policy struct {
 	Time string
 	// Lang is LangTurnkey or LangSigild; empty is LangTurnkey.
 	Lang string
+	// PartialLists reads a list that may lack elements, because part of the payload was
+	// not understood, as what was understood of it. Otherwise reading it is an error.
+	// Only in LangTurnkey, whose documentation says so.
+	PartialLists bool
 	// Scope narrows the policy to one delegation.
 	Scope Scope
 	// NotAfter ends the policy: at that instant and after it, it is inactive. The
@@ -116,6 +120,14 @@ func (p *Policy) lang() string {
 		return LangTurnkey
 	}
 	return p.Lang
+}
+
+// dialect is the language with its switch, for what is hashed.
+func (p *Policy) dialect() string {
+	if p.PartialLists {
+		return p.lang() + "/partial_lists"
+	}
+	return p.lang()
 }
 
 func (p *Policy) clause(name string) string {
@@ -168,6 +180,9 @@ func (p *Policy) diagnose(add func(Diagnostic)) {
 	}
 	if l := p.lang(); l != LangTurnkey && l != LangSigild {
 		fail("lang", CodeBadLang, "unknown language %q; known are %q and %q", l, LangTurnkey, LangSigild)
+	}
+	if p.PartialLists && p.lang() != LangTurnkey {
+		fail("partial_lists", CodeBadLang, "partial_lists exists in lang %q only", LangTurnkey)
 	}
 	if p.Scope.Delegation != "" && !validID(p.Scope.Delegation) {
 		fail("scope", CodeBadID, "a delegation id is 1 to %d printable ASCII characters without spaces", maxIDBytes)

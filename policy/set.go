@@ -275,6 +275,7 @@ func (c *compiled) evaluate(f *frame, r *PolicyResult) {
 	p := c.policy
 	r.ID, r.Name, r.Effect = p.ID, p.Name, p.Effect
 	f.native = p.lang() == LangSigild
+	f.partial = p.PartialLists
 	// Step 1: is the policy about this kind of request, and does it exist still?
 	if f.missing(c.payloads) || f.missing(c.subjects) {
 		r.Outcome = NotApplicable
