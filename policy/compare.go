@@ -2,6 +2,7 @@ package policy
 
 import (
 	"bytes"
+	"hash/maphash"
 	"strings"
 
 	"github.com/sigild/sigild/chains"
@@ -113,28 +114,42 @@ func compare(x, y *chains.Value) int {
 }
 
 // literalSet is the elements of a constant list of texts or of accounts, for lists
-// too long to be compared one by one.
+// too long to be compared one by one: a hash table that a miss reads one word of,
+// where a Go map's would be four places in memory. In large sets memory is the cost.
 type literalSet struct {
-	kind chains.TypeKind
-	has  map[string]bool
-	size int
+	kind  chains.TypeKind
+	size  int // of the list
+	texts []string
+	slots []literalSlot // a power of two, at most half full
 }
+
+// literalSlot is empty when its hash is 0.
+type literalSlot struct {
+	hash uint64
+	text int // number in texts
+}
+
+var literalSeed = maphash.MakeSeed()
 
 // newLiteralSet returns nil for lists that it doesn't help with.
 func newLiteralSet(list *chains.Value) *literalSet {
 	if list == nil || len(list.List) < 4 {
 		return nil
 	}
-	s := &literalSet{kind: list.List[0].Kind, has: map[string]bool{}, size: len(list.List)}
+	room := 8
+	for room < 2*len(list.List) {
+		room *= 2
+	}
+	s := &literalSet{kind: list.List[0].Kind, size: len(list.List), slots: make([]literalSlot, room)}
 	for i := range list.List {
 		v := &list.List[i]
 		switch {
 		case v.Kind != s.kind:
 			return nil
 		case s.kind == chains.KindString:
-			s.has[v.Str] = true
+			s.add(v.Str)
 		case account(s.kind) && v.Str == "":
-			s.has[string(v.Raw)] = true
+			s.add(string(v.Raw))
 		default:
 			return nil
 		}
@@ -142,15 +157,35 @@ func newLiteralSet(list *chains.Value) *literalSet {
 	return s
 }
 
+func (s *literalSet) add(text string) {
+	if slot := s.slot(text); slot.hash == 0 {
+		*slot = literalSlot{literalHash(text), len(s.texts)}
+		s.texts = append(s.texts, text)
+	}
+}
+
+// slot is where text is, or would be.
+func (s *literalSet) slot(text string) *literalSlot {
+	hash := literalHash(text)
+	for i := hash; ; i++ {
+		slot := &s.slots[i%uint64(len(s.slots))]
+		if slot.hash == 0 || slot.hash == hash && s.texts[slot.text] == text {
+			return slot
+		}
+	}
+}
+
+func literalHash(text string) uint64 { return maphash.String(literalSeed, text) | 1 }
+
 // contains answers as comparing x with every element would; ok is false when it can't.
 func (s *literalSet) contains(x *chains.Value) (found, ok bool) {
 	switch {
 	case s == nil || x.Kind != s.kind:
 		return false, false
 	case s.kind == chains.KindString:
-		return s.has[x.Str], true
+		return s.slot(x.Str).hash != 0, true
 	case x.Str == "":
-		return s.has[string(x.Raw)], true
+		return s.slot(string(x.Raw)).hash != 0, true
 	}
 	return false, false
 }

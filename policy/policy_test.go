@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -488,5 +489,30 @@ func TestConsensusReadsApproversAndCredentials(t *testing.T) {
 		if d.Outcome != want {
 			t.Errorf("%s: got %v (%s), want %v", text, d.Outcome, d.Reason, want)
 		}
+	}
+}
+
+// A long list of literals answers as a short one would: every element, and nothing else.
+func TestLongListsOfLiterals(t *testing.T) {
+	for _, n := range []int{4, 5, 8, 9, 300} {
+		var list []chains.Value
+		for i := range n {
+			list = append(list, chains.StringValue(fmt.Sprintf("text-%d", i/2))) // each of them twice
+		}
+		v := chains.ListValue(list...)
+		s := newLiteralSet(&v)
+		for i := range 2 * n {
+			x := chains.StringValue(fmt.Sprintf("text-%d", i))
+			if found, ok := s.contains(&x); !ok || found != (i <= (n-1)/2) {
+				t.Errorf("%d of %d: got %v, %v", i, n, found, ok)
+			}
+		}
+		if found, ok := s.contains(&chains.Value{Kind: chains.KindInt}); found || ok {
+			t.Error("a number was looked for among texts")
+		}
+	}
+	mixed := chains.ListValue(chains.StringValue("a"), chains.StringValue("b"), chains.StringValue("c"), chains.Uint64Value(1))
+	if newLiteralSet(&mixed) != nil {
+		t.Error("a mixed list is no set")
 	}
 }
