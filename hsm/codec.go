@@ -64,6 +64,9 @@ const (
 	opEndRoll
 	opListRSA
 	opDestroyRSA
+	opModule
+	opListP256
+	opDescribe
 )
 
 // rung is how far a request has climbed the supervisor's ladder.
@@ -134,7 +137,13 @@ var shapes = [...]shape{
 	opEndRoll:     {"end roll", []bound{boundKey}, []bound{{4, 4}}, again},                                        // KEK that stays; how many were destroyed
 	opListRSA:     {"list RSA keys", nil, []bound{{0, maxRSAKeys * (1 + maxID)}}, again},                          // (u8 length ‖ id)*
 	opDestroyRSA:  {"destroy RSA key", []bound{boundID}, nil, 0},
+	opModule:      {"module", nil, []bound{{0, 32}, {0, 32}, {0, 16}}, again},                       // manufacturer, description, version
+	opListP256:    {"list checkpoint keys", nil, []bound{{0, maxRSAKeys * (1 + maxID)}}, again},     // as opListRSA
+	opDescribe:    {"describe key", []bound{{1, 1}, boundKey}, []bound{{1, maxDescription}}, again}, // kind, key; its attributes (describe.go)
 }
+
+// maxDescription is far above what a key of 4096 bits needs.
+const maxDescription = 8 << 10
 
 // maxRSAKeys is how many decryption keys of ours a token may hold.
 const maxRSAKeys = 256

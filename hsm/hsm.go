@@ -224,11 +224,12 @@ func (p *Provider) EndRoll(ctx context.Context, keep seal.KeyRef) (destroyed int
 	return destroyed, nil
 }
 
-// The kinds of key in opCheckKey.
+// The kinds of key in opCheckKey and opDescribe.
 const (
 	kindKEK        = 1
 	kindCheckpoint = 2
 	kindRSA        = 3
+	kindMAC        = 4 // of opDescribe alone: the HMAC key beside a KEK
 )
 
 // Seal implements [seal.Sealer], in the way that ref says (wrap.go). plaintext has

@@ -6,11 +6,9 @@ import (
 	"bytes"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/sigild/sigild/seal"
@@ -24,80 +22,6 @@ import (
 // made and never after; wrap.go seals and opens with it.
 
 const kekLabel = "sigild-kek"
-
-// secretAttrs begins every AES and HMAC key of ours.
-func secretAttrs(keyType uint, more ...attr) []attr {
-	return append([]attr{
-		must("CKA_CLASS", pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY),
-		must("CKA_KEY_TYPE", pkcs11.CKA_KEY_TYPE, keyType),
-		must("CKA_VALUE_LEN", pkcs11.CKA_VALUE_LEN, 32),
-		must("CKA_TOKEN", pkcs11.CKA_TOKEN, true),
-		must("CKA_PRIVATE", pkcs11.CKA_PRIVATE, true),
-		must("CKA_SENSITIVE", pkcs11.CKA_SENSITIVE, true),
-		must("CKA_EXTRACTABLE", pkcs11.CKA_EXTRACTABLE, false),
-		should("CKA_DERIVE", pkcs11.CKA_DERIVE, false, lackDerive),
-		unmodifiable, uncopyable,
-	}, more...)
-}
-
-// gcmAttrs is the KEK that encrypts. WRAP=0, because wrap-then-decrypt gives keys in
-// clear. MODIFIABLE=0, or WRAP could be set later. ALLOWED_MECHANISMS, or ECB under
-// the KEK gives the hash key of GCM.
-var gcmAttrs = secretAttrs(pkcs11.CKK_AES,
-	must("CKA_ENCRYPT", pkcs11.CKA_ENCRYPT, true),
-	must("CKA_DECRYPT", pkcs11.CKA_DECRYPT, true),
-	should("CKA_WRAP", pkcs11.CKA_WRAP, false, lackWrap),
-	should("CKA_UNWRAP", pkcs11.CKA_UNWRAP, false, lackUnwrap),
-	should("CKA_SIGN", pkcs11.CKA_SIGN, false, lackSign),
-	only(pkcs11.CKM_AES_GCM),
-)
-
-// keyWrapAttrs is the KEK that wraps. DECRYPT=0 for the reason above.
-func keyWrapAttrs(mechanism uint) []attr {
-	return secretAttrs(pkcs11.CKK_AES,
-		should("CKA_ENCRYPT", pkcs11.CKA_ENCRYPT, false, lackEncrypt),
-		should("CKA_DECRYPT", pkcs11.CKA_DECRYPT, false, lackDecrypt),
-		must("CKA_WRAP", pkcs11.CKA_WRAP, true),
-		must("CKA_UNWRAP", pkcs11.CKA_UNWRAP, true),
-		should("CKA_SIGN", pkcs11.CKA_SIGN, false, lackSign),
-		only(mechanism),
-	)
-}
-
-// macAttrs is the key that says who made an OAEP blob: everybody has the public key.
-var macAttrs = secretAttrs(pkcs11.CKK_GENERIC_SECRET,
-	must("CKA_SIGN", pkcs11.CKA_SIGN, true),
-	should("CKA_ENCRYPT", pkcs11.CKA_ENCRYPT, false, lackEncrypt),
-	should("CKA_DECRYPT", pkcs11.CKA_DECRYPT, false, lackDecrypt),
-	should("CKA_WRAP", pkcs11.CKA_WRAP, false, lackWrap),
-	should("CKA_UNWRAP", pkcs11.CKA_UNWRAP, false, lackUnwrap),
-	only(pkcs11.CKM_SHA256_HMAC),
-)
-
-// macID is the CKA_ID of the HMAC key beside the RSA key id.
-func macID(id []byte) []byte {
-	sum := sha256.Sum256(append([]byte("sigild/hsm/mac-key/v1"), id...))
-	return sum[:16]
-}
-
-// kekAttrs is the key that a reference with this wrapping names.
-func kekAttrs(w wrapping) []attr {
-	switch w {
-	case wrapKWP:
-		return keyWrapAttrs(ckmAESKeyWrapKWP)
-	case wrapPad:
-		return keyWrapAttrs(pkcs11.CKM_AES_KEY_WRAP_PAD)
-	case wrapOAEP:
-		return append(slices.Clone(rsaAttrs), only(pkcs11.CKM_RSA_PKCS_OAEP))
-	case wrapRawOAEP:
-		return append(slices.Clone(rsaAttrs), only(pkcs11.CKM_RSA_X_509))
-	default:
-		return gcmAttrs
-	}
-}
-
-// ckmAESKeyWrapKWP is of PKCS#11 v3.0; the bindings don't have it.
-const ckmAESKeyWrapKWP = 0x210B
 
 // kek is a KEK that was found and checked.
 type kek struct {

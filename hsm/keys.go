@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/sigild/sigild/seal"
@@ -24,85 +23,6 @@ import (
 // also has the checkpoint key.
 
 const checkpointLabel = "sigild-checkpoint"
-
-// attr is an attribute with the value that we give it and insist on.
-type attr struct {
-	name  string
-	typ   uint
-	value any
-	// lack is set for an attribute that some tokens don't know or don't take in a
-	// template; the key is then made without it and its reference says so. Zero: no
-	// key is made, or used, without it.
-	lack protection
-	// soft: a key that lacks it may even have the other value. Otherwise a token may
-	// not know the attribute, but a key that has the wrong value is refused.
-	soft bool
-}
-
-func must(name string, typ uint, value any) attr { return attr{name, typ, value, 0, false} }
-
-func should(name string, typ uint, value any, lack protection) attr {
-	return attr{name, typ, value, lack, false}
-}
-
-// p256 is CKA_EC_PARAMS of P-256: the DER of OID 1.2.840.10045.3.1.7.
-var p256 = []byte{0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07}
-
-var (
-	unmodifiable = attr{"CKA_MODIFIABLE", pkcs11.CKA_MODIFIABLE, false, lackModifiable, true}
-	uncopyable   = attr{"CKA_COPYABLE", pkcs11.CKA_COPYABLE, false, lackCopyable, true}
-)
-
-// only is CKA_ALLOWED_MECHANISMS: an array of CK_ULONG, here of one.
-func only(mechanism uint) attr {
-	return attr{"CKA_ALLOWED_MECHANISMS", pkcs11.CKA_ALLOWED_MECHANISMS, mechanisms(mechanism), lackMechanisms, true}
-}
-
-// checkpointAttrs is the private half of the checkpoint key.
-var checkpointAttrs = []attr{
-	must("CKA_CLASS", pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY),
-	must("CKA_KEY_TYPE", pkcs11.CKA_KEY_TYPE, pkcs11.CKK_EC),
-	must("CKA_TOKEN", pkcs11.CKA_TOKEN, true),
-	must("CKA_PRIVATE", pkcs11.CKA_PRIVATE, true),
-	must("CKA_SENSITIVE", pkcs11.CKA_SENSITIVE, true),
-	must("CKA_EXTRACTABLE", pkcs11.CKA_EXTRACTABLE, false),
-	must("CKA_SIGN", pkcs11.CKA_SIGN, true),
-	should("CKA_DECRYPT", pkcs11.CKA_DECRYPT, false, lackDecrypt),
-	should("CKA_UNWRAP", pkcs11.CKA_UNWRAP, false, lackUnwrap),
-	should("CKA_DERIVE", pkcs11.CKA_DERIVE, false, lackDerive),
-	unmodifiable, uncopyable, only(pkcs11.CKM_ECDSA),
-}
-
-// publicAttrs is its public half.
-var publicAttrs = []attr{
-	must("CKA_CLASS", pkcs11.CKA_CLASS, pkcs11.CKO_PUBLIC_KEY),
-	must("CKA_KEY_TYPE", pkcs11.CKA_KEY_TYPE, pkcs11.CKK_EC),
-	must("CKA_TOKEN", pkcs11.CKA_TOKEN, true),
-	must("CKA_VERIFY", pkcs11.CKA_VERIFY, true),
-	unmodifiable,
-	must("CKA_EC_PARAMS", pkcs11.CKA_EC_PARAMS, p256),
-}
-
-// bornInside is what the token says of a secret that was never elsewhere. It
-// can't be asked for, only read.
-var bornInside = []attr{
-	should("CKA_ALWAYS_SENSITIVE", pkcs11.CKA_ALWAYS_SENSITIVE, true, lackAlwaysSensitive),
-	should("CKA_NEVER_EXTRACTABLE", pkcs11.CKA_NEVER_EXTRACTABLE, true, lackNeverExtractable),
-	should("CKA_LOCAL", pkcs11.CKA_LOCAL, true, lackLocal),
-}
-
-// mechanisms is an array of CK_ULONG.
-func mechanisms(list ...uint) []byte {
-	var b []byte
-	for _, m := range list {
-		if strconv.IntSize == 64 {
-			b = binary.NativeEndian.AppendUint64(b, uint64(m))
-		} else {
-			b = binary.NativeEndian.AppendUint32(b, uint32(m))
-		}
-	}
-	return b
-}
 
 // template is attrs with an id and a label, for making a key without some.
 func template(attrs []attr, id []byte, label string, without protection) []*pkcs11.Attribute {
@@ -233,9 +153,6 @@ func (t *token) insist(s pkcs11.SessionHandle, k key, without protection, lists 
 	}
 	return lacks, nil
 }
-
-// bornLacks are the bits of bornInside.
-const bornLacks = lackAlwaysSensitive | lackNeverExtractable | lackLocal
 
 // read returns the values of attrs; nil for one that the token does not know.
 func (t *token) read(s pkcs11.SessionHandle, h pkcs11.ObjectHandle, attrs []attr) ([][]byte, error) {

@@ -1,6 +1,7 @@
 package hsm
 
 import (
+	"bytes"
 	"context"
 	"crypto/rsa"
 	"encoding/binary"
@@ -106,23 +107,12 @@ func (p *Provider) RSAKey(ctx context.Context, ref seal.KeyRef) (RSAKey, error) 
 // ListRSA returns the decryption keys that were made or imported here, in no order;
 // those that are not what we make are left out and counted.
 func (p *Provider) ListRSA(ctx context.Context) (keys []RSAKey, others int, err error) {
-	var refs []seal.KeyRef
-	err = p.sup.call(ctx, opListRSA, func(f [][]byte) error {
-		for b := f[0]; len(b) > 0; {
-			n := int(b[0])
-			if n < 1 || n > maxID || n >= len(b) {
-				return fmt.Errorf("%w: the list of keys has the wrong form", seal.ErrUnavailable)
-			}
-			refs = append(refs, keyRef{id: b[1 : 1+n]}.text())
-			b = b[1+n:]
-		}
-		return nil
-	})
+	ids, err := p.ids(ctx, opListRSA)
 	if err != nil {
 		return nil, 0, fmt.Errorf("listing the RSA keys of the HSM: %w", err)
 	}
-	for _, ref := range refs {
-		k, err := p.RSAKey(ctx, ref)
+	for _, id := range ids {
+		k, err := p.RSAKey(ctx, keyRef{id: id}.text())
 		switch {
 		case errors.Is(err, seal.ErrPolicy), errors.Is(err, seal.ErrAmbiguous):
 			others++
@@ -133,6 +123,22 @@ func (p *Provider) ListRSA(ctx context.Context) (keys []RSAKey, others int, err 
 		}
 	}
 	return keys, others, nil
+}
+
+// ids is what opListRSA or opListP256 answers.
+func (p *Provider) ids(ctx context.Context, o op) (ids [][]byte, err error) {
+	err = p.sup.call(ctx, o, func(f [][]byte) error {
+		for b := f[0]; len(b) > 0; {
+			n := int(b[0])
+			if n < 1 || n > maxID || n >= len(b) {
+				return fmt.Errorf("%w: the list of keys has the wrong form", seal.ErrUnavailable)
+			}
+			ids = append(ids, bytes.Clone(b[1:1+n])) // the reply is wiped
+			b = b[1+n:]
+		}
+		return nil
+	})
+	return ids, err
 }
 
 // DestroyRSA destroys a decryption key in the token, for good. What is encrypted to

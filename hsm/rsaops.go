@@ -24,23 +24,6 @@ const (
 	importedLabel = "sigild-webhook-imported"
 )
 
-// rsaAttrs is the private half of a decryption key. UNWRAP=0: a key that both
-// decrypts and unwraps would unwrap what is wrapped to it into a weaker one.
-// CKA_ALLOWED_MECHANISMS comes from the probe.
-var rsaAttrs = []attr{
-	must("CKA_CLASS", pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY),
-	must("CKA_KEY_TYPE", pkcs11.CKA_KEY_TYPE, pkcs11.CKK_RSA),
-	must("CKA_TOKEN", pkcs11.CKA_TOKEN, true),
-	must("CKA_PRIVATE", pkcs11.CKA_PRIVATE, true),
-	must("CKA_SENSITIVE", pkcs11.CKA_SENSITIVE, true),
-	must("CKA_EXTRACTABLE", pkcs11.CKA_EXTRACTABLE, false),
-	must("CKA_DECRYPT", pkcs11.CKA_DECRYPT, true),
-	should("CKA_SIGN", pkcs11.CKA_SIGN, false, lackSign),
-	should("CKA_UNWRAP", pkcs11.CKA_UNWRAP, false, lackUnwrap),
-	should("CKA_DERIVE", pkcs11.CKA_DERIVE, false, lackDerive),
-	unmodifiable, uncopyable,
-}
-
 // rsaPublicAttrs is the public half. It is a session object: modulus and
 // exponent are read from the private one.
 var rsaPublicAttrs = []attr{
@@ -50,16 +33,6 @@ var rsaPublicAttrs = []attr{
 	must("CKA_ENCRYPT", pkcs11.CKA_ENCRYPT, true),
 	must("CKA_PUBLIC_EXPONENT", pkcs11.CKA_PUBLIC_EXPONENT, []byte{1, 0, 1}),
 }
-
-// scheme is the one mechanism that a decryption key allows.
-type scheme uint
-
-const (
-	schemeNative scheme = pkcs11.CKM_RSA_PKCS_OAEP // the token does it all
-	schemeRaw    scheme = pkcs11.CKM_RSA_X_509     // the token does the power, oaep.go the padding
-)
-
-func (s scheme) allowed() attr { return only(uint(s)) }
 
 func (s scheme) mechanism() []*pkcs11.Mechanism {
 	if s == schemeRaw {
@@ -290,10 +263,10 @@ func (t *token) publicRSA(id []byte) (reply [][]byte, err error) {
 	return reply, err
 }
 
-// listRSA is opListRSA: the ids of the decryption keys labelled as ours.
-func (t *token) listRSA() (list []byte, err error) {
+// list is opListRSA and opListP256: the ids of the private keys labelled as ours.
+func (t *token) list(labels ...string) (list []byte, err error) {
 	err = t.session(0, func(s pkcs11.SessionHandle) error {
-		for _, label := range []string{webhookLabel, importedLabel} {
+		for _, label := range labels {
 			found, err := t.search(s, maxRSAKeys+1, pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY), pkcs11.NewAttribute(pkcs11.CKA_LABEL, label))
 			if err != nil {
 				return err
@@ -308,7 +281,7 @@ func (t *token) listRSA() (list []byte, err error) {
 				}
 			}
 			if len(found) > maxRSAKeys || len(list) > shapes[opListRSA].reply[0].max {
-				return newFault(seal.ErrPolicy, "listing decryption keys: more than %d", maxRSAKeys)
+				return newFault(seal.ErrPolicy, "listing keys: more than %d", maxRSAKeys)
 			}
 		}
 		return nil

@@ -154,14 +154,18 @@ func dispatch(t *token, o op, fields [][]byte) ([][]byte, error) {
 	case opDecryptOAEP:
 		return one(t.decryptOAEP(fields[0], fields[1]))
 	case opListRSA:
-		return one(t.listRSA())
+		return one(t.list(webhookLabel, importedLabel))
+	case opListP256:
+		return one(t.list(checkpointLabel))
+	case opModule:
+		return t.module()
 	case opDestroyRSA:
 		return nil, t.destroyRSA(fields[0])
 	case opHealth:
 		if len(fields[0]) == 0 {
 			return nil, t.alive()
 		}
-	case opCheckKey:
+	case opCheckKey, opDescribe:
 		fields = [][]byte{fields[1], fields[0]}
 	}
 	// The others begin with a key.
@@ -177,6 +181,8 @@ func dispatch(t *token, o op, fields [][]byte) ([][]byte, error) {
 		return nil, t.health(r)
 	case opCheckKey:
 		return one(t.check(fields[1][0], r))
+	case opDescribe:
+		return one(t.describe(fields[1][0], r))
 	case opWrap:
 		return one(t.wrap(r, fields[1], fields[2]))
 	case opUnwrap:

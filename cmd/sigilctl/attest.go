@@ -16,33 +16,49 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sigild/sigild/cmd/config"
+	"github.com/sigild/sigild/hsm"
 	"github.com/sigild/sigild/seal"
 	"github.com/sigild/sigild/tpm"
 )
 
 // attestCommand is for people elsewhere who want to know what a host booted and that
-// its keys are in its TPM. attest and answer speak to the TPM of this host; challenge
-// and verify need neither TPM, daemon nor configuration.
+// its keys are in its TPM or token (attesttoken.go). attest and answer speak to the
+// device of this host; challenge and verify need neither device, daemon nor configuration.
 func attestCommand() *cobra.Command {
 	var nonceText, out string
 	var indexes []int
 	c := &cobra.Command{
 		Use:   "attest --nonce HEX --out FILE",
-		Short: "Have the TPM say what was booted and which keys it holds, for somebody elsewhere to verify",
-		Long: `Writes evidence: a quote of the PCRs and a certificate of each of sigild's keys in
-the TPM, signed by the TPM's attestation key over the nonce, which whoever verifies
-has chosen (16 to 64 bytes, in hex).
+		Short: "Have the sealing device say which keys it holds, a TPM also what was booted, for somebody elsewhere to verify",
+		Long: `Writes evidence over the nonce, which whoever verifies has chosen (16 to 64 bytes,
+in hex). "sigilctl attest verify" checks it elsewhere.
 
-Elsewhere, "sigilctl attest verify" checks it. That the attestation key is in a TPM at
-all is shown once, by "attest challenge" there and "attest answer" here.`,
+A TPM gives a quote of the PCRs and a certificate of each of sigild's keys in it, signed
+by its attestation key. That this key is in a TPM at all is shown once, by "attest
+challenge" there and "attest answer" here.
+
+A PKCS#11 token gives less: what it and its module call themselves, and the attributes of
+each of sigild's keys, read now and signed by its checkpoint key. That is the module's
+word, not an attestation by the token's maker.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			nonce, err := hex.DecodeString(nonceText)
 			if err != nil {
 				return fmt.Errorf("reading the nonce: %w", err)
 			}
-			if err := needsTPM(cmd); err != nil {
+			cfg, err := loadConfig(cmd)
+			if err != nil {
 				return err
+			}
+			if cfg.Provider.TPM == nil {
+				if cmd.Flags().Changed("pcrs") {
+					return fmt.Errorf("attesting: %w: a token has no PCRs", seal.ErrUnsupported)
+				}
+				b, err := attestToken(cmd, cfg, nonce)
+				if err != nil {
+					return err
+				}
+				return writeNew(cmd, out, b)
 			}
 			return withTPM(cmd, func(ctx context.Context, _ config.TPM, p *tpm.Provider) error {
 				e, err := p.Attest(ctx, nonce, indexes)
@@ -65,12 +81,12 @@ all is shown once, by "attest challenge" there and "attest answer" here.`,
 	return c
 }
 
-// needsTPM says why a token gives no evidence.
+// needsTPM says why a token answers no challenge.
 func needsTPM(cmd *cobra.Command) error {
 	cfg, err := loadConfig(cmd)
 	if err == nil && cfg.Provider.TPM == nil {
-		err = hinted{fmt.Errorf("attesting: %w: a PKCS#11 token signs no statement about itself that somebody elsewhere could verify", seal.ErrUnsupported),
-			"sigild checks the attributes of its keys in the token each time it opens it, and refuses weaker ones"}
+		err = hinted{fmt.Errorf("answering a challenge: %w: a PKCS#11 token has no endorsement key", seal.ErrUnsupported),
+			"a token's evidence is verified with --public-key, its checkpoint key"}
 	}
 	return err
 }
@@ -149,14 +165,20 @@ type knownBy struct{ ak, secret, answer, roots string }
 func attestVerifyCommand() *cobra.Command {
 	var nonceText string
 	var by knownBy
+	var token byToken
 	c := &cobra.Command{
-		Use:   "verify --nonce HEX (--ak NAME | --secret FILE --answer FILE) EVIDENCE",
-		Short: "Check evidence, with neither TPM nor daemon",
-		Long: `Checks every signature and structure of the evidence against the nonce, and whose
+		Use:   "verify --nonce HEX (--ak NAME | --secret FILE --answer FILE | --public-key FILE) EVIDENCE",
+		Short: "Check evidence, with neither device nor daemon",
+		Long: `Of a TPM: checks every signature and structure of the evidence against the nonce, and whose
 the attestation key is: the one of that Name, kept from an earlier verification
 (--ak), or one that answered a challenge (--secret, --answer). With --ek-roots the
 maker's certificate of the TPM's endorsement key is checked, too: without it a
 challenge shows that there is one TPM, but not that somebody made it who makes TPMs.
+
+Of a token: checks the signature under the checkpoint key that you pinned
+(--public-key, as for audit verify), the nonce, and that no key is weaker than sigild
+makes them. --may-lack names what a token that does not know or keep an attribute may
+do without; "sigilctl status" on the host tells.
 
 Prints what holds. Whether those are the right PCRs is yours to say.`,
 		Args: cobra.ExactArgs(1),
@@ -165,7 +187,17 @@ Prints what holds. Whether those are the right PCRs is yours to say.`,
 			if err != nil {
 				return fmt.Errorf("reading the nonce: %w", err)
 			}
-			e, err := readEvidence(args[0])
+			file, err := readSmall(args[0])
+			if err != nil {
+				return err
+			}
+			if _, not := hsm.ParseEvidence(file); not == nil || token.publicKey != "" || len(token.mayLack) > 0 {
+				if by != (knownBy{}) {
+					return errTwoWays
+				}
+				return token.verify(cmd.OutOrStdout(), file, nonce)
+			}
+			e, err := tpm.ParseEvidence(file)
 			if err != nil {
 				return err
 			}
@@ -185,6 +217,8 @@ Prints what holds. Whether those are the right PCRs is yours to say.`,
 	c.Flags().StringVar(&by.secret, "secret", "", "the secret `FILE` of the challenge")
 	c.Flags().StringVar(&by.answer, "answer", "", "the answer `FILE` to it")
 	c.Flags().StringVar(&by.roots, "ek-roots", "", "certificates of makers of TPMs, a PEM `FILE`")
+	c.Flags().StringVar(&token.publicKey, "public-key", "", "the token's checkpoint key, a PEM `FILE`")
+	c.Flags().StringSliceVar(&token.mayLack, "may-lack", nil, "an `ATTRIBUTE` that keys of this token lack, such as CKA_COPYABLE; repeat")
 	mustRequire(c, "nonce")
 	return c
 }
