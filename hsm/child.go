@@ -150,6 +150,9 @@ func (c *child) resume(ctx context.Context) (message, error) {
 
 // answer reads the reply to what was sent last.
 func (c *child) answer(ctx context.Context) (message, error) {
+	if ctx.Err() != nil {
+		return message{}, errInterrupted
+	}
 	var mu sync.Mutex
 	reading := true // guarded by mu
 	stop := context.AfterFunc(ctx, func() {
@@ -159,6 +162,7 @@ func (c *child) answer(ctx context.Context) (message, error) {
 			_ = c.conn.SetReadDeadline(time.Unix(1, 0)) // ends the read
 		}
 	})
+	c.awaitBriefly(ctx)
 	body, err := c.in.read(c.conn)
 	if !stop() {
 		mu.Lock()
@@ -187,6 +191,30 @@ func (c *child) answer(ctx context.Context) (message, error) {
 		return message{}, &fault{class: m.status, code: binary.BigEndian.Uint32(m.fields[0]), text: printable(m.fields[1])}
 	}
 	return m, nil
+}
+
+// briefly is how long an answer is looked for before we sleep for it: most come
+// within, and to be woken costs as much again where the processor was idle.
+const briefly = 150 * time.Microsecond
+
+// awaitBriefly returns when an answer has come, ctx ends, or after [briefly]; at once
+// where the only processor is the one the worker needs. Errors are the read's to find.
+func (c *child) awaitBriefly(ctx context.Context) {
+	if runtime.NumCPU() == 1 {
+		return
+	}
+	raw, err := c.conn.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) {
+		ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		for start := time.Now(); time.Since(start) < briefly && ctx.Err() == nil; {
+			if n, err := unix.Poll(ready, 0); n != 0 || err != nil {
+				return
+			}
+		}
+	})
 }
 
 // alive says that the process has not ended.
