@@ -19,22 +19,22 @@ const MaxFile = 64 << 20
 // File is a set of policies and limits as files have it; docs/policy.md has the
 // forms of both.
 type File struct {
-	Policies []policy.Policy `json:"policies"`
-	Limits   []policy.Limit  `json:"limits,omitempty"`
+	Policies []policy.Policy
+	Limits   []policy.Limit
 }
 
-// ReadFile reads a File: one JSON object, nothing unknown in it, nothing after it.
+// ReadFile reads a File, as strictly as the daemon reads rules.
 func ReadFile(r io.Reader) (File, error) {
-	var f File
-	d := json.NewDecoder(io.LimitReader(r, MaxFile))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&f); err != nil {
+	text, err := io.ReadAll(io.LimitReader(r, MaxFile+1))
+	if err != nil {
 		return File{}, fmt.Errorf("reading policies: %w", err)
 	}
-	if _, err := d.Token(); err != io.EOF {
-		return File{}, errors.New("reading policies: something follows the object, or the file is too large")
+	if len(text) > MaxFile {
+		return File{}, fmt.Errorf("reading policies: more than %d bytes", MaxFile)
 	}
-	return f, nil
+	var f File
+	f.Policies, f.Limits, err = policy.ParseRules(text)
+	return f, err
 }
 
 // Write writes f as files have it, one policy or limit a line.
