@@ -20,11 +20,12 @@ const order = `
 	server             -> delegation delivery api systemd
 	delegation         -> signing bundle
 	delivery           -> journal
-	signing            -> policy mpc chains/evm chains/solana journal refusal
+	signing            -> policy mpc chains/signable journal refusal
 	journal            -> vault refusal
 	vault              -> seal
 	policy             -> chains/evm chains/solana
 	mpc                -> chains internal/secmem
+	chains/signable     -> chains/evm chains/solana
 	chains/evm         -> chains
 	chains/solana      -> chains
 	chains             ->

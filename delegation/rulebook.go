@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"github.com/sigild/sigild/chains/evm"
+	"github.com/sigild/sigild/chains/signable"
 	"github.com/sigild/sigild/policy"
 	"github.com/sigild/sigild/refusal"
 	"github.com/sigild/sigild/signing"
@@ -38,7 +39,7 @@ type rulebook struct {
 	// rules are all policies and limits, narrowing those that can't allow.
 	rules, narrowing *policy.Set
 	// interfaces are what payloads are read with.
-	interfaces signing.Interfaces
+	interfaces signable.Interfaces
 }
 
 // readers read the documents of each kind into what a rulebook is made of, and
@@ -56,7 +57,7 @@ type binding struct {
 	known      func(delegation string) error
 	policies   []policy.Policy
 	limits     []policy.Limit
-	interfaces signing.Interfaces
+	interfaces signable.Interfaces
 	abis       []evm.ABI
 }
 

@@ -6,8 +6,7 @@ import (
 	"time"
 
 	"github.com/sigild/sigild/chains"
-	"github.com/sigild/sigild/chains/evm"
-	"github.com/sigild/sigild/chains/solana"
+	"github.com/sigild/sigild/chains/signable"
 	"github.com/sigild/sigild/mpc"
 	"github.com/sigild/sigild/policy"
 )
@@ -31,7 +30,7 @@ type Standing struct {
 	// Rules are the compiled policies and limits of all layers that judge its requests.
 	Rules *policy.Set
 	// Interfaces are what payloads are read with.
-	Interfaces Interfaces
+	Interfaces signable.Interfaces
 	// PolicySet names Rules, Interfaces and all else that judges; it moves with every change of them.
 	PolicySet [32]byte
 	// Fixed names what PolicySet does but for orders, which come and go with use: a
@@ -46,14 +45,6 @@ type Standing struct {
 // moved reports whether a request that was judged under then has to be judged anew.
 func (st *Standing) moved(then *Standing) bool {
 	return st.Version != then.Version || st.Fixed != then.Fixed
-}
-
-// Interfaces is what an organization's policy authority says of programs and lookup
-// tables. No request carries any of it.
-type Interfaces struct {
-	// EVM is nil without ABIs.
-	EVM    *evm.ABIs
-	Solana solana.Known
 }
 
 // AppliancePrefix begins the ids of rules from the appliance's policy files. What

@@ -1,14 +1,12 @@
 package judge
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"time"
 
 	"github.com/sigild/sigild/chains"
-	"github.com/sigild/sigild/chains/evm"
-	"github.com/sigild/sigild/chains/solana"
+	"github.com/sigild/sigild/chains/signable"
 	"github.com/sigild/sigild/journal"
 	"github.com/sigild/sigild/policy"
 	"github.com/sigild/sigild/refusal"
@@ -103,24 +101,7 @@ func asker(address string) (*policy.WalletAccount, error) {
 }
 
 func decodeAsked(a *journal.Asked) (*chains.Decoded, error) {
-	if kind := chains.Kind(a.Kind); evm.Roots[kind] != nil {
-		wallet, err := evm.ParseAddress(a.Address)
-		if err != nil {
-			return nil, err
-		}
-		return evm.Decode(kind, a.Payload, evm.Options{Wallet: wallet})
-	}
-	wallet, err := solana.ParseAddress(a.Address)
-	if err != nil {
-		return nil, err
-	}
-	switch chains.Kind(a.Kind) {
-	case chains.KindSolanaMessage:
-		return solana.Decode(a.Payload, wallet, a.Chain, solana.Known{})
-	case chains.KindSolanaOffchain:
-		return solana.DecodeOffchain(a.Payload, wallet, a.Chain)
-	}
-	return nil, errors.New("a kind of payload that this build does not know")
+	return signable.Decode(chains.Kind(a.Kind), a.Payload, signable.Signer{Chain: a.Chain, Address: a.Address}, signable.Interfaces{})
 }
 
 // Tell writes a change for people.
