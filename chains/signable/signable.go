@@ -8,6 +8,7 @@ package signable
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/sigild/sigild/chains"
 	"github.com/sigild/sigild/chains/evm"
@@ -19,14 +20,17 @@ var ErrKind = errors.New("payload is not for this chain")
 
 // Signer is the wallet whose signature a payload asks for.
 type Signer struct {
-	// Chain is "eip155" or the CAIP-2 id of a Solana cluster.
+	// Chain is "eip155", also as the namespace of one EVM chain's CAIP-2 id, or the id of a Solana cluster.
 	Chain string
 	// Address in its chain's own spelling.
 	Address string
 }
 
 // OnEVM reports whether the signer is an account of EVM chains.
-func (s Signer) OnEVM() bool { return s.Chain == "eip155" }
+func (s Signer) OnEVM() bool {
+	namespace, _, _ := strings.Cut(s.Chain, ":")
+	return namespace == "eip155"
+}
 
 // Interfaces is what a policy authority says of programs and lookup tables. No
 // request carries any of it.
