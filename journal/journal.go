@@ -318,8 +318,8 @@ func (j *Journal) Request(organization, requestID string) (RequestState, bool, e
 }
 
 // Spent sums the charges that count in the window that began at since (zero
-// time: ever): those in flight, and those that ended after it. what "" is all
-// purposes. It may include what is about to be committed.
+// time: ever): those in flight, and those that ended after it. what is [AllCharges]
+// or [ButFees]. It may include what is about to be committed.
 func (j *Journal) Spent(s Scope, asset, what string, since time.Time) Spent {
 	j.mu.RLock()
 	defer j.mu.RUnlock()

@@ -32,8 +32,8 @@ func TestRequestsOutliveARestart(t *testing.T) {
 		if s := f.wantState("r3", StateFailed); !s.Refunded {
 			t.Error("r3 doesn't count as refunded")
 		}
-		f.wantSpent(time.Time{}, "transfer", 150, 2)
-		f.wantSpent(time.Time{}, "fee", 42000, 2)
+		f.wantSpent(time.Time{}, ButFees, 150, 2)
+		f.wantSpent(time.Time{}, AllCharges, 42150, 2)
 		f.wantSpent(time.Time{}, "", 42150, 2)
 		if d, ok := f.j.ReplayKey("evm-nonce:1:0x00:r1"); !ok || d != hashOf("digest r1") {
 			t.Errorf("replay key of r1 = %q, %v", d, ok)
@@ -66,7 +66,7 @@ func TestACrashLeavesOutcomeUnknown(t *testing.T) {
 	if s.ApprovedSeq != a || !s.ChargedAt.Equal(testStart.Add(time.Hour)) {
 		t.Errorf("r1 = %+v, want approval %d charged an hour later", s, a)
 	}
-	f.wantSpent(testStart.Add(30*time.Minute), "transfer", 100, 1)
+	f.wantSpent(testStart.Add(30*time.Minute), ButFees, 100, 1)
 	f.reopen()
 	if st := f.j.Status(); st.Entries != 3 {
 		t.Errorf("a second restart leaves %d entries, want 3: nothing is ended twice", st.Entries)
@@ -80,8 +80,8 @@ func TestACrashLeavesOutcomeUnknown(t *testing.T) {
 	f.clock.add(24 * time.Hour)
 	f.must(signedEntry(a, "late"))
 	f.wantState("r1", StateSigned)
-	f.wantSpent(testStart.Add(20*time.Hour), "transfer", 100, 1)
-	f.wantSpent(time.Time{}, "transfer", 100, 1)
+	f.wantSpent(testStart.Add(20*time.Hour), ButFees, 100, 1)
+	f.wantSpent(time.Time{}, ButFees, 100, 1)
 	if _, err := f.append(signedEntry(a, "again")); !errors.Is(err, ErrNotApproved) {
 		t.Errorf("a second signature: %v, want ErrNotApproved", err)
 	}
@@ -92,17 +92,17 @@ func TestWindowStartsWhenTheRequestEnds(t *testing.T) {
 	a := f.must(approval("r1", 100))
 	f.clock.add(48 * time.Hour) // in flight: never expires
 	day := func() time.Time { return f.clock.now().Add(-24 * time.Hour) }
-	if s := f.wantSpent(day(), "transfer", 100, 1); s.InFlight != 1 || !s.Oldest.IsZero() {
+	if s := f.wantSpent(day(), ButFees, 100, 1); s.InFlight != 1 || !s.Oldest.IsZero() {
 		t.Errorf("in flight: %+v", s)
 	}
 	f.must(signedEntry(a, "s"))
 	f.clock.add(24*time.Hour - time.Millisecond)
-	if s := f.wantSpent(day(), "transfer", 100, 1); s.InFlight != 0 || !s.Oldest.Equal(testStart.Add(48*time.Hour)) {
+	if s := f.wantSpent(day(), ButFees, 100, 1); s.InFlight != 0 || !s.Oldest.Equal(testStart.Add(48*time.Hour)) {
 		t.Errorf("after its end: %+v", s)
 	}
 	f.clock.add(time.Millisecond)
-	f.wantSpent(day(), "transfer", 0, 0)
-	f.wantSpent(time.Time{}, "transfer", 100, 1)
+	f.wantSpent(day(), ButFees, 0, 0)
+	f.wantSpent(time.Time{}, ButFees, 100, 1)
 }
 
 func TestUnboundedAndHugeChargesFailClosed(t *testing.T) {
@@ -190,13 +190,13 @@ func TestRefundedRequestMayBeApprovedAnew(t *testing.T) {
 	f := newFixture(t)
 	a := f.must(approval("r1", 100))
 	f.must(failedEntry(a, true))
-	f.wantSpent(time.Time{}, "transfer", 0, 0)
+	f.wantSpent(time.Time{}, ButFees, 0, 0)
 	b := f.must(approval("r1", 100))
 	f.must(signedEntry(b, "s"))
 	if s := f.wantState("r1", StateSigned); s.ApprovedSeq != b {
 		t.Errorf("approval = %d, want %d", s.ApprovedSeq, b)
 	}
-	f.wantSpent(time.Time{}, "transfer", 100, 1)
+	f.wantSpent(time.Time{}, ButFees, 100, 1)
 }
 
 func TestClockNeverGoesBack(t *testing.T) {

@@ -104,6 +104,7 @@ type projections struct {
 	segments     []boundary        // the ends of archived segments whose rows are here
 	pruned       vault.JournalHead // the last row that is gone; the genesis never is
 
+	pass uint64 // counts the passes of sharesOf
 	// over and held index what the last snapshot took out of requests and replays.
 	over, held runs
 	read       entryReader // for what over names
@@ -196,7 +197,7 @@ func (p *projections) applyApproved(e *Entry) (func(), error) {
 	s := stateOf(e, StateApproved)
 	s.ApprovedSeq = e.Seq
 	undoRequest := p.setRequest(k, s)
-	r := &reservation{seq: e.Seq, request: k, replay: e.ReplayKeys, flying: true, shares: p.sharesOf(e, amounts)}
+	r := &reservation{seq: e.Seq, request: k, replay: e.ReplayKeys, flying: true, shares: p.sharesOf(e, e.Charges, amounts)}
 	p.reservations[e.Seq] = r
 	p.hold(r, e.Digest)
 	return func() {

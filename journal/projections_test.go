@@ -62,16 +62,19 @@ func foldSlowly(es []Entry) *slowFold {
 func (s *slowFold) spent(scope Scope, asset, what string, sinceMS int64) (sum *uint256.Int, unbounded bool, count int) {
 	sum = new(uint256.Int)
 	for _, a := range s.approvals {
-		of := map[scopeKind]string{scopeDelegation: a.e.Delegation, scopeWallet: a.e.Wallet, scopeOrganization: a.e.Organization}[scope.kind]
+		of := map[scopeKind]string{scopeDelegation: a.e.Delegation, scopeWallet: a.e.Wallet, scopeOrganization: a.e.Organization, scopeUser: a.e.User}[scope.kind]
 		if of != scope.id || a.refunded || a.endMS != 0 && a.endMS <= sinceMS {
 			continue
 		}
-		hit := false
+		hit := asset == AnyAsset && scope.to == ""
 		for _, c := range a.e.Charges {
-			if c.Asset != asset || what != "" && what != c.What {
+			if asset != AnyAsset && c.Asset != asset || scope.to != "" && scope.to != c.To || what == ButFees && c.What == "fee" {
 				continue
 			}
 			hit = true
+			if asset == AnyAsset {
+				continue
+			}
 			if c.Unbounded {
 				unbounded = true
 			} else {
@@ -94,9 +97,13 @@ func (f *fixture) compare(when string) {
 	}
 	s := foldSlowly(es)
 	now := f.clock.now().UnixMilli()
-	for _, scope := range []Scope{ByDelegation("d0"), ByDelegation("d1"), ByWallet("w0"), ByOrganization("org"), ByOrganization("none")} {
-		for _, asset := range []string{eth, "other"} {
-			for _, what := range []string{"", "transfer", "fee"} {
+	for _, scope := range []Scope{ByDelegation("d0"), ByDelegation("d1"), ByWallet("w0"), ByOrganization("org"), ByOrganization("none"), ByUser("user"),
+		ByOrganization("org").To("alice"), ByDelegation("d0").To("bob")} {
+		for _, asset := range []string{eth, "other", AnyAsset} {
+			for _, what := range []string{AllCharges, ButFees} {
+				if asset == AnyAsset && what == ButFees || scope.to != "" && asset != AnyAsset && what == AllCharges {
+					continue // nobody keeps these
+				}
 				for _, back := range []int64{0, 1, 500, 5_000, 60_000, now} {
 					got := f.j.Spent(scope, asset, what, time.UnixMilli(now-back))
 					sum, unbounded, count := s.spent(scope, asset, what, now-back)
@@ -133,7 +140,7 @@ func randomEntry(rng *rand.Rand, approved []uint64, n int) Entry {
 		e := approval(id, rng.IntN(1000))
 		e.Delegation, e.Wallet = fmt.Sprint("d", rng.IntN(2)), fmt.Sprint("w", rng.IntN(2))
 		if rng.IntN(4) == 0 {
-			e.Charges = append(e.Charges, Charge{Asset: eth, Amount: "5", What: "transfer"}, Charge{Asset: "other", Unbounded: true, What: "transfer"})
+			e.Charges = append(e.Charges, Charge{Asset: eth, Amount: "5", What: "transfer", To: "alice"}, Charge{Asset: "other", Unbounded: true, What: "transfer", To: []string{"alice", "bob"}[rng.IntN(2)]})
 		}
 		if rng.IntN(5) == 0 {
 			e.ReplayKeys = append(e.ReplayKeys, "shared:"+strconv.Itoa(rng.IntN(3)))
@@ -229,7 +236,7 @@ func TestAFullDiskUndoesTheProjections(t *testing.T) {
 		if s, ok, _ := at.Request("org", "r1"); !ok || s.State != StateSigned {
 			return fmt.Errorf("within the update r1 is %+v", s)
 		}
-		if s := at.Spent(ByDelegation("delegation"), eth, "transfer", time.Time{}); s.Count != 3 {
+		if s := at.Spent(ByDelegation("delegation"), eth, ButFees, time.Time{}); s.Count != 3 {
 			return fmt.Errorf("within the update %d requests are charged, want 3", s.Count)
 		}
 		if d, ok := at.ReplayKey("evm-nonce:1:0x00:r3"); !ok || d != hashOf("digest r3") {
@@ -248,8 +255,8 @@ func TestAFullDiskUndoesTheProjections(t *testing.T) {
 	if _, ok := f.j.ReplayKey("evm-nonce:1:0x00:r3"); ok {
 		t.Error("the replay key of r3 is held")
 	}
-	f.wantSpent(time.Time{}, "transfer", 110, 2)
-	f.wantSpent(testStart, "transfer", 100, 1) // r2 ended at the start itself
+	f.wantSpent(time.Time{}, ButFees, 110, 2)
+	f.wantSpent(testStart, ButFees, 100, 1) // r2 ended at the start itself
 
 	if err := unix.Mount("tmpfs", mnt, "tmpfs", unix.MS_REMOUNT, "size=16m"); err != nil {
 		t.Fatal(err)
@@ -257,5 +264,5 @@ func TestAFullDiskUndoesTheProjections(t *testing.T) {
 	f.must(signedEntry(a, "s"))
 	f.reopen()
 	f.wantState("r1", StateSigned)
-	f.wantSpent(time.Time{}, "transfer", 110, 2)
+	f.wantSpent(time.Time{}, ButFees, 110, 2)
 }

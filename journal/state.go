@@ -24,7 +24,7 @@ import (
 //	| covered u64 | unsigned u64 | unarchived u64 | since ms u64 | archived ms u64
 //	| archived u64, hash 32 | pruned u64, hash 32 | archived segments that are here: list of (last u64, hash 32, ms u64)
 //	| runs of requests: next id u64, list of (id u64, tuples u32) | runs of replay keys: likewise
-//	| accounts, sorted: scope u8, id, asset, what, history list of (from u64, ms u64, seq u64, total, count u64)
+//	| accounts, sorted: scope u8, id, to, asset, what, history list of (from u64, ms u64, seq u64, total, count u64)
 //	| requests, sorted: organization, id, request hash, method, wallet, delegation, share set, digest, rule, state u8,
 //	  refunded u8, approved u64, entry u64, charged ms u64, answer, signature hash
 //	| reservations by number: seq u64, organization, id, flags u8 (1 flying, 2 spoiled), landed u64,
@@ -36,7 +36,7 @@ import (
 
 const (
 	stateMagic   = "SGJP"
-	stateVersion = 1
+	stateVersion = 2
 )
 
 // position is where in the chain a state was taken.
@@ -133,7 +133,7 @@ func (p *projections) pack(at position, ms int64, hot map[requestKey]*RequestSta
 		a := p.accounts[k]
 		numbers[a] = i
 		w.raw([]byte{byte(k.scope.kind)})
-		w.text(k.scope.id, k.asset, k.what)
+		w.text(k.scope.id, k.scope.to, k.asset, k.what)
 		history := coarsen(a.history, ms)
 		w.u32(len(history))
 		for j := range history {
@@ -176,7 +176,7 @@ func (p *projections) pack(at position, ms int64, hot map[requestKey]*RequestSta
 }
 
 func compareAccounts(a, b accountKey) int {
-	return cmp.Or(cmp.Compare(a.scope.kind, b.scope.kind), strings.Compare(a.scope.id, b.scope.id), strings.Compare(a.asset, b.asset), strings.Compare(a.what, b.what))
+	return cmp.Or(cmp.Compare(a.scope.kind, b.scope.kind), strings.Compare(a.scope.id, b.scope.id), strings.Compare(a.scope.to, b.scope.to), strings.Compare(a.asset, b.asset), strings.Compare(a.what, b.what))
 }
 
 func compareRequests(a, b requestKey) int {
@@ -239,8 +239,8 @@ func unpackState(b []byte, read entryReader) (*projections, position, error) {
 }
 
 func (r *unpacker) accounts(p *projections) (list []*account) {
-	for n := r.count(17); n > 0; n-- {
-		k := accountKey{scope: Scope{kind: scopeKind(r.u8()), id: r.text()}}
+	for n := r.count(21); n > 0; n-- {
+		k := accountKey{scope: Scope{kind: scopeKind(r.u8()), id: r.text(), to: r.text()}}
 		k.asset, k.what = r.text(), r.text()
 		a := &account{}
 		m := r.count(80)

@@ -16,11 +16,15 @@ import (
 // ends lie closer together than 1/256 of their age count as if they had all ended
 // with the last of them. So an account has a few thousand sums at most, and a charge
 // leaves a window at most 1/256 of the window late, never early.
+//
+// Every charge is kept in every scope, for ever, whether a limit asks for it or not: a
+// limit that is made later, or made anew, sees what was spent before it. Pruning takes
+// rows and leaves the accounts, which are in the snapshots.
 
-// Scope says whose charges are summed.
+// Scope says whose charges are summed, and with [Scope.To] which of them.
 type Scope struct {
-	kind scopeKind
-	id   string
+	kind   scopeKind
+	id, to string
 }
 
 type scopeKind uint8
@@ -29,16 +33,38 @@ const (
 	scopeDelegation scopeKind = iota + 1
 	scopeWallet
 	scopeOrganization
+	scopeUser
 )
 
 // ByDelegation sums the charges of one delegation.
-func ByDelegation(id string) Scope { return Scope{scopeDelegation, id} }
+func ByDelegation(id string) Scope { return Scope{kind: scopeDelegation, id: id} }
 
 // ByWallet sums the charges of one wallet.
-func ByWallet(id string) Scope { return Scope{scopeWallet, id} }
+func ByWallet(id string) Scope { return Scope{kind: scopeWallet, id: id} }
 
 // ByOrganization sums the charges of one organization.
-func ByOrganization(id string) Scope { return Scope{scopeOrganization, id} }
+func ByOrganization(id string) Scope { return Scope{kind: scopeOrganization, id: id} }
+
+// ByUser sums the charges of the requests that one user made.
+func ByUser(id string) Scope { return Scope{kind: scopeUser, id: id} }
+
+// To narrows a delegation's or an organization's charges to one destination, as
+// [Charge.To] spells it. Fees have none. Other scopes keep no such sums.
+func (s Scope) To(destination string) Scope { s.to = destination; return s }
+
+// Purposes of charges, for [Journal.Spent].
+const (
+	// AllCharges are all, fees included.
+	AllCharges = ""
+	// ButFees are all but fees.
+	ButFees = "but fees"
+	// whatFee is the purpose of a charge that is a fee.
+	whatFee = "fee"
+)
+
+// AnyAsset counts requests whatever they spend, those too that spend nothing; it has
+// no sums. Ask for [AllCharges] of it.
+const AnyAsset = ""
 
 // Spent is the usage within a window.
 type Spent struct {
@@ -50,11 +76,13 @@ type Spent struct {
 	// Oldest is when the oldest that ended did; zero if there is none. It leaves a
 	// window w at Oldest+w.
 	Oldest time.Time
+	// Kept is how many separate sums are kept for the account, those in flight included.
+	Kept int
 }
 
 type accountKey struct {
 	scope       Scope
-	asset, what string // what "": all purposes
+	asset, what string
 }
 
 // total is a sum that can't overflow: lo + hi·2^256.
@@ -94,6 +122,9 @@ type account struct {
 	flying  total
 	inAir   int
 	history []ended // by ms, then by when they were added
+	// pass and place say where the running pass of sharesOf has put it.
+	pass  uint64
+	place int
 }
 
 func (a *account) depart(t *total) { a.flying.add(t); a.inAir++ }
@@ -180,7 +211,7 @@ func (a *account) unrelaunch(before []ended, t *total) {
 func (a *account) since(ms int64) Spent {
 	t := a.flying
 	i := sort.Search(len(a.history), func(i int) bool { return a.history[i].ms > ms })
-	s := Spent{Count: a.inAir, InFlight: a.inAir}
+	s := Spent{Count: a.inAir, InFlight: a.inAir, Kept: a.inAir + len(a.history)}
 	if i < len(a.history) {
 		n := a.history[len(a.history)-1].count
 		s.Oldest = time.UnixMilli(a.history[i].ms).UTC()
@@ -206,31 +237,44 @@ type share struct {
 }
 
 // sharesOf adds a reservation's charges up per account, making accounts as needed.
-func (p *projections) sharesOf(e *Entry, amounts []uint256.Int) []share {
+func (p *projections) sharesOf(e *Entry, charges []Charge, amounts []uint256.Int) []share {
+	p.pass++
 	var out []share
-	put := func(k accountKey, t *total) {
+	put := func(s Scope, asset, what string, t *total) {
+		k := accountKey{s, asset, what}
 		a := p.accounts[k]
 		if a == nil {
 			a = &account{}
 			p.accounts[k] = a
 		}
-		for i := range out {
-			if out[i].acc == a {
-				out[i].sum.add(t)
-				return
-			}
+		if a.pass != p.pass {
+			a.pass, a.place = p.pass, len(out)
+			out = append(out, share{acc: a})
 		}
-		out = append(out, share{a, *t})
+		out[a.place].sum.add(t)
 	}
-	for i, c := range e.Charges {
+	var scopes []Scope
+	for _, s := range [...]Scope{ByDelegation(e.Delegation), ByWallet(e.Wallet), ByOrganization(e.Organization), ByUser(e.User)} {
+		if s.id != "" {
+			scopes = append(scopes, s)
+		}
+	}
+	for _, s := range scopes {
+		put(s, AnyAsset, AllCharges, &total{})
+	}
+	for i, c := range charges {
 		t := total{lo: amounts[i]}
 		if c.Unbounded {
 			t.unbounded = 1
 		}
-		for _, s := range [...]Scope{ByDelegation(e.Delegation), ByWallet(e.Wallet), ByOrganization(e.Organization)} {
-			if s.id != "" {
-				put(accountKey{s, c.Asset, ""}, &t)
-				put(accountKey{s, c.Asset, c.What}, &t)
+		for _, s := range scopes {
+			put(s, c.Asset, AllCharges, &t)
+			if c.What != whatFee {
+				put(s, c.Asset, ButFees, &t)
+			}
+			if c.What != whatFee && c.To != "" && (s.kind == scopeDelegation || s.kind == scopeOrganization) {
+				put(s.To(c.To), c.Asset, ButFees, &t)
+				put(s.To(c.To), AnyAsset, AllCharges, &total{})
 			}
 		}
 	}

@@ -65,6 +65,9 @@ type PolicyResult struct {
 	Name    string        `json:"name,omitempty"`
 	Effect  Effect        `json:"effect"`
 	Outcome PolicyOutcome `json:"outcome"`
+	// OneTime and Replace as in [Policy]; who approves the request looks at them.
+	OneTime bool `json:"-"`
+	Replace bool `json:"-"`
 	// Clause and Expr are the clause and the piece of its source that decided: the
 	// first top-level conjunct that is false, or what could not be evaluated.
 	// Offset is where it starts. Clause is empty when every clause holds.

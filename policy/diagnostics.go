@@ -58,6 +58,8 @@ const (
 	CodeBadEffect    = "bad_effect"       // neither Allow nor Deny
 	CodeBadLang      = "bad_lang"         // neither turnkey nor sigild
 	CodeBadAsset     = "bad_asset"        // not a CAIP-19 id this build understands
+	CodeBadBound     = "bad_bound"        // of a limit: no bound, or decimals that the asset has not
+	CodeBadGroup     = "bad_group"        // of a limit: sums that cannot be split so
 	CodeBadWindow    = "bad_window"       // neither 0 nor whole seconds of 1 s to 366 d
 	CodeAllowAll     = "allow_all"        // lint: an ALLOW without a real condition
 	CodeEmptyAll     = "all_may_be_empty" // lint: all() holds on an empty list

@@ -6,19 +6,27 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 	"unicode/utf8"
 
 	"github.com/holiman/uint256"
+
+	"github.com/sigild/sigild/chains"
 )
 
 // The JSON forms, strict: unknown keys, keys in another case, keys given twice
 // and trailing data are refused.
 //
 //	{"id":"p1","name":"payouts","effect":"EFFECT_ALLOW","condition":"…","consensus":"…",
-//	 "time":"…","lang":"turnkey","partial_lists":false,"scope":{"delegation":"d1"},"not_after":"2026-04-01T00:00:00Z"}
-//	{"id":"l1","name":"daily","asset":"eip155:1/slip44:60","max":"1000000000000000000",
-//	 "window_seconds":86400,"delegation":"d1","include_fees":true}
+//	 "time":"…","lang":"turnkey","partial_lists":false,"scope":{"delegation":"d1"},"not_after":"2026-04-01T00:00:00Z",
+//	 "one_time":false,"replace":false}
+//	{"id":"l1","name":"daily","asset":"eip155:1/slip44:60","max":"1000000000000000000","max_count":10,
+//	 "window_seconds":86400,"delegation":"d1","per":"destination","include_fees":false,"control":false}
+//	{"id":"l2","asset":"eip155:1/slip44:60","max":"1.5","decimals":18}
+//
+// Without decimals max is in the asset's smallest unit; with them it is in the unit for
+// people, with up to that many decimals.
 
 type policyForm struct {
 	ID        string     `json:"id"`
@@ -31,6 +39,8 @@ type policyForm struct {
 	Partial   bool       `json:"partial_lists,omitempty"`
 	Scope     *scopeForm `json:"scope,omitempty"`
 	NotAfter  *time.Time `json:"not_after,omitempty"`
+	OneTime   bool       `json:"one_time,omitempty"`
+	Replace   bool       `json:"replace,omitempty"`
 }
 
 type scopeForm struct {
@@ -40,16 +50,20 @@ type scopeForm struct {
 type limitForm struct {
 	ID            string `json:"id"`
 	Name          string `json:"name,omitempty"`
-	Asset         string `json:"asset"`
-	Max           string `json:"max"`
+	Asset         string `json:"asset,omitempty"`
+	Max           string `json:"max,omitempty"`
+	MaxCount      uint64 `json:"max_count,omitempty"`
+	Decimals      *uint8 `json:"decimals,omitempty"`
 	WindowSeconds uint32 `json:"window_seconds,omitempty"`
 	Delegation    string `json:"delegation,omitempty"`
+	Per           Per    `json:"per,omitempty"`
 	IncludeFees   bool   `json:"include_fees,omitempty"`
+	Control       bool   `json:"control,omitempty"`
 }
 
 // MarshalJSON writes the form above.
 func (p Policy) MarshalJSON() ([]byte, error) {
-	f := policyForm{ID: p.ID, Name: p.Name, Effect: p.Effect, Condition: p.Condition, Consensus: p.Consensus, Time: p.Time, Lang: p.Lang, Partial: p.PartialLists}
+	f := policyForm{ID: p.ID, Name: p.Name, Effect: p.Effect, Condition: p.Condition, Consensus: p.Consensus, Time: p.Time, Lang: p.Lang, Partial: p.PartialLists, OneTime: p.OneTime, Replace: p.Replace}
 	if p.Scope.Delegation != "" {
 		f.Scope = &scopeForm{p.Scope.Delegation}
 	}
@@ -67,7 +81,7 @@ func (p *Policy) UnmarshalJSON(b []byte) error {
 	if err := strict(b, &f, "id", "effect"); err != nil {
 		return fmt.Errorf("reading policy: %w", err)
 	}
-	*p = Policy{ID: f.ID, Name: f.Name, Effect: f.Effect, Condition: f.Condition, Consensus: f.Consensus, Time: f.Time, Lang: f.Lang, PartialLists: f.Partial}
+	*p = Policy{ID: f.ID, Name: f.Name, Effect: f.Effect, Condition: f.Condition, Consensus: f.Consensus, Time: f.Time, Lang: f.Lang, PartialLists: f.Partial, OneTime: f.OneTime, Replace: f.Replace}
 	if f.Scope != nil {
 		if f.Scope.Delegation == "" { // would be a policy for everybody
 			return errors.New("reading policy: scope names no delegation")
@@ -88,23 +102,59 @@ func (l Limit) MarshalJSON() ([]byte, error) {
 	if l.Window < 0 || l.Window > MaxWindow || l.Window%time.Second != 0 {
 		return nil, fmt.Errorf("writing limit: window %v is not whole seconds of at most 366 d", l.Window)
 	}
-	return marshal(limitForm{ID: l.ID, Name: l.Name, Asset: l.Asset, Max: l.Max.Dec(),
-		WindowSeconds: uint32(l.Window / time.Second), Delegation: l.Delegation, IncludeFees: l.IncludeFees})
+	f := limitForm{ID: l.ID, Name: l.Name, Asset: l.Asset, MaxCount: l.MaxCount, WindowSeconds: uint32(l.Window / time.Second),
+		Delegation: l.Delegation, Per: l.Per, IncludeFees: l.IncludeFees, Control: l.Control}
+	if !l.AnyAmount {
+		f.Max = l.Max.Dec()
+	}
+	if l.Decimals > 0 {
+		f.Decimals = &l.Decimals
+		if !l.AnyAmount {
+			f.Max = chains.FormatUnits(&l.Max, int(l.Decimals))
+		}
+	}
+	return marshal(f)
 }
 
-// UnmarshalJSON reads the form above; id, asset and max must be there.
+// UnmarshalJSON reads the form above; id must be there, and max, max_count or both.
 func (l *Limit) UnmarshalJSON(b []byte) error {
 	var f limitForm
-	if err := strict(b, &f, "id", "asset", "max"); err != nil {
+	if err := strict(b, &f, "id"); err != nil {
 		return fmt.Errorf("reading limit: %w", err)
 	}
-	most, err := ParseAmount(f.Max)
-	if err != nil {
+	*l = Limit{ID: f.ID, Name: f.Name, Asset: f.Asset, MaxCount: f.MaxCount, AnyAmount: f.Max == "", Window: time.Duration(f.WindowSeconds) * time.Second,
+		Delegation: f.Delegation, Per: f.Per, IncludeFees: f.IncludeFees, Control: f.Control}
+	if f.Decimals != nil {
+		l.Decimals = *f.Decimals
+	}
+	switch {
+	case f.Max == "" && f.MaxCount == 0:
+		return errors.New(`reading limit: "max" is missing, and "max_count" too`)
+	case f.Asset == "" && f.Max != "":
+		return errors.New(`reading limit: "asset" is missing`)
+	case f.Max == "":
+		return nil
+	}
+	var err error
+	if l.Max, err = ParseUnits(f.Max, int(l.Decimals)); err != nil {
 		return fmt.Errorf("reading limit: %w", err)
 	}
-	*l = Limit{ID: f.ID, Name: f.Name, Asset: f.Asset, Max: most,
-		Window: time.Duration(f.WindowSeconds) * time.Second, Delegation: f.Delegation, IncludeFees: f.IncludeFees}
 	return nil
+}
+
+// ParseUnits reads an amount in a unit of so many decimals, "1.5", as one in the
+// smallest unit: digits without sign, separator or leading zero, then optionally a dot
+// and 1 to decimals digits. The result is at most 2^256-1.
+func ParseUnits(s string, decimals int) (uint256.Int, error) {
+	whole, part, dotted := strings.Cut(s, ".")
+	if decimals > maxDecimals || dotted && (part == "" || len(part) > decimals || strings.Trim(part, "0123456789") != "") || !decimal(whole) {
+		return uint256.Int{}, fmt.Errorf("reading amount %.80q: want decimal digits, at most %d of them behind a dot", s, decimals)
+	}
+	digits := strings.TrimLeft(whole+part+strings.Repeat("0", decimals-len(part)), "0")
+	if digits == "" {
+		digits = "0"
+	}
+	return ParseAmount(digits)
 }
 
 // ParseAmount reads an amount in an asset's smallest unit: decimal digits without
@@ -153,7 +203,7 @@ func strict(b []byte, into any, required ...string) error {
 // knownKeys are the keys of all forms; encoding/json would also take "ID".
 var knownKeys = map[string]bool{"id": true, "name": true, "effect": true, "condition": true, "consensus": true,
 	"time": true, "lang": true, "partial_lists": true, "scope": true, "delegation": true, "not_after": true, "asset": true, "max": true,
-	"window_seconds": true, "include_fees": true}
+	"window_seconds": true, "include_fees": true, "max_count": true, "decimals": true, "per": true, "control": true, "one_time": true, "replace": true}
 
 // keysOf walks an object, and the objects in it, and refuses doubled keys, null
 // and trailing data. It returns the outermost keys.

@@ -11,14 +11,17 @@ import (
 //
 //	text(domain) text(LanguageVersion)
 //	number(policies) { text(id) text(name) text(effect) text(condition)
-//	  text(consensus) text(time) text(lang; "turnkey/partial_lists" with that switch) text(scope delegation) instant(not after) }
-//	number(limits) { text(id) text(name) text(asset) text(max, decimal)
-//	  number(window in ns) text(delegation) number(include fees, 0 or 1) }
+//	  text(consensus) text(time) text(lang; "turnkey/partial_lists" with that switch) text(scope delegation) instant(not after)
+//	  flag(one time) flag(replace) }
+//	number(limits) { text(id) text(name) text(asset) text(max, decimal) number(window in ns)
+//	  text(delegation) text(per) number(max count) number(decimals)
+//	  flag(include fees) flag(any amount) flag(control) }
 //
 // text is its length as number, then its bytes; number is 8 bytes, big-endian;
-// instant is 0 for none, else 1, seconds since 1970 and nanoseconds as numbers.
+// flag is 0 or 1 as number; instant is 0 for none, else 1, seconds since 1970 and
+// nanoseconds as numbers.
 
-const hashDomain = "sigild/policy/set/v1"
+const hashDomain = "sigild/policy/set/v2"
 
 type encoder struct{ h hash.Hash }
 
@@ -31,6 +34,14 @@ func (e encoder) number(n uint64) {
 func (e encoder) text(s string) {
 	e.number(uint64(len(s)))
 	e.h.Write([]byte(s))
+}
+
+func (e encoder) flag(yes bool) {
+	if yes {
+		e.number(1)
+	} else {
+		e.number(0)
+	}
 }
 
 func (e encoder) instant(t time.Time) {
@@ -55,6 +66,8 @@ func hashSet(policies []Policy, limits []Limit) [32]byte {
 			e.text(s)
 		}
 		e.instant(p.NotAfter)
+		e.flag(p.OneTime)
+		e.flag(p.Replace)
 	}
 	e.number(uint64(len(limits)))
 	for i := range limits {
@@ -64,11 +77,12 @@ func hashSet(policies []Policy, limits []Limit) [32]byte {
 		}
 		e.number(uint64(l.Window))
 		e.text(l.Delegation)
-		fees := uint64(0)
-		if l.IncludeFees {
-			fees = 1
+		e.text(string(l.Per))
+		e.number(l.MaxCount)
+		e.number(uint64(l.Decimals))
+		for _, flag := range [...]bool{l.IncludeFees, l.AnyAmount, l.Control} {
+			e.flag(flag)
 		}
-		e.number(fees)
 	}
 	return [32]byte(e.h.Sum(nil))
 }

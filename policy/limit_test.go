@@ -25,22 +25,27 @@ type past struct {
 	amount                  uint256.Int
 	unbounded               bool
 	at                      time.Time // zero: in flight
+	user, wallet, to        string
+	kept                    int
 }
 
 // ledger answers queries as the journal does.
 type ledger []past
 
-func (l ledger) spent(q SpentQuery) (sum uint256.Int, unbounded bool) {
+func (l ledger) spent(q SpentQuery) (u Usage) {
 	for _, c := range l {
-		if q.Delegation != "" && c.delegation != q.Delegation || c.asset != q.Asset || c.what == "fee" && !q.IncludeFees ||
+		of := map[Per]string{PerUser: c.user, PerDelegation: c.delegation, PerWallet: c.wallet, PerDestination: c.to}[q.Per]
+		if q.Delegation != "" && c.delegation != q.Delegation || of != q.Of || q.Asset != "" && c.asset != q.Asset || c.what == "fee" && !q.IncludeFees ||
 			!c.at.IsZero() && !c.at.After(q.Since) {
 			continue
 		}
-		if _, overflow := sum.AddOverflow(&sum, &c.amount); overflow || c.unbounded {
-			return sum, true
+		u.Count++
+		u.Kept = max(u.Kept, c.kept)
+		if _, overflow := u.Sum.AddOverflow(&u.Sum, &c.amount); overflow || c.unbounded {
+			u.Unbounded = true
 		}
 	}
-	return sum, false
+	return u
 }
 
 func amount(n uint64) uint256.Int { return *uint256.NewInt(n) }

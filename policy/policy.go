@@ -25,7 +25,7 @@ import (
 
 // LanguageVersion is hashed into every set. It changes when a text that compiled
 // before would mean something else.
-const LanguageVersion = "sigild-policy/1"
+const LanguageVersion = "sigild-policy/2"
 
 // Languages. Turnkey is the imported language as documented by its maker, but for
 // the departures listed in docs/policy.md. Sigild is the same language with the
@@ -108,6 +108,12 @@ type Policy struct {
 	// NotAfter ends the policy: at that instant and after it, it is inactive. The
 	// zero time: no end.
 	NotAfter time.Time
+	// OneTime: an ALLOW that allows one transaction, ever. Who approves the request
+	// sees to that, and consumes it with the approval.
+	OneTime bool
+	// Replace: an ALLOW that also allows a transaction in place of one that was signed
+	// with the same nonce before, if its fees are higher.
+	Replace bool
 }
 
 const (
@@ -183,6 +189,12 @@ func (p *Policy) diagnose(add func(Diagnostic)) {
 	}
 	if p.PartialLists && p.lang() != LangTurnkey {
 		fail("partial_lists", CodeBadLang, "partial_lists exists in lang %q only", LangTurnkey)
+	}
+	if (p.OneTime || p.Replace) && p.Effect != Allow {
+		fail("effect", CodeBadEffect, "one_time and replace are about what is allowed; this policy denies")
+	}
+	if p.Replace {
+		fail("replace", CodeUnsupported, "replacing a transaction is not supported yet")
 	}
 	if p.Scope.Delegation != "" && !validID(p.Scope.Delegation) {
 		fail("scope", CodeBadID, "a delegation id is 1 to %d printable ASCII characters without spaces", maxIDBytes)

@@ -273,7 +273,7 @@ func (s *Set) Evaluate(req Request) (d Decision) {
 // evaluate judges one policy.
 func (c *compiled) evaluate(f *frame, r *PolicyResult) {
 	p := c.policy
-	r.ID, r.Name, r.Effect = p.ID, p.Name, p.Effect
+	r.ID, r.Name, r.Effect, r.OneTime, r.Replace = p.ID, p.Name, p.Effect, p.OneTime, p.Replace
 	f.native = p.lang() == LangSigild
 	f.partial = p.PartialLists
 	// Step 1: is the policy about this kind of request, and does it exist still?

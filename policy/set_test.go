@@ -220,7 +220,7 @@ var (
 	}
 )
 
-const golden = "eebf43628507780a55a6c6388033d674c78d542b76be30e5dbc80d4e7580814f"
+const golden = "7cf9595a3c7c7376aa06e5c2dc0ef8f7b5a4dc9903b3f732a777d3d2cd96985b"
 
 func TestSetHashIsStable(t *testing.T) {
 	hashOf := func(ps []Policy, ls []Limit) string {

@@ -4,12 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
-
-	"github.com/holiman/uint256"
 
 	"github.com/sigild/sigild/chains"
 	"github.com/sigild/sigild/chains/evm"
@@ -137,15 +134,17 @@ func (s *Service) approve(ctx context.Context, r Request, st *Standing, d *chain
 			a.sequence, a.rule, a.retried = prior.sequence, prior.rule, true
 			return nil
 		}
-		if err := checkReplay(known, d); err != nil {
+		guards := guardKeys(st, d)
+		if err := checkReplay(known, guards, d); err != nil {
 			return err
 		}
-		replayKeys := d.ReplayKeys
-		if a.rule, err = allowedBy(known, decision, d); err != nil {
+		allowing, err := allowedBy(known, st, decision, d)
+		if err != nil {
 			return err
 		}
-		if isOrder(a.rule) {
-			replayKeys = append(slices.Clone(replayKeys), orderKey(a.rule))
+		a.rule = allowing.ID
+		if k := onceKey(st, allowing); k != "" {
+			guards = append(guards, k)
 		}
 		if err := checkLimits(known, st, d); err != nil {
 			return err
@@ -163,7 +162,7 @@ func (s *Service) approve(ctx context.Context, r Request, st *Standing, d *chain
 			}
 			e.Charges = append(e.Charges, charge)
 		}
-		e.ReplayKeys, e.Asked = replayKeys, asked(r, st.Wallet)
+		e.ReplayKeys, e.Asked = guards, asked(r, st.Wallet)
 		a.sequence, err = s.journal.Append(tx, e)
 		return err
 	})
@@ -175,34 +174,6 @@ func (s *Service) approve(ctx context.Context, r Request, st *Standing, d *chain
 		return nil, err
 	}
 	return a, nil
-}
-
-// allowedBy picks the rule under which the request is approved: a policy if one
-// allows it, else the first order that no other transaction has taken.
-func allowedBy(known journal.View, decision policy.Decision, d *chains.Decoded) (string, error) {
-	taken := false
-	order := ""
-	for _, p := range decision.Policies {
-		if p.Effect != policy.Allow || p.Outcome != policy.Matched {
-			continue
-		}
-		if !isOrder(p.ID) {
-			return p.ID, nil
-		}
-		switch digest, ok := known.ReplayKey(orderKey(p.ID)); {
-		case ok && digest != digestOf(d):
-			taken = true
-		case order == "":
-			order = p.ID
-		}
-	}
-	if order == "" && taken {
-		return "", refusal.New(refusal.PolicyDenied, "the order is filled: it allowed another transaction").With("rule", decision.Rule)
-	}
-	if order == "" {
-		return "", fmt.Errorf("approving: %v by no rule", decision.Outcome)
-	}
-	return order, nil
 }
 
 func later(a, b time.Time) time.Time {
@@ -225,47 +196,4 @@ func (s *Service) stillCounts(now time.Time, st *Standing, prior earlier) error 
 		}
 	}
 	return nil
-}
-
-// checkReplay refuses a second digest under a replay key, such as another
-// transaction with the same nonce.
-func checkReplay(known journal.View, d *chains.Decoded) error {
-	for _, k := range d.ReplayKeys {
-		if digest, ok := known.ReplayKey(k); ok && digest != digestOf(d) {
-			return refusal.New(refusal.PolicyDenied, "something else was signed under %s", k).With("rule", "replay-guard")
-		}
-	}
-	return nil
-}
-
-// checkLimits compares the charges with what the journal says was spent.
-func checkLimits(known journal.View, st *Standing, d *chains.Decoded) error {
-	spending := policy.Spending{Chain: d.Chain, Charges: d.Charges, Opaque: d.Opaque, Delegation: st.Delegation, Now: known.Now()}
-	spending.Spent = func(q policy.SpentQuery) (uint256.Int, bool) {
-		scope := journal.ByDelegation(q.Delegation)
-		if q.Delegation == "" {
-			scope = journal.ByOrganization(st.Organization)
-		}
-		all := known.Spent(scope, q.Asset, "", q.Since)
-		if !q.IncludeFees {
-			fees := known.Spent(scope, q.Asset, "fee", q.Since)
-			all.Sum.Sub(&all.Sum, &fees.Sum)
-		}
-		return all.Sum, all.Unbounded
-	}
-	over := st.Rules.CheckLimits(spending)
-	if over == nil {
-		return nil
-	}
-	said, name := over.Error(), over.Name
-	if strings.HasPrefix(over.LimitID, AppliancePrefix) {
-		name = over.LimitID // what its owner calls it is no business of the organization's
-	}
-	if over.Delegation == "" {
-		// Others spend under this limit, too: how much is not this caller's to know.
-		said = fmt.Sprintf("limit %q of all the organization's requests leaves too little of %s", over.LimitID, over.Asset)
-	}
-	e := refusal.New(refusal.LimitExceeded, "%s", said).With("rule", over.LimitID).With("limit", name).With("asset", over.Asset)
-	e.After = over.RetryAfter
-	return e
 }

@@ -362,7 +362,7 @@ func (h *house) wantRefused(no *refusal.Error, id string) {
 // spent is what g's delegation ever spent of asset in transfers, in flight or done.
 func (h *house) spent(g *grant, asset string) uint64 {
 	h.t.Helper()
-	s := h.journal.Spent(journal.ByDelegation(g.id), asset, "transfer", time.Time{})
+	s := h.journal.Spent(journal.ByDelegation(g.id), asset, journal.ButFees, time.Time{})
 	if s.Unbounded || !s.Sum.IsUint64() {
 		h.t.Fatalf("spent %+v", s)
 	}

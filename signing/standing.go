@@ -56,10 +56,6 @@ const OrderPrefix = "ord_"
 
 func isOrder(rule string) bool { return strings.HasPrefix(rule, OrderPrefix) }
 
-// orderKey is the replay key that one transaction takes under an order, for ever:
-// no other is approved under it.
-func orderKey(order string) string { return "order/" + order }
-
 // WalletInfo is the wallet as signing and policies see it.
 type WalletInfo struct {
 	ID, Name, Key string

@@ -190,7 +190,7 @@ func (t *tree) understand(c *call) (inner []call) {
 // what the wrapper itself was sent: it comes out of the wrapper's own account.
 func (t *tree) chargeInner(c *call, inner []call) {
 	var sum uint256.Int
-	to := ""
+	to, several := "", false
 	for i := range inner {
 		if inner[i].op != opCall || inner[i].value.IsZero() {
 			continue
@@ -199,9 +199,15 @@ func (t *tree) chargeInner(c *call, inner []call) {
 			t.charge(chains.Charge{Asset: t.native(), Unbounded: true, What: "transfer"})
 			return
 		}
-		if to == "" {
-			to = Checksum(inner[i].to)
+		switch next := Checksum(inner[i].to); {
+		case to == "":
+			to = next
+		case to != next:
+			several = true
 		}
+	}
+	if several { // how much of it goes to whom cannot be told
+		to = ""
 	}
 	if c.op != opDelegate {
 		if !sum.Gt(&c.value) {

@@ -281,7 +281,14 @@ type Policy struct {
 	// Who must approve, in the policy language; absent means nobody.
 	Consensus *string `protobuf:"bytes,4,opt,name=consensus,proto3,oneof" json:"consensus,omitempty"`
 	// At what times it applies, in the policy language; absent means always.
-	Time          *string `protobuf:"bytes,5,opt,name=time,proto3,oneof" json:"time,omitempty"`
+	Time *string `protobuf:"bytes,5,opt,name=time,proto3,oneof" json:"time,omitempty"`
+	// From this instant on it does not apply; absent means it never ends by itself.
+	NotAfter *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=not_after,json=notAfter,proto3,oneof" json:"not_after,omitempty"`
+	// An ALLOW that allows one transaction, ever: the approval consumes it.
+	OneTime bool `protobuf:"varint,7,opt,name=one_time,json=oneTime,proto3" json:"one_time,omitempty"`
+	// An ALLOW that also allows a transaction in place of one that was signed with the
+	// same nonce before, if its fees are at least a tenth higher. Refused yet.
+	Replace       bool `protobuf:"varint,8,opt,name=replace,proto3" json:"replace,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -351,19 +358,50 @@ func (x *Policy) GetTime() string {
 	return ""
 }
 
-// Limit bounds what a delegation spends of one asset.
+func (x *Policy) GetNotAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotAfter
+	}
+	return nil
+}
+
+func (x *Policy) GetOneTime() bool {
+	if x != nil {
+		return x.OneTime
+	}
+	return false
+}
+
+func (x *Policy) GetReplace() bool {
+	if x != nil {
+		return x.Replace
+	}
+	return false
+}
+
+// Limit bounds what a delegation spends of one asset, or how often it signs.
 type Limit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A name for people, unique inside its delegation, 1 to 64 printable ASCII characters.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// The asset, a CAIP-19 id such as "eip155:1/slip44:60".
+	// The asset, a CAIP-19 id such as "eip155:1/slip44:60". Empty, with max_count alone:
+	// every request counts, whatever it spends.
 	Asset string `protobuf:"bytes,2,opt,name=asset,proto3" json:"asset,omitempty"`
 	// The most that may be spent in any window, in the asset's smallest unit, decimal.
+	// Empty, with max_count: any amount.
 	MaxAmount string `protobuf:"bytes,3,opt,name=max_amount,json=maxAmount,proto3" json:"max_amount,omitempty"`
 	// Length of the rolling window in seconds, 1 to 31622400 (366 days); absent means the whole life of the delegation.
 	WindowSeconds *uint32 `protobuf:"varint,4,opt,name=window_seconds,json=windowSeconds,proto3,oneof" json:"window_seconds,omitempty"`
 	// Whether network fees paid in the asset count too.
-	IncludeFees   bool `protobuf:"varint,5,opt,name=include_fees,json=includeFees,proto3" json:"include_fees,omitempty"`
+	IncludeFees bool `protobuf:"varint,5,opt,name=include_fees,json=includeFees,proto3" json:"include_fees,omitempty"`
+	// How many requests that spend the asset may be approved in any window; absent means
+	// any number. Not 0.
+	MaxCount *uint64 `protobuf:"varint,6,opt,name=max_count,json=maxCount,proto3,oneof" json:"max_count,omitempty"`
+	// Whether each destination has a sum of its own, instead of one sum for all.
+	PerDestination bool `protobuf:"varint,7,opt,name=per_destination,json=perDestination,proto3" json:"per_destination,omitempty"`
+	// Whether the limit refuses nothing by itself and is there for conditions to read,
+	// as controls.<name>.
+	Control       bool `protobuf:"varint,8,opt,name=control,proto3" json:"control,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -429,6 +467,27 @@ func (x *Limit) GetWindowSeconds() uint32 {
 func (x *Limit) GetIncludeFees() bool {
 	if x != nil {
 		return x.IncludeFees
+	}
+	return false
+}
+
+func (x *Limit) GetMaxCount() uint64 {
+	if x != nil && x.MaxCount != nil {
+		return *x.MaxCount
+	}
+	return 0
+}
+
+func (x *Limit) GetPerDestination() bool {
+	if x != nil {
+		return x.PerDestination
+	}
+	return false
+}
+
+func (x *Limit) GetControl() bool {
+	if x != nil {
+		return x.Control
 	}
 	return false
 }
@@ -552,26 +611,36 @@ const file_sigil_v1_common_proto_rawDesc = "" +
 	"\talgorithm\x18\x02 \x01(\x0e2\x1d.sigil.v1.CredentialAlgorithmR\talgorithm\x12\x1d\n" +
 	"\n" +
 	"public_key\x18\x03 \x01(\fR\tpublicKey\x12\x14\n" +
-	"\x05proof\x18\x04 \x01(\fR\x05proof\"\xd0\x01\n" +
+	"\x05proof\x18\x04 \x01(\fR\x05proof\"\xd1\x02\n" +
 	"\x06Policy\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12.\n" +
 	"\x06effect\x18\x02 \x01(\x0e2\x16.sigil.v1.PolicyEffectR\x06effect\x12!\n" +
 	"\tcondition\x18\x03 \x01(\tH\x00R\tcondition\x88\x01\x01\x12!\n" +
 	"\tconsensus\x18\x04 \x01(\tH\x01R\tconsensus\x88\x01\x01\x12\x17\n" +
-	"\x04time\x18\x05 \x01(\tH\x02R\x04time\x88\x01\x01B\f\n" +
+	"\x04time\x18\x05 \x01(\tH\x02R\x04time\x88\x01\x01\x12<\n" +
+	"\tnot_after\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampH\x03R\bnotAfter\x88\x01\x01\x12\x19\n" +
+	"\bone_time\x18\a \x01(\bR\aoneTime\x12\x18\n" +
+	"\areplace\x18\b \x01(\bR\areplaceB\f\n" +
 	"\n" +
 	"_conditionB\f\n" +
 	"\n" +
 	"_consensusB\a\n" +
-	"\x05_time\"\xb2\x01\n" +
+	"\x05_timeB\f\n" +
+	"\n" +
+	"_not_after\"\xa5\x02\n" +
 	"\x05Limit\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05asset\x18\x02 \x01(\tR\x05asset\x12\x1d\n" +
 	"\n" +
 	"max_amount\x18\x03 \x01(\tR\tmaxAmount\x12*\n" +
 	"\x0ewindow_seconds\x18\x04 \x01(\rH\x00R\rwindowSeconds\x88\x01\x01\x12!\n" +
-	"\finclude_fees\x18\x05 \x01(\bR\vincludeFeesB\x11\n" +
-	"\x0f_window_seconds\"\xdf\x02\n" +
+	"\finclude_fees\x18\x05 \x01(\bR\vincludeFees\x12 \n" +
+	"\tmax_count\x18\x06 \x01(\x04H\x01R\bmaxCount\x88\x01\x01\x12'\n" +
+	"\x0fper_destination\x18\a \x01(\bR\x0eperDestination\x12\x18\n" +
+	"\acontrol\x18\b \x01(\bR\acontrolB\x11\n" +
+	"\x0f_window_secondsB\f\n" +
+	"\n" +
+	"_max_count\"\xdf\x02\n" +
 	"\bCeremony\x12\x1f\n" +
 	"\vceremony_id\x18\x01 \x01(\tR\n" +
 	"ceremonyId\x12\x12\n" +
@@ -631,13 +700,14 @@ var file_sigil_v1_common_proto_goTypes = []any{
 var file_sigil_v1_common_proto_depIdxs = []int32{
 	0, // 0: sigil.v1.NewCredential.algorithm:type_name -> sigil.v1.CredentialAlgorithm
 	1, // 1: sigil.v1.Policy.effect:type_name -> sigil.v1.PolicyEffect
-	2, // 2: sigil.v1.Ceremony.status:type_name -> sigil.v1.CeremonyStatus
-	7, // 3: sigil.v1.Ceremony.started_at:type_name -> google.protobuf.Timestamp
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	7, // 2: sigil.v1.Policy.not_after:type_name -> google.protobuf.Timestamp
+	2, // 3: sigil.v1.Ceremony.status:type_name -> sigil.v1.CeremonyStatus
+	7, // 4: sigil.v1.Ceremony.started_at:type_name -> google.protobuf.Timestamp
+	5, // [5:5] is the sub-list for method output_type
+	5, // [5:5] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_sigil_v1_common_proto_init() }

@@ -1,0 +1,70 @@
+package signing
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/sigild/sigild/chains"
+	"github.com/sigild/sigild/journal"
+	"github.com/sigild/sigild/policy"
+	"github.com/sigild/sigild/refusal"
+)
+
+// Limits compare a request's charges with what the journal says was spent.
+
+// Used answers what limits ask, from the journal, for one organization.
+func Used(of interface {
+	Spent(s journal.Scope, asset, what string, since time.Time) journal.Spent
+}, organization string, q policy.SpentQuery) policy.Usage {
+	s := journal.ByOrganization(organization)
+	if q.Delegation != "" {
+		s = journal.ByDelegation(q.Delegation)
+	}
+	switch q.Per {
+	case policy.PerUser:
+		s = journal.ByUser(q.Of)
+	case policy.PerDelegation:
+		s = journal.ByDelegation(q.Of)
+	case policy.PerWallet:
+		s = journal.ByWallet(q.Of)
+	case policy.PerDestination:
+		s = s.To(q.Of)
+	}
+	what := journal.ButFees
+	if q.IncludeFees || q.Asset == journal.AnyAsset {
+		what = journal.AllCharges
+	}
+	u := of.Spent(s, q.Asset, what, q.Since)
+	return policy.Usage{Sum: u.Sum, Unbounded: u.Unbounded, Count: uint64(u.Count), Kept: u.Kept, Oldest: u.Oldest}
+}
+
+// spending is the request as limits see it within a transaction.
+func spending(known journal.View, st *Standing, d *chains.Decoded) policy.Spending {
+	return policy.Spending{
+		Chain: d.Chain, Charges: d.Charges, Opaque: d.Opaque, Delegation: st.Delegation, User: st.DelegatedUser, Wallet: st.Wallet.ID, Now: known.Now(),
+		Spent: func(q policy.SpentQuery) policy.Usage { return Used(known, st.Organization, q) },
+	}
+}
+
+// checkLimits is called under the lock under which the request is reserved.
+func checkLimits(known journal.View, st *Standing, d *chains.Decoded) error {
+	over := st.Rules.CheckLimits(spending(known, st, d))
+	if over == nil {
+		return nil
+	}
+	said, name := over.Error(), over.Name
+	if strings.HasPrefix(over.LimitID, AppliancePrefix) {
+		name = over.LimitID // what its owner calls it is no business of the organization's
+	}
+	if over.Delegation == "" && over.Per != policy.PerDelegation {
+		// Others spend under this limit, too: how much is not this caller's to know.
+		said = fmt.Sprintf("limit %q of all the organization's requests leaves too little of %s", over.LimitID, over.Asset)
+		if over.Per != policy.PerAll {
+			said = fmt.Sprintf("limit %q of this %s leaves too little of %s", over.LimitID, over.Per, over.Asset)
+		}
+	}
+	e := refusal.New(refusal.LimitExceeded, "%s", strings.TrimSuffix(said, " of ")).With("rule", over.LimitID).With("limit", name).With("asset", over.Asset)
+	e.After = over.RetryAfter
+	return e
+}
