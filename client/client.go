@@ -143,6 +143,12 @@ func (c *Client) Delegations() sigilv1.DelegationServiceClient {
 	return sigilv1.NewDelegationServiceClient(stamped{Client: c})
 }
 
+// DelegatedAccess proposes delegations with a root member's stamp, approves them with
+// the owner's, and shows them with any member's.
+func (c *Client) DelegatedAccess() sigilv1.DelegatedAccessServiceClient {
+	return sigilv1.NewDelegatedAccessServiceClient(stamped{Client: c})
+}
+
 // Policies are the organization's documents: set with root stamps, or by a bundle
 // without any, read with any member's.
 func (c *Client) Policies() sigilv1.PolicyServiceClient {

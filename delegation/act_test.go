@@ -86,6 +86,12 @@ func acts() []actCase {
 			return h.RevokeDelegation(context.Background(), a(m), id, org, m.Delegation)
 		},
 	}, {
+		name: "SetDelegatedAccess", org: site.acme, by: both, short: rootShort,
+		call: func(h *house, a func(any) Actor, org, id string, n int) (any, error) {
+			m := NewDelegatedAccess{RequestID: id, Organization: org, Access: DelegatedAccess{Enabled: true, Lifetime: uint32(n)}}
+			return nil, h.SetDelegatedAccess(context.Background(), a(m), m)
+		},
+	}, {
 		name: "SetDocuments", org: site.acme, by: both, short: rootShort,
 		call: func(h *house, a func(any) Actor, org, id string, n int) (any, error) {
 			m := DocumentChanges{RequestID: id, Organization: org, Set: []NewDocument{rulesDocument("main", fmt.Sprintf(`{"policies":[{"id":"p%d","effect":"EFFECT_DENY","condition":"false"}]}`, n))}}

@@ -4,6 +4,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"fmt"
+	"time"
 
 	"github.com/sigild/sigild/policy"
 	"github.com/sigild/sigild/refusal"
@@ -17,7 +18,7 @@ var _ signing.Authority = (*Service)(nil)
 // standing compiles what signing needs to know of a delegation alone; nil for one
 // that never became active.
 func (b *book) standing(d *delegationRecord) (*standing, error) {
-	if d.Status == statusPending || d.Status == statusFailed {
+	if d.Status == statusPending || d.Status == statusFailed || d.Status == statusExpired && d.Set.ID == "" {
 		return nil, nil
 	}
 	w, k, err := b.wallet(d.Organization, d.Wallet)
@@ -43,8 +44,11 @@ func (b *book) standing(d *delegationRecord) (*standing, error) {
 	if d.ExpiresAt != nil {
 		st.ExpiresAt = *d.ExpiresAt
 	}
-	if d.Status == statusRevoked {
+	switch d.Status {
+	case statusRevoked:
 		st.Ended = refusal.New(refusal.DelegationRevoked, "the delegation was revoked")
+	case statusExpired:
+		st.Ended = refusal.New(refusal.DelegationExpired, "the delegation ended at %s", d.ExpiresAt.Format(time.RFC3339))
 	}
 	return &standing{base: st, own: rules, organizationAllows: d.OrganizationAllows}, nil
 }
@@ -83,7 +87,7 @@ func (s *Service) Authenticate(walletID string, apiKey []byte) (*signing.Standin
 	if !same || rec == nil || st == nil || st.Wallet.ID != walletID || st.APIKey != id {
 		return nil, refusal.New(refusal.APIKeyInvalid, "the wallet API key does not open this wallet")
 	}
-	if err := s.book.stopped(st.Organization, st.Wallet.ID); err != nil {
+	if err := s.book.held(st.Organization, st.Wallet.ID, st.Delegation); err != nil {
 		paused := *st
 		paused.Ended = err
 		return &paused, nil
@@ -117,7 +121,7 @@ func (s *Service) Current(delegationID string) (*signing.Standing, error) {
 	if st.Ended != nil {
 		return nil, st.Ended
 	}
-	if err := s.book.stopped(st.Organization, st.Wallet.ID); err != nil {
+	if err := s.book.held(st.Organization, st.Wallet.ID, st.Delegation); err != nil {
 		return nil, err
 	}
 	return st, nil

@@ -76,46 +76,65 @@ func (s *Service) CreateDelegation(ctx context.Context, a Actor, n NewDelegation
 		if err != nil {
 			return DelegationStarted{}, err
 		}
-		if w.Status != statusActive {
-			return DelegationStarted{}, refusal.New(refusal.NotActive, "the wallet is %s: its owner has to confirm the share first", w.Status)
+		now := s.now().UTC()
+		d, err := s.draft(n, w, id, policies, limits, now)
+		if err != nil {
+			return DelegationStarted{}, err
 		}
 		if err := s.book.stopped(n.Organization, w.ID); err != nil {
 			return DelegationStarted{}, err
 		}
-		u, err := s.book.user(n.Organization, n.DelegatedUser)
+		c, err := s.beginIssue(tx, d, k, now)
 		if err != nil {
 			return DelegationStarted{}, err
 		}
-		if u.Kind != DelegatedUser {
-			return DelegationStarted{}, refusal.New(refusal.RequestInvalid, "delegated_user_id must name a delegated user").With("field", "delegated_user_id")
-		}
-		now := s.now().UTC()
-		var end *time.Time
-		if n.ExpiresAt != nil {
-			if !n.ExpiresAt.After(now) {
-				return DelegationStarted{}, refusal.New(refusal.RequestInvalid, "expires_at lies in the past").With("field", "expires_at")
-			}
-			t := n.ExpiresAt.UTC()
-			end = &t
-		}
-		d := &delegationRecord{
-			V: recordVersion, ID: id, Organization: n.Organization, Wallet: w.ID, Owner: w.Owner, DelegatedUser: u.ID,
-			Status: statusPending, CreatedAt: now, ExpiresAt: end, Recipient: n.Recipient,
-			Policies: policies, Limits: limits, OrganizationAllows: n.OrganizationAllows, Templates: n.Templates, Version: 1,
-		}
-		c := &ceremonyRecord{V: recordVersion, ID: newID("cer"), Organization: n.Organization, Kind: kindIssue, Target: d.ID, Status: statusRunning, StartedAt: now}
-		if err := store(tx, vault.TypeDelegation, d.ID, d); err != nil {
-			return DelegationStarted{}, err
-		}
-		if err := store(tx, vault.TypeCeremony, c.ID, c); err != nil {
-			return DelegationStarted{}, err
-		}
-		s.book.change(tx, func() { s.book.delegations[d.ID], s.book.ceremonies[c.ID] = d, c })
-		tx.OnCommit(func() { s.startIssue(c, d.ID, k) })
-		e.Wallet, e.Delegation, e.User = w.ID, d.ID, u.ID
+		e.Wallet, e.Delegation, e.User = d.Wallet, d.ID, d.DelegatedUser
 		e.Facts = map[string]string{"ceremony": c.ID, "policies": fmt.Sprint(len(policies)), "limits": fmt.Sprint(len(limits))}
 		return DelegationStarted{DelegationID: d.ID, CeremonyID: c.ID}, nil
 	})
+}
+
+// draft is a pending delegation of a wallet by the terms of n. It refuses what can't
+// be delegated.
+func (s *Service) draft(n NewDelegation, w *wallet, id string, policies []policy.Policy, limits []policy.Limit, now time.Time) (*delegationRecord, error) {
+	if err := s.offered(n.Organization); err != nil {
+		return nil, err
+	}
+	if w.Status != statusActive {
+		return nil, refusal.New(refusal.NotActive, "the wallet is %s: its owner has to confirm the share first", w.Status)
+	}
+	u, err := s.delegatedUser(n.Organization, n.DelegatedUser)
+	if err != nil {
+		return nil, err
+	}
+	var end *time.Time
+	if n.ExpiresAt != nil {
+		if !n.ExpiresAt.After(now) {
+			return nil, refusal.New(refusal.RequestInvalid, "expires_at lies in the past").With("field", "expires_at")
+		}
+		t := n.ExpiresAt.UTC()
+		end = &t
+	}
+	return &delegationRecord{
+		V: recordVersion, ID: id, Organization: n.Organization, Wallet: w.ID, Owner: w.Owner, DelegatedUser: u.ID,
+		Status: statusPending, CreatedAt: now, ExpiresAt: end, Recipient: n.Recipient,
+		Policies: policies, Limits: limits, OrganizationAllows: n.OrganizationAllows, Templates: n.Templates, Version: 1,
+	}, nil
+}
+
+// beginIssue writes a delegation that its owner approved, with its ceremony, which
+// starts when the transaction is on disk.
+func (s *Service) beginIssue(tx *vault.Tx, d *delegationRecord, k *key, now time.Time) (*ceremonyRecord, error) {
+	c := &ceremonyRecord{V: recordVersion, ID: newID("cer"), Organization: d.Organization, Kind: kindIssue, Target: d.ID, Status: statusRunning, StartedAt: now}
+	if err := store(tx, vault.TypeDelegation, d.ID, d); err != nil {
+		return nil, err
+	}
+	if err := store(tx, vault.TypeCeremony, c.ID, c); err != nil {
+		return nil, err
+	}
+	s.book.change(tx, func() { s.book.delegations[d.ID], s.book.ceremonies[c.ID] = d, c })
+	tx.OnCommit(func() { s.startIssue(c, d.ID, k) })
+	return c, nil
 }
 
 // checkRules gives policies and limits their ids and scope and compiles them once,
@@ -270,11 +289,8 @@ func (s *Service) Delegation(a Actor, org, id string) (Delegation, error) {
 
 func (s *Service) showDelegation(d *delegationRecord) Delegation {
 	out := Delegation{
-		ID: d.ID, Wallet: d.Wallet, DelegatedUser: d.DelegatedUser, Status: d.Status, ExpiresAt: d.ExpiresAt,
+		ID: d.ID, Wallet: d.Wallet, DelegatedUser: d.DelegatedUser, Status: s.book.statusOf(d, s.now()), ExpiresAt: d.ExpiresAt,
 		Policies: d.Policies, Limits: d.Limits, OrganizationAllows: d.OrganizationAllows, Templates: d.Templates,
-	}
-	if d.Status == statusActive && d.expired(s.now()) {
-		out.Status = "expired"
 	}
 	for _, p := range d.Set.Parties {
 		out.Parties = append(out.Parties, string(p))

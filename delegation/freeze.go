@@ -56,7 +56,7 @@ func (s *Service) CountFailure(tx *vault.Tx, keyID string, cause error) error {
 	s.log.Error("a key is frozen: its ceremonies were broken", "key", keyID, "failures", fmt.Sprint(counted.Failures))
 	for _, w := range s.book.walletsOf(keyID) {
 		p := &Pause{Level: LevelAppliance, Since: s.now().UTC(), Reason: fmt.Sprintf("frozen after %d broken ceremonies: %v", worst, counted.Failures)}
-		if err := s.setPause(tx, Scope{w.Organization, w.ID}, p); err != nil {
+		if err := s.setPause(tx, Scope{Organization: w.Organization, Wallet: w.ID}, p); err != nil {
 			return err
 		}
 	}

@@ -44,7 +44,7 @@ func TestThreeFailuresOfOnePartyFreezeTheKey(t *testing.T) {
 	if !h.frozen() {
 		t.Fatal("not frozen after three failures of the delegate")
 	}
-	p := h.Paused(Scope{site.acme, solWallet})
+	p := h.Paused(Scope{Organization: site.acme, Wallet: solWallet})
 	if p.Level != LevelAppliance {
 		t.Errorf("paused by %q, want the appliance", p.Level)
 	}
@@ -57,7 +57,7 @@ func TestThreeFailuresOfOnePartyFreezeTheKey(t *testing.T) {
 	n := newDelegation("frozen", solWallet)
 	_, err := h.CreateDelegation(context.Background(), stamped(site.acme, n, site.dana.holder), n)
 	wantRefusal(t, "issuing from a frozen key", err, refusal.Paused)
-	scope := Scope{site.acme, solWallet}
+	scope := Scope{Organization: site.acme, Wallet: solWallet}
 	wantRefusal(t, "the owner resumes", h.Resume(context.Background(), stamped(site.acme, "r1", site.dana.holder), "r1", scope), refusal.QuorumMissing)
 	if err := h.Resume(context.Background(), stamped(site.acme, "r2", site.root...), "r2", scope); err != nil {
 		t.Fatal(err)

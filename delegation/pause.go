@@ -10,7 +10,7 @@ import (
 	"github.com/sigild/sigild/vault"
 )
 
-// A pause stops signing of the appliance, an organization or a wallet. It is kept
+// A pause stops signing of the appliance, an organization, a wallet or a delegation. It is kept
 // in the record it stops, so that it survives a restart, and says who set it:
 // only that level's quorum, or the level above, ends it. The appliance itself
 // pauses the wallets of a frozen key.
@@ -34,9 +34,9 @@ type Pause struct {
 	Reason string    `json:"reason"`
 }
 
-// Scope is what a pause is about: the appliance when both are empty, an
-// organization, or an organization's wallet.
-type Scope struct{ Organization, Wallet string }
+// Scope is what a pause is about: the appliance when all are empty, an
+// organization, an organization's wallet, or with Wallet empty a delegation.
+type Scope struct{ Organization, Wallet, Delegation string }
 
 // NewPause asks for a pause.
 type NewPause struct {
@@ -63,7 +63,7 @@ func (s *Service) Pause(ctx context.Context, a Actor, n NewPause) (Pause, error)
 		if have := s.Paused(n.Scope); have != nil && rank(have.Level) >= rank(level) {
 			p = have
 		}
-		e.Wallet, e.Reason = n.Scope.Wallet, n.Reason
+		e.Wallet, e.Delegation, e.Reason = n.Scope.Wallet, n.Scope.Delegation, n.Reason
 		e.Facts = map[string]string{"level": string(p.Level)}
 		return *p, s.setPause(tx, n.Scope, p)
 	})
@@ -84,7 +84,7 @@ type Resumed struct{}
 func (s *Service) Resume(ctx context.Context, a Actor, requestID string, scope Scope) error {
 	authorize := func() error { return s.mayResume(a, scope) }
 	_, err := act(ctx, s, a, scope.Organization, requestID, authorize, func(tx *vault.Tx, e *journal.Entry) (Resumed, error) {
-		e.Wallet = scope.Wallet
+		e.Wallet, e.Delegation = scope.Wallet, scope.Delegation
 		if scope.Wallet != "" {
 			if err := s.thaw(tx, scope); err != nil {
 				return Resumed{}, err
@@ -111,20 +111,40 @@ func (s *Service) mayPause(a Actor, scope Scope) (Level, error) {
 	if err != nil {
 		return "", err
 	}
-	if matching(o.Root, a) > 0 {
-		if scope.Wallet != "" {
-			_, _, err = s.book.wallet(o.ID, scope.Wallet)
-		}
-		return LevelRoot, err
-	}
-	if scope.Wallet == "" {
-		return "", quorumMissing("root members", 0, 1)
-	}
-	w, _, err := s.book.wallet(o.ID, scope.Wallet)
+	owner, err := s.ownerOf(scope)
 	if err != nil {
 		return "", err
 	}
-	return LevelOwner, s.owner(a, o.ID, w.Owner)
+	if matching(o.Root, a) > 0 {
+		return LevelRoot, nil
+	}
+	if owner == "" {
+		return "", quorumMissing("root members", 0, 1)
+	}
+	return LevelOwner, s.owner(a, o.ID, owner)
+}
+
+// ownerOf is the end user whose a scope is; "" for an organization. What can't be
+// paused is refused.
+func (s *Service) ownerOf(scope Scope) (string, error) {
+	switch {
+	case scope.Delegation != "":
+		d, err := s.book.delegation(scope.Organization, scope.Delegation)
+		if err != nil {
+			return "", err
+		}
+		if d.Status != statusActive && d.Status != statusPending {
+			return "", refusal.New(refusal.NotActive, "the delegation is %s; there is nothing to hold", d.Status)
+		}
+		return d.Owner, nil
+	case scope.Wallet != "":
+		w, _, err := s.book.wallet(scope.Organization, scope.Wallet)
+		if err != nil {
+			return "", err
+		}
+		return w.Owner, nil
+	}
+	return "", nil
 }
 
 func (s *Service) mayResume(a Actor, scope Scope) error {
@@ -134,14 +154,12 @@ func (s *Service) mayResume(a Actor, scope Scope) error {
 	if _, err := s.inside(a, scope.Organization); err != nil {
 		return err
 	}
-	if scope.Wallet != "" {
-		w, _, err := s.book.wallet(scope.Organization, scope.Wallet)
-		if err != nil {
-			return err
-		}
-		if w.Paused != nil && w.Paused.Level == LevelOwner && s.owner(a, scope.Organization, w.Owner) == nil {
-			return nil
-		}
+	owner, err := s.ownerOf(scope)
+	if err != nil {
+		return err
+	}
+	if p := s.Paused(scope); owner != "" && p != nil && p.Level == LevelOwner && s.owner(a, scope.Organization, owner) == nil {
+		return nil
 	}
 	return s.root(a, scope.Organization)
 }
@@ -153,6 +171,8 @@ func (s *Service) Paused(scope Scope) *Pause {
 	switch {
 	case scope.Organization == "":
 		return s.book.self.Paused
+	case scope.Delegation != "":
+		return s.book.delegations[scope.Delegation].Paused
 	case scope.Wallet == "":
 		return s.book.organizations[scope.Organization].Paused
 	}
@@ -170,6 +190,15 @@ func (s *Service) setPause(tx *vault.Tx, scope Scope, p *Pause) error {
 		a.Paused = p
 		s.book.change(tx, func() { s.book.self = &a })
 		return store(tx, vault.TypeAppliance, applianceRecord, &a)
+	case scope.Delegation != "":
+		d, err := s.book.delegation(scope.Organization, scope.Delegation)
+		if err != nil {
+			return err
+		}
+		changed := *d
+		changed.Paused = p
+		s.book.change(tx, func() { s.book.delegations[d.ID] = &changed })
+		return store(tx, vault.TypeDelegation, d.ID, &changed)
 	case scope.Wallet == "":
 		o, err := s.book.organization(scope.Organization)
 		if err != nil {
@@ -190,26 +219,42 @@ func (s *Service) setPause(tx *vault.Tx, scope Scope, p *Pause) error {
 	return store(tx, vault.TypeWallet, w.ID, &changed)
 }
 
-// stopped says whether a pause of any level covers a wallet.
-func (b *book) stopped(org, wallet string) error {
+// standstill is a pause and what it stops.
+type standstill struct {
+	what  string // "delegation", "wallet", "organization", "appliance"
+	pause *Pause
+}
+
+// standstillOf finds the widest pause that covers a delegation of a wallet; with
+// delegation "" those of the delegation alone are not looked at. Its pause is nil for none.
+func (b *book) standstillOf(org, wallet, delegation string) standstill {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	for _, p := range []struct {
-		what  string
-		pause *Pause
-	}{
-		{"the appliance", b.self.Paused},
-		{"the organization", b.organizations[org].Paused},
-		{"the wallet", b.wallets[wallet].Paused},
-	} {
-		if p.pause != nil && p.pause.Level == LevelRestore {
-			return refusal.New(refusal.Quarantined, "%s was restored from a backup at %s and nobody has looked at it since", p.what, p.pause.Since.Format(time.RFC3339))
-		}
-		if p.pause != nil {
-			return refusal.New(refusal.Paused, "%s is paused by its %s since %s", p.what, p.pause.Level, p.pause.Since.Format(time.RFC3339))
+	list := []standstill{{"appliance", b.self.Paused}, {"organization", b.organizations[org].Paused}, {"wallet", b.wallets[wallet].Paused}}
+	if d := b.delegations[delegation]; d != nil {
+		list = append(list, standstill{"delegation", d.Paused})
+	}
+	for _, s := range list {
+		if s.pause != nil {
+			return s
 		}
 	}
-	return nil
+	return standstill{}
+}
+
+// stopped says whether a pause of any level covers a wallet.
+func (b *book) stopped(org, wallet string) error { return b.held(org, wallet, "") }
+
+// held says whether a pause of any level covers a delegation.
+func (b *book) held(org, wallet, delegation string) error {
+	s := b.standstillOf(org, wallet, delegation)
+	switch {
+	case s.pause == nil:
+		return nil
+	case s.pause.Level == LevelRestore:
+		return refusal.New(refusal.Quarantined, "the %s was restored from a backup at %s and nobody has looked at it since", s.what, s.pause.Since.Format(time.RFC3339))
+	}
+	return refusal.New(refusal.Paused, "the %s is paused by its %s since %s", s.what, s.pause.Level, s.pause.Since.Format(time.RFC3339))
 }
 
 // awaitScope returns when no signature of the scope is under way.
@@ -217,7 +262,8 @@ func (s *Service) awaitScope(ctx context.Context, scope Scope) error {
 	s.book.mu.RLock()
 	var ids []string
 	for id, d := range s.book.delegations {
-		if (scope.Organization == "" || d.Organization == scope.Organization) && (scope.Wallet == "" || d.Wallet == scope.Wallet) {
+		if (scope.Organization == "" || d.Organization == scope.Organization) && (scope.Wallet == "" || d.Wallet == scope.Wallet) &&
+			(scope.Delegation == "" || id == scope.Delegation) {
 			ids = append(ids, id)
 		}
 	}

@@ -59,6 +59,8 @@ type organization struct {
 	// PolicyVersion moves with every change of its documents; 0 before the first.
 	PolicyVersion uint64 `json:"policy_version,omitempty"`
 	Paused        *Pause `json:"paused,omitempty"`
+	// Delegated is what is proposed where nothing else is said; nil when it was never set.
+	Delegated *DelegatedAccess `json:"delegated_access,omitempty"`
 }
 
 // UserKind says what a user may be.
@@ -86,6 +88,7 @@ const (
 	statusPending = "pending"
 	statusActive  = "active"
 	statusRevoked = "revoked"
+	statusExpired = "expired"
 	statusFailed  = "failed"
 	statusRunning = "running"
 	statusDone    = "done"
@@ -175,6 +178,16 @@ type delegationRecord struct {
 	APIKey string `json:"api_key,omitempty"`
 	// Version moves with every change; step 7 compares it.
 	Version uint64 `json:"version"`
+	// ApproveBy is until when the owner may approve; nil when nobody is waited for.
+	ApproveBy *time.Time `json:"approve_by,omitempty"`
+	// ApprovedAt is when the owner did; nil where the owner made it whole.
+	ApprovedAt *time.Time `json:"approved_at,omitempty"`
+	// Lifetime counts from the approval, in seconds; 0: ExpiresAt is all there is.
+	Lifetime uint32 `json:"lifetime_seconds,omitempty"`
+	// Paused holds this delegation alone.
+	Paused *Pause `json:"paused,omitempty"`
+	// EndedAt is when it was revoked or its end was journaled.
+	EndedAt *time.Time `json:"ended_at,omitempty"`
 }
 
 // expired reports whether now is at or after the end.

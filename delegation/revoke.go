@@ -53,34 +53,21 @@ func (s *Service) RevokeDelegation(ctx context.Context, a Actor, requestID, org,
 			return DelegationRevoked{}, refusal.New(refusal.NotActive, "the delegation failed; there is nothing to revoke")
 		}
 		tx.OnRollback(s.flights.end(id))
+		now := s.now().UTC()
 		revoked := *d
-		revoked.Status, revoked.APIKey, revoked.Version = statusRevoked, "", d.Version+1
-		for _, p := range d.Set.Parties {
-			if err := tx.Delete(vault.TypeShare, ShareID(d.Set.ID, p)); err != nil && !errors.Is(err, vault.ErrNotFound) {
-				return DelegationRevoked{}, fmt.Errorf("destroying the share of %s: %w", p, err)
-			}
+		revoked.Status, revoked.APIKey, revoked.EndedAt, revoked.Version = statusRevoked, "", &now, d.Version+1
+		if err := s.destroyShares(tx, d); err != nil {
+			return DelegationRevoked{}, err
 		}
 		if d.APIKey != "" {
 			if err := tx.Delete(vault.TypeAPIKey, d.APIKey); err != nil && !errors.Is(err, vault.ErrNotFound) {
 				return DelegationRevoked{}, fmt.Errorf("destroying the API key verifier: %w", err)
 			}
+			s.book.change(tx, func() { delete(s.book.apiKeys, d.APIKey) })
 		}
-		for _, o := range find(s.book, s.book.orders, id).all() {
-			if err := s.removeOrder(tx, id, o.ID); err != nil {
-				return DelegationRevoked{}, err
-			}
-		}
-		if err := store(tx, vault.TypeDelegation, id, &revoked); err != nil {
+		if err := s.putEnded(tx, &revoked); err != nil {
 			return DelegationRevoked{}, err
 		}
-		st, err := s.book.standing(&revoked)
-		if err != nil {
-			return DelegationRevoked{}, err
-		}
-		s.book.change(tx, func() {
-			s.book.delegations[id], s.book.standings[id] = &revoked, st
-			delete(s.book.apiKeys, d.APIKey)
-		})
 		return DelegationRevoked{DelegationID: id}, nil
 	})
 	if err != nil {

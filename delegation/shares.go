@@ -89,7 +89,7 @@ func (s *Service) ConfirmShare(ctx context.Context, a Actor, n NewReceipt) (Wall
 		s.book.change(tx, func() { s.book.wallets[w.ID] = &active })
 		e.Wallet, e.User = w.ID, w.Owner
 		e.Facts = map[string]string{"receipt": hex.EncodeToString(sum[:])}
-		return ShareConfirmed{WalletID: w.ID}, nil
+		return ShareConfirmed{WalletID: w.ID}, s.proposeFor(tx, e, &active)
 	})
 	if err != nil {
 		return Wallet{}, err

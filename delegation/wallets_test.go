@@ -301,7 +301,7 @@ func TestPauseOfAPendingWalletStays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := NewPause{RequestID: "p", Scope: Scope{site.acme, made.WalletID}, Reason: "drill"}
+	n := NewPause{RequestID: "p", Scope: Scope{Organization: site.acme, Wallet: made.WalletID}, Reason: "drill"}
 	if _, err := h.Pause(context.Background(), stamped(site.acme, n, site.dana.holder), n); err != nil {
 		t.Fatal(err)
 	}

@@ -102,6 +102,7 @@ func (a *Appliance) Services() Services {
 		User:         userService{a: a},
 		Wallet:       walletService{a: a},
 		Delegation:   delegationService{a: a},
+		Access:       delegatedAccessService{a: a},
 		Policy:       policyService{a: a},
 		Delivery:     deliveryService{a: a},
 		Order:        orderService{a: a},

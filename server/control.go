@@ -22,7 +22,7 @@ func (s controlService) Pause(ctx context.Context, r *sigilv1.PauseRequest) (*si
 	if err != nil {
 		return nil, err
 	}
-	scope, err := scopeOf(r.OrganizationId, r.WalletId)
+	scope, err := scopeOf(r.OrganizationId, r.WalletId, r.DelegationId)
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +42,7 @@ func (s controlService) Resume(ctx context.Context, r *sigilv1.ResumeRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	scope, err := scopeOf(r.OrganizationId, r.WalletId)
+	scope, err := scopeOf(r.OrganizationId, r.WalletId, r.DelegationId)
 	if err != nil {
 		return nil, err
 	}
@@ -83,17 +83,25 @@ func (s controlService) Unseal(ctx context.Context, r *sigilv1.UnsealRequest) (*
 	return &sigilv1.UnsealResponse{}, nil
 }
 
-// scopeOf refuses what names a wallet without its organization, and empty ids.
-func scopeOf(organization, wallet *string) (delegation.Scope, error) {
+// scopeOf refuses what names a wallet or a delegation without its organization, or
+// both, and empty ids.
+func scopeOf(organization, wallet, of *string) (delegation.Scope, error) {
 	var s delegation.Scope
-	if organization != nil {
-		s.Organization = *organization
+	given := 0
+	for _, f := range []struct {
+		from *string
+		to   *string
+	}{{organization, &s.Organization}, {wallet, &s.Wallet}, {of, &s.Delegation}} {
+		if f.from == nil {
+			continue
+		}
+		given++
+		if *f.to = *f.from; *f.to == "" {
+			given = 4
+		}
 	}
-	if wallet != nil {
-		s.Wallet = *wallet
-	}
-	if (organization != nil && s.Organization == "") || (wallet != nil && (s.Wallet == "" || s.Organization == "")) {
-		return s, refusal.New(refusal.RequestInvalid, "name nothing, an organization, or an organization and a wallet").With("field", "organization_id")
+	if given > 2 || given > 0 && s.Organization == "" {
+		return s, refusal.New(refusal.RequestInvalid, "name nothing, an organization, or an organization and a wallet or a delegation").With("field", "organization_id")
 	}
 	return s, nil
 }

@@ -26,12 +26,8 @@ func (s delegationService) CreateDelegation(ctx context.Context, r *sigilv1.Crea
 		RequestID: r.GetRequestId(), Organization: r.GetOrganizationId(), Wallet: r.GetWalletId(),
 		DelegatedUser: r.GetDelegatedUserId(), Recipient: r.GetApiKeyRecipient(), OrganizationAllows: r.GetOrganizationAllows(),
 	}
-	if r.ExpiresAt != nil {
-		if err := r.ExpiresAt.CheckValid(); err != nil {
-			return nil, refusal.New(refusal.RequestInvalid, "expires_at is not a time").With("field", "expires_at")
-		}
-		end := r.ExpiresAt.AsTime()
-		n.ExpiresAt = &end
+	if n.ExpiresAt, err = readEnd(r.ExpiresAt); err != nil {
+		return nil, err
 	}
 	if n.Policies, err = readPolicies(r.GetPolicies()); err != nil {
 		return nil, err
@@ -73,31 +69,22 @@ func (s delegationService) RevokeDelegation(ctx context.Context, r *sigilv1.Revo
 	return &sigilv1.RevokeDelegationResponse{Delegation: delegationMessage(d)}, nil
 }
 
+// readEnd is nil for an absent end.
+func readEnd(t *timestamppb.Timestamp) (*time.Time, error) {
+	if t == nil {
+		return nil, nil
+	}
+	if err := t.CheckValid(); err != nil {
+		return nil, refusal.New(refusal.RequestInvalid, "expires_at is not a time").With("field", "expires_at")
+	}
+	end := t.AsTime()
+	return &end, nil
+}
+
 func delegationMessage(d delegation.Delegation) *sigilv1.Delegation {
-	out := &sigilv1.Delegation{
-		DelegationId: d.ID, WalletId: d.Wallet, DelegatedUserId: d.DelegatedUser,
+	return &sigilv1.Delegation{
+		DelegationId: d.ID, WalletId: d.Wallet, DelegatedUserId: d.DelegatedUser, Status: statusMessage(d.Status), ExpiresAt: moment(d.ExpiresAt),
+		Policies: policyMessages(d.Policies), Limits: limitMessages(d.Limits),
 		PolicySetHash: d.PolicySet[:], ShareSetParties: d.Parties, OrganizationAllows: d.OrganizationAllows, Templates: templateMessages(d.Templates),
 	}
-	if d.ExpiresAt != nil {
-		out.ExpiresAt = timestamppb.New(*d.ExpiresAt)
-	}
-	switch d.Status {
-	case "pending":
-		out.Status = sigilv1.DelegationStatus_DELEGATION_STATUS_PENDING
-	case "active":
-		out.Status = sigilv1.DelegationStatus_DELEGATION_STATUS_ACTIVE
-	case "revoked":
-		out.Status = sigilv1.DelegationStatus_DELEGATION_STATUS_REVOKED
-	case "expired":
-		out.Status = sigilv1.DelegationStatus_DELEGATION_STATUS_EXPIRED
-	case "failed":
-		out.Status = sigilv1.DelegationStatus_DELEGATION_STATUS_FAILED
-	}
-	for _, p := range d.Policies {
-		out.Policies = append(out.Policies, policyMessage(p))
-	}
-	for _, l := range d.Limits {
-		out.Limits = append(out.Limits, limitMessage(l))
-	}
-	return out
 }

@@ -82,6 +82,20 @@ func policyMessage(p policy.Policy) *sigilv1.Policy {
 	return m
 }
 
+func policyMessages(in []policy.Policy) (out []*sigilv1.Policy) {
+	for _, p := range in {
+		out = append(out, policyMessage(p))
+	}
+	return out
+}
+
+func limitMessages(in []policy.Limit) (out []*sigilv1.Limit) {
+	for _, l := range in {
+		out = append(out, limitMessage(l))
+	}
+	return out
+}
+
 func limitMessage(l policy.Limit) *sigilv1.Limit {
 	m := &sigilv1.Limit{Name: l.Name, Asset: l.Asset, IncludeFees: l.IncludeFees, PerDestination: l.Per == policy.PerDestination, Control: l.Control}
 	if !l.AnyAmount {

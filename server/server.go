@@ -104,6 +104,7 @@ type Services struct {
 	User         sigilv1.UserServiceServer
 	Wallet       sigilv1.WalletServiceServer
 	Delegation   sigilv1.DelegationServiceServer
+	Access       sigilv1.DelegatedAccessServiceServer
 	Policy       sigilv1.PolicyServiceServer
 	Delivery     sigilv1.DeliveryServiceServer
 	Order        sigilv1.OrderServiceServer
@@ -127,6 +128,7 @@ func (s Services) list() []service {
 		{&sigilv1.UserService_ServiceDesc, s.User},
 		{&sigilv1.WalletService_ServiceDesc, s.Wallet},
 		{&sigilv1.DelegationService_ServiceDesc, s.Delegation},
+		{&sigilv1.DelegatedAccessService_ServiceDesc, s.Access},
 		{&sigilv1.PolicyService_ServiceDesc, s.Policy},
 		{&sigilv1.DeliveryService_ServiceDesc, s.Delivery},
 		{&sigilv1.OrderService_ServiceDesc, s.Order},

@@ -31,9 +31,12 @@ type bot struct {
 	APIKey []byte `json:"api_key"`
 	// From is the wallet's public key.
 	From []byte `json:"from"`
-	// Organization and Owner are for whoever holds treasurer.key.
+	// The rest is for whoever holds treasurer.key or, of the owner, owner.key.
 	Organization string `json:"organization"`
 	Owner        string `json:"owner"`
+	User         string `json:"user"`
+	Delegation   string `json:"delegation"`
+	Recipient    string `json:"recipient"`
 }
 
 // acknowledged is a line of FILE.
@@ -211,6 +214,9 @@ func (p place) enroll() (b bot, err error) {
 	if err != nil {
 		return b, err
 	}
+	if err := phone.Save(p.path("owner.key")); err != nil {
+		return b, err
+	}
 	identity, err := age.GenerateX25519Identity()
 	if err != nil {
 		return b, err
@@ -284,7 +290,7 @@ func (p place) enroll() (b bot, err error) {
 	}
 	b = bot{
 		Wallet: wallet.GetWalletId(), From: confirmed.GetWallet().GetPublicKey(),
-		Organization: org, Owner: owner.GetUserId(),
+		Organization: org, Owner: owner.GetUserId(), User: delegate.GetUserId(), Delegation: delegation.GetDelegationId(), Recipient: recipient,
 	}
 	b.APIKey, err = io.ReadAll(r)
 	return b, err

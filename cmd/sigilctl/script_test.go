@@ -112,6 +112,7 @@ func TestScripts(t *testing.T) {
 			"extend":         always(1, scriptExtend),
 			"boot":           always(0, scriptBoot),
 			"bundled":        always(2, scriptBundled),
+			"capture":        always(2, scriptCapture),
 		},
 	})
 }
@@ -135,8 +136,24 @@ func scriptAppliance(ts *testscript.TestScript, _ []string) error {
 		return err
 	}
 	b, err := readBot(ts.MkAbs("bot.json"))
-	ts.Setenv("ORGANIZATION", b.Organization)
+	for name, value := range map[string]string{"ORGANIZATION": b.Organization, "WALLET": b.Wallet, "USER_ID": b.User, "DELEGATION": b.Delegation, "RECIPIENT": b.Recipient} {
+		ts.Setenv(name, value)
+	}
 	return err
+}
+
+// scriptCapture keeps what a pattern's first group finds in the last standard output.
+func scriptCapture(ts *testscript.TestScript, args []string) error {
+	pattern, err := regexp.Compile("(?m)" + args[1])
+	if err != nil {
+		return err
+	}
+	found := pattern.FindStringSubmatch(ts.ReadFile("stdout"))
+	if len(found) < 2 {
+		return fmt.Errorf("nothing matches %s", args[1])
+	}
+	ts.Setenv(args[0], found[1])
+	return nil
 }
 
 func scriptExits(ts *testscript.TestScript, args []string) error {

@@ -285,6 +285,7 @@ func (k *keeper) unseal(ctx context.Context) (_ *rooms, err error) {
 	r.done.Go(func() { r.run("checkpoints", k.log, r.journal.Run(background)) })
 	r.done.Go(func() { r.run("pre-parameters", k.log, pool.Run(background)) })
 	r.done.Go(func() { k.rewrap(background) })
+	r.done.Go(func() { r.run("expiry", k.log, r.delegation.RunExpiry(background)) })
 	if t, ok := r.provider.(*tpm.Provider); ok {
 		r.askLockout(ctx, t, k.log)
 		r.done.Go(func() { r.watchLockout(background, t, k.log) })

@@ -24,7 +24,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// PauseRequest names a scope: nothing for the appliance, an organization, or an organization and a wallet.
+// PauseRequest names a scope: nothing for the appliance, an organization, or an organization and a wallet or a delegation.
 type PauseRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The caller's id for this act.
@@ -34,7 +34,9 @@ type PauseRequest struct {
 	// The wallet; absent for the whole organization.
 	WalletId *string `protobuf:"bytes,3,opt,name=wallet_id,json=walletId,proto3,oneof" json:"wallet_id,omitempty"`
 	// Why, for people, 1 to 64 printable ASCII characters.
-	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The delegation, alone with its organization; absent for the whole wallet or organization.
+	DelegationId  *string `protobuf:"bytes,5,opt,name=delegation_id,json=delegationId,proto3,oneof" json:"delegation_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -93,6 +95,13 @@ func (x *PauseRequest) GetWalletId() string {
 func (x *PauseRequest) GetReason() string {
 	if x != nil {
 		return x.Reason
+	}
+	return ""
+}
+
+func (x *PauseRequest) GetDelegationId() string {
+	if x != nil && x.DelegationId != nil {
+		return *x.DelegationId
 	}
 	return ""
 }
@@ -217,7 +226,9 @@ type ResumeRequest struct {
 	// The organization; absent for the appliance.
 	OrganizationId *string `protobuf:"bytes,2,opt,name=organization_id,json=organizationId,proto3,oneof" json:"organization_id,omitempty"`
 	// The wallet; absent for the whole organization.
-	WalletId      *string `protobuf:"bytes,3,opt,name=wallet_id,json=walletId,proto3,oneof" json:"wallet_id,omitempty"`
+	WalletId *string `protobuf:"bytes,3,opt,name=wallet_id,json=walletId,proto3,oneof" json:"wallet_id,omitempty"`
+	// The delegation, alone with its organization; absent for the whole wallet or organization.
+	DelegationId  *string `protobuf:"bytes,4,opt,name=delegation_id,json=delegationId,proto3,oneof" json:"delegation_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -269,6 +280,13 @@ func (x *ResumeRequest) GetOrganizationId() string {
 func (x *ResumeRequest) GetWalletId() string {
 	if x != nil && x.WalletId != nil {
 		return *x.WalletId
+	}
+	return ""
+}
+
+func (x *ResumeRequest) GetDelegationId() string {
+	if x != nil && x.DelegationId != nil {
+		return *x.DelegationId
 	}
 	return ""
 }
@@ -489,30 +507,34 @@ var File_sigil_v1_control_proto protoreflect.FileDescriptor
 
 const file_sigil_v1_control_proto_rawDesc = "" +
 	"\n" +
-	"\x16sigil/v1/control.proto\x12\bsigil.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb7\x01\n" +
+	"\x16sigil/v1/control.proto\x12\bsigil.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf3\x01\n" +
 	"\fPauseRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12,\n" +
 	"\x0forganization_id\x18\x02 \x01(\tH\x00R\x0eorganizationId\x88\x01\x01\x12 \n" +
 	"\twallet_id\x18\x03 \x01(\tH\x01R\bwalletId\x88\x01\x01\x12\x16\n" +
-	"\x06reason\x18\x04 \x01(\tR\x06reasonB\x12\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12(\n" +
+	"\rdelegation_id\x18\x05 \x01(\tH\x02R\fdelegationId\x88\x01\x01B\x12\n" +
 	"\x10_organization_idB\f\n" +
 	"\n" +
-	"_wallet_id\"6\n" +
+	"_wallet_idB\x10\n" +
+	"\x0e_delegation_id\"6\n" +
 	"\rPauseResponse\x12%\n" +
 	"\x05pause\x18\x01 \x01(\v2\x0f.sigil.v1.PauseR\x05pause\"g\n" +
 	"\x05Pause\x12\x14\n" +
 	"\x05level\x18\x01 \x01(\tR\x05level\x120\n" +
 	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xa0\x01\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xdc\x01\n" +
 	"\rResumeRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12,\n" +
 	"\x0forganization_id\x18\x02 \x01(\tH\x00R\x0eorganizationId\x88\x01\x01\x12 \n" +
-	"\twallet_id\x18\x03 \x01(\tH\x01R\bwalletId\x88\x01\x01B\x12\n" +
+	"\twallet_id\x18\x03 \x01(\tH\x01R\bwalletId\x88\x01\x01\x12(\n" +
+	"\rdelegation_id\x18\x04 \x01(\tH\x02R\fdelegationId\x88\x01\x01B\x12\n" +
 	"\x10_organization_idB\f\n" +
 	"\n" +
-	"_wallet_id\"\x10\n" +
+	"_wallet_idB\x10\n" +
+	"\x0e_delegation_id\"\x10\n" +
 	"\x0eResumeResponse\"D\n" +
 	"\vSealRequest\x12\x1d\n" +
 	"\n" +

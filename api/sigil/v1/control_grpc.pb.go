@@ -33,10 +33,10 @@ const (
 //
 // ControlService pauses and resumes signing, and seals and unseals the store.
 type ControlServiceClient interface {
-	// Pause stops signing for the appliance, one organization or one wallet. One
-	// stamp is enough: any operator's for the appliance, any root member's for the
-	// organization and its wallets, the owner's for a wallet. It answers when no
-	// signature of the scope is under way any more.
+	// Pause stops signing for the appliance, one organization, one wallet or one
+	// delegation. One stamp is enough: any operator's for the appliance, any root
+	// member's for the organization and what is in it, the owner's for a wallet and its
+	// delegations. It answers when no signature of the scope is under way any more.
 	Pause(ctx context.Context, in *PauseRequest, opts ...grpc.CallOption) (*PauseResponse, error)
 	// Resume ends a pause. The quorum of the level that paused, or of the one above:
 	// the owner or the root quorum, the root quorum, the operators' quorum.
@@ -102,10 +102,10 @@ func (c *controlServiceClient) Unseal(ctx context.Context, in *UnsealRequest, op
 //
 // ControlService pauses and resumes signing, and seals and unseals the store.
 type ControlServiceServer interface {
-	// Pause stops signing for the appliance, one organization or one wallet. One
-	// stamp is enough: any operator's for the appliance, any root member's for the
-	// organization and its wallets, the owner's for a wallet. It answers when no
-	// signature of the scope is under way any more.
+	// Pause stops signing for the appliance, one organization, one wallet or one
+	// delegation. One stamp is enough: any operator's for the appliance, any root
+	// member's for the organization and what is in it, the owner's for a wallet and its
+	// delegations. It answers when no signature of the scope is under way any more.
 	Pause(context.Context, *PauseRequest) (*PauseResponse, error)
 	// Resume ends a pause. The quorum of the level that paused, or of the one above:
 	// the owner or the root quorum, the root quorum, the operators' quorum.

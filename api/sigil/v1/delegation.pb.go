@@ -30,16 +30,18 @@ type DelegationStatus int32
 const (
 	// Never sent.
 	DelegationStatus_DELEGATION_STATUS_UNSPECIFIED DelegationStatus = 0
-	// Its ceremony runs.
+	// It waits for its owner's approval, or its ceremony runs.
 	DelegationStatus_DELEGATION_STATUS_PENDING DelegationStatus = 1
 	// It signs.
 	DelegationStatus_DELEGATION_STATUS_ACTIVE DelegationStatus = 2
 	// It was ended by its owner or the root.
 	DelegationStatus_DELEGATION_STATUS_REVOKED DelegationStatus = 3
-	// Its time is over.
+	// Its time is over, or that of its owner to approve.
 	DelegationStatus_DELEGATION_STATUS_EXPIRED DelegationStatus = 4
 	// Its ceremony failed; nothing was kept.
 	DelegationStatus_DELEGATION_STATUS_FAILED DelegationStatus = 5
+	// It is active, and a pause of its own, its wallet, organization or appliance holds it.
+	DelegationStatus_DELEGATION_STATUS_PAUSED DelegationStatus = 6
 )
 
 // Enum value maps for DelegationStatus.
@@ -51,6 +53,7 @@ var (
 		3: "DELEGATION_STATUS_REVOKED",
 		4: "DELEGATION_STATUS_EXPIRED",
 		5: "DELEGATION_STATUS_FAILED",
+		6: "DELEGATION_STATUS_PAUSED",
 	}
 	DelegationStatus_value = map[string]int32{
 		"DELEGATION_STATUS_UNSPECIFIED": 0,
@@ -59,6 +62,7 @@ var (
 		"DELEGATION_STATUS_REVOKED":     3,
 		"DELEGATION_STATUS_EXPIRED":     4,
 		"DELEGATION_STATUS_FAILED":      5,
+		"DELEGATION_STATUS_PAUSED":      6,
 	}
 )
 
@@ -685,14 +689,15 @@ const file_sigil_v1_delegation_proto_rawDesc = "" +
 	"\x18RevokeDelegationResponse\x124\n" +
 	"\n" +
 	"delegation\x18\x01 \x01(\v2\x14.sigil.v1.DelegationR\n" +
-	"delegation*\xce\x01\n" +
+	"delegation*\xec\x01\n" +
 	"\x10DelegationStatus\x12!\n" +
 	"\x1dDELEGATION_STATUS_UNSPECIFIED\x10\x00\x12\x1d\n" +
 	"\x19DELEGATION_STATUS_PENDING\x10\x01\x12\x1c\n" +
 	"\x18DELEGATION_STATUS_ACTIVE\x10\x02\x12\x1d\n" +
 	"\x19DELEGATION_STATUS_REVOKED\x10\x03\x12\x1d\n" +
 	"\x19DELEGATION_STATUS_EXPIRED\x10\x04\x12\x1c\n" +
-	"\x18DELEGATION_STATUS_FAILED\x10\x052\x9b\x02\n" +
+	"\x18DELEGATION_STATUS_FAILED\x10\x05\x12\x1c\n" +
+	"\x18DELEGATION_STATUS_PAUSED\x10\x062\x9b\x02\n" +
 	"\x11DelegationService\x12Y\n" +
 	"\x10CreateDelegation\x12!.sigil.v1.CreateDelegationRequest\x1a\".sigil.v1.CreateDelegationResponse\x12P\n" +
 	"\rGetDelegation\x12\x1e.sigil.v1.GetDelegationRequest\x1a\x1f.sigil.v1.GetDelegationResponse\x12Y\n" +
