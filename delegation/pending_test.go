@@ -110,7 +110,9 @@ func TestProposalsAreChecked(t *testing.T) {
 		"no recipient's form":     func(d *DelegatedAccess) { d.Recipient = "age1" },
 		"to an end user":          func(d *DelegatedAccess) { d.DelegatedUser = site.dana.id },
 		"automatic without rules": func(d *DelegatedAccess) { d.Automatic, d.Policies = true, nil },
-		"limits without policies": func(d *DelegatedAccess) { d.Policies, d.Limits = nil, []policy.Limit{{Name: "l", Asset: cluster + "/slip44:501"}} },
+		"limits without policies": func(d *DelegatedAccess) {
+			d.Policies, d.Limits = nil, []policy.Limit{{Name: "l", Asset: cluster + "/slip44:501"}}
+		},
 	} {
 		set := enabled()
 		change(&set)
