@@ -363,10 +363,13 @@ func (v View) Spent(s Scope, asset, what string, since time.Time) Spent {
 func (v View) ReplayKey(key string) (digest string, ok bool) { return v.j.ReplayKey(key) }
 
 // Now is the time that an entry appended now would bear: windows end here.
-func (v View) Now() time.Time {
-	v.j.mu.RLock()
-	defer v.j.mu.RUnlock()
-	return time.UnixMilli(v.j.nowLocked()).UTC()
+func (v View) Now() time.Time { return v.j.Now() }
+
+// Now is the clock's time, or that of the last entry if it is later.
+func (j *Journal) Now() time.Time {
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	return time.UnixMilli(j.nowLocked()).UTC()
 }
 
 // Entries reads committed entries from number from on, at most limit of them.

@@ -23,6 +23,10 @@ func compileValue(n *node) valueFunc {
 		return func(f *frame) (*chains.Value, *evalError) { return f.vars[slot], nil }
 	case opField:
 		return compileField(n)
+	case opControl:
+		return func(*frame) (*chains.Value, *evalError) {
+			return nil, n.err(evalType, "%s is not a value by itself", n.path)
+		}
 	case opIndex:
 		return compileIndex(n)
 	case opSlice:
@@ -60,6 +64,9 @@ func compileRoot(n *node) valueFunc {
 }
 
 func compileField(n *node) valueFunc {
+	if n.kids[0].op == opControl {
+		return compileControl(n)
+	}
 	base, index := compileValue(n.kids[0]), n.index
 	return func(f *frame) (*chains.Value, *evalError) {
 		v, err := base(f)

@@ -26,6 +26,9 @@ type checker struct {
 	clause string
 	lang   string
 	vars   []variable
+	// limits are what controls reads; scope is the delegation that the policy is for.
+	limits []Limit
+	scope  string
 	report func(code string, pos int, message, suggestion string)
 
 	// roots read by this clause; comparisons and calls are kept for lints.
@@ -121,6 +124,9 @@ func (c *checker) wantInt(n *node) {
 
 func (c *checker) index(n *node) *chains.Type {
 	base, at := n.kids[0], n.kids[1]
+	if c.isControl(base) && at.op == opString {
+		return c.limitNode(n, at.text)
+	}
 	t := c.check(base)
 	if t.Kind == kindWrong {
 		return t
@@ -176,6 +182,9 @@ func (c *checker) notText(n *node, t *chains.Type, how string) *chains.Type {
 
 func (c *checker) field(n *node) *chains.Type {
 	base := n.kids[0]
+	if c.isControl(base) {
+		return c.limitNode(n, n.text)
+	}
 	if base.op == opName && c.variable(base.text) < 0 {
 		name := base.text + "." + n.text
 		if c.schema.spaces[base.text] || c.schema.missing(base.text) && notYet[name] != "" {
@@ -335,6 +344,9 @@ func (c *checker) variable(name string) int {
 }
 
 func (c *checker) name(n *node) *chains.Type {
+	if c.isControl(n) {
+		return c.fail(n, CodeType, "write controls.<limit>.left", "%s is not a value by itself", n.text)
+	}
 	if slot := c.variable(n.text); slot >= 0 {
 		v := c.vars[slot]
 		n.op, n.slot, n.path = opVar, slot, v.path

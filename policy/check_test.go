@@ -94,7 +94,7 @@ func TestTextsThatMustNotCompile(t *testing.T) {
 		{"eth.tx.spend.count() > 0", CodeWrongClause, 0, "sigild"},
 		{"bitcoin.tx.fee > 0", CodeUnsupported, 0, ""},
 		{"bitcoin.tx.version == 1", CodeUnsupported, 0, ""},
-		{"controls.daily", CodeUnsupported, 0, ""},
+		{"controls.daily.left > 0", CodeWrongClause, 0, `set lang to "sigild"`},
 		// clauses and languages
 		{"approvers.count() == 1", CodeWrongClause, 0, ""},
 		{"caller.uid == 1", CodeWrongClause, 0, "sigild"},

@@ -51,6 +51,8 @@ type frame struct {
 	// items holds the elements that variables stand for, where a list makes them.
 	items [maxVariables]chains.Value
 	steps int
+	// controls are the limits that were read so far.
+	controls []controlState
 
 	// scratch holds short-lived values; a loop gives back what its body took.
 	scratch [4]chains.Value

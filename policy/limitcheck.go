@@ -213,15 +213,7 @@ func (l *Limit) asks(asset string, sp Spending) (list []asking, ok bool) {
 	if l.Per == PerDestination && asset == "" && sp.Opaque {
 		return nil, false
 	}
-	of := ""
-	switch l.Per {
-	case PerUser:
-		of = sp.User
-	case PerDelegation:
-		of = sp.Delegation
-	case PerWallet:
-		of = sp.Wallet
-	}
+	of := l.group(sp)
 	if asset == "" && l.Per != PerDestination {
 		return []asking{{of: of}}, of != "" || l.Per == PerAll
 	}
@@ -247,6 +239,19 @@ func (l *Limit) asks(asset string, sp Spending) (list []asking, ok bool) {
 		list = add(list, of, c)
 	}
 	return list, true
+}
+
+// group names the sum that a request belongs to, whatever it spends.
+func (l *Limit) group(sp Spending) string {
+	switch l.Per {
+	case PerUser:
+		return sp.User
+	case PerDelegation:
+		return sp.Delegation
+	case PerWallet:
+		return sp.Wallet
+	}
+	return ""
 }
 
 // touches says whether a charge is one of the asset ("": any), if that is known.

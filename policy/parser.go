@@ -35,16 +35,17 @@ const (
 	opGreater
 	opGreaterEqual
 	opIn
-	opIndex  // kids: base, index
-	opSlice  // kids: base, from, to
-	opField  // kids: base; text: name
-	opMethod // kids: base, args…; text: name
-	opCall   // kids: args…; text: name
-	opName   // text
-	opInt    // value
-	opString // text
-	opBool   // value
-	opList   // kids: elements
+	opIndex   // kids: base, index
+	opSlice   // kids: base, from, to
+	opField   // kids: base; text: name
+	opControl // controls.<limit>: the checker makes it of a field or an index
+	opMethod  // kids: base, args…; text: name
+	opCall    // kids: args…; text: name
+	opName    // text
+	opInt     // value
+	opString  // text
+	opBool    // value
+	opList    // kids: elements
 
 	// The checker turns names into these.
 	opRoot // index
@@ -70,6 +71,8 @@ type node struct {
 	slot int
 	// span is what a call of CronSpan says.
 	span *cronSpan
+	// limit is what a control reads.
+	limit *Limit
 }
 
 // moved is a copy of n and all below it with positions that count from elsewhere.

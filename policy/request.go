@@ -39,6 +39,9 @@ type Request struct {
 	RequestID      string
 	// Caller is the process at the other end of the socket; nil when unknown.
 	Caller *Caller
+	// Spending is the request as limits see it, for conditions that read controls; nil:
+	// reading one is an error.
+	Spending *Spending
 }
 
 // Activity is what is asked for, in Turnkey's words. Reading an empty field is

@@ -167,6 +167,5 @@ var notYet = map[string]string{
 	"tron.tx":    "Tron",
 	"bitcoin.tx": "Bitcoin",
 	"tempo.tx":   "Tempo",
-	"controls":   "limits as conditions",
 	"wallets":    "lists of wallets",
 }

@@ -19,6 +19,7 @@ type Set struct {
 	everywhere []int
 	scoped     map[string][]int
 	limits     []Limit // ordered by id, assets canonical
+	controls   bool    // some policy reads a limit
 	hash       [32]byte
 }
 
@@ -67,6 +68,7 @@ func Compile(policies []Policy, limits []Limit, schema *Schema) (*Set, []Diagnos
 	var ds []Diagnostic
 	add := func(d Diagnostic) { ds = append(ds, d) }
 
+	s.limits = compileLimits(limits, add)
 	sorted := slices.Clone(policies)
 	sort.SliceStable(sorted, func(i, j int) bool { return sorted[i].ID < sorted[j].ID })
 	for i := range sorted {
@@ -74,9 +76,8 @@ func Compile(policies []Policy, limits []Limit, schema *Schema) (*Set, []Diagnos
 		if i > 0 && sorted[i-1].ID == p.ID {
 			add(Diagnostic{ID: p.ID, Clause: "id", Code: CodeDuplicateID, Offset: -1, Message: "two policies have this id"})
 		}
-		s.add(compilePolicy(p, schema, shared, add))
+		s.add(compilePolicy(p, schema, s.limits, shared, add))
 	}
-	s.limits = compileLimits(limits, add)
 
 	sort.SliceStable(ds, func(i, j int) bool {
 		a, b := &ds[i], &ds[j]
@@ -102,6 +103,7 @@ func (s *Set) add(c compiled) {
 	} else {
 		s.everywhere = append(s.everywhere, len(s.policies))
 	}
+	s.controls = s.controls || c.reads[controlsName]
 	s.policies = append(s.policies, c)
 }
 
@@ -112,10 +114,10 @@ func (s *Set) Hash() [32]byte { return s.hash }
 // Limits returns the limits of the set, ordered by id.
 func (s *Set) Limits() []Limit { return slices.Clone(s.limits) }
 
-func compilePolicy(p *Policy, schema *Schema, shared map[conjunctKey]boolFunc, add func(Diagnostic)) compiled {
+func compilePolicy(p *Policy, schema *Schema, limits []Limit, shared map[conjunctKey]boolFunc, add func(Diagnostic)) compiled {
 	p.diagnose(add)
 	c := compiled{policy: p}
-	facts := policyFacts{policy: p, schema: schema, shared: shared, roots: map[int]bool{}, reads: map[string]bool{}}
+	facts := policyFacts{policy: p, schema: schema, limits: limits, shared: shared, roots: map[int]bool{}, reads: map[string]bool{}}
 	c.time = compileClause(&facts, ClauseTime, add)
 	c.consensus = compileClause(&facts, ClauseConsensus, add)
 	c.condition = compileClause(&facts, ClauseCondition, add)
@@ -136,6 +138,7 @@ func compilePolicy(p *Policy, schema *Schema, shared map[conjunctKey]boolFunc, a
 type policyFacts struct {
 	policy *Policy
 	schema *Schema
+	limits []Limit
 	shared map[conjunctKey]boolFunc
 	roots  map[int]bool
 	reads  map[string]bool
@@ -161,7 +164,7 @@ func compileClause(facts *policyFacts, name string, add func(Diagnostic)) clause
 		return out
 	}
 	wrong := false
-	c := &checker{schema: facts.schema, clause: name, lang: p.lang(), roots: facts.roots, reads: facts.reads}
+	c := &checker{schema: facts.schema, clause: name, lang: p.lang(), limits: facts.limits, scope: p.Scope.Delegation, roots: facts.roots, reads: facts.reads}
 	c.report = func(code string, pos int, message, suggestion string) {
 		wrong = true
 		report(code, pos, message, suggestion)
@@ -245,19 +248,9 @@ func (s *Set) Evaluate(req Request) (d Decision) {
 		return d
 	}
 	f := &frame{req: &req, schema: s.schema}
-	scoped := s.scoped[req.DelegationID]
-	if req.DelegationID == "" {
-		scoped = nil
-	}
-	d.Policies = make([]PolicyResult, 0, len(s.everywhere)+len(scoped))
-	everywhere := s.everywhere
-	for len(everywhere) > 0 || len(scoped) > 0 {
-		var next int
-		if len(scoped) == 0 || len(everywhere) > 0 && everywhere[0] < scoped[0] {
-			next, everywhere = everywhere[0], everywhere[1:]
-		} else {
-			next, scoped = scoped[0], scoped[1:]
-		}
+	walk := s.walk(req.DelegationID)
+	d.Policies = make([]PolicyResult, 0, len(walk.everywhere)+len(walk.scoped))
+	for next, ok := walk.next(); ok; next, ok = walk.next() {
 		f.steps = policySteps
 		d.Policies = append(d.Policies, PolicyResult{})
 		s.policies[next].evaluate(f, &d.Policies[len(d.Policies)-1])
@@ -268,6 +261,30 @@ func (s *Set) Evaluate(req Request) (d Decision) {
 	}
 	d.decide()
 	return d
+}
+
+// walk is the way through the policies in scope, by id.
+type walk struct{ everywhere, scoped []int }
+
+func (s *Set) walk(delegation string) walk {
+	w := walk{everywhere: s.everywhere}
+	if delegation != "" {
+		w.scoped = s.scoped[delegation]
+	}
+	return w
+}
+
+// next gives the number of the next policy.
+func (w *walk) next() (i int, ok bool) {
+	from := &w.everywhere
+	if len(w.everywhere) == 0 || len(w.scoped) > 0 && w.scoped[0] < w.everywhere[0] {
+		from = &w.scoped
+	}
+	if len(*from) == 0 {
+		return 0, false
+	}
+	i, *from = (*from)[0], (*from)[1:]
+	return i, true
 }
 
 // evaluate judges one policy.

@@ -47,33 +47,55 @@ func (a *approved) redeem() error {
 // errMoved sends a request back to step 3, to be judged by what is true now.
 var errMoved = errors.New("the delegation or what judges it changed meanwhile")
 
+// verdict is what policies said, and what they were asked.
+type verdict struct {
+	policy.Decision
+	asked policy.Request
+}
+
 // judge is step 6.
-func (s *Service) judge(r Request, st *Standing, d *chains.Decoded) (policy.Decision, error) {
+func (s *Service) judge(r Request, st *Standing, d *chains.Decoded, prior earlier) (verdict, error) {
 	account, err := accountOf(st.Wallet)
 	if err != nil {
-		return policy.Decision{}, err
+		return verdict{}, err
 	}
-	decision := st.Rules.Evaluate(policy.Request{
+	now := s.now()
+	v := verdict{asked: policy.Request{
 		Decoded: d, Kind: r.Kind,
 		Activity:      policy.SigningActivity(d.Kind),
 		Wallet:        &policy.Wallet{ID: st.Wallet.ID, Label: st.Wallet.Name},
 		WalletAccount: &policy.WalletAccount{Address: account},
 		Approvers:     []policy.User{{ID: st.DelegatedUser, Alias: st.DelegatedUserName}},
 		Credentials:   []policy.Credential{{ID: st.APIKey, UserID: st.DelegatedUser, Type: "CREDENTIAL_TYPE_WALLET_API_KEY"}},
-		Now:           s.now(), DelegationID: st.Delegation, DelegatedUser: st.DelegatedUser, DelegationEnds: st.ExpiresAt, RequestID: r.ID,
-		Caller: &policy.Caller{UID: r.Caller.UID, GID: r.Caller.GID, Unit: r.Unit},
-	})
+		Now:           now, DelegationID: st.Delegation, DelegatedUser: st.DelegatedUser, DelegationEnds: st.ExpiresAt, RequestID: r.ID,
+		Caller:   &policy.Caller{UID: r.Caller.UID, GID: r.Caller.GID, Unit: r.Unit},
+		Spending: spending(s.journal, s.journal.Now(), st, d, prior),
+	}}
+	v.Decision = st.Rules.Evaluate(v.asked)
+	return v, settled(v.Decision)
+}
+
+// judgeAgain is step 6 once more for policies that read controls, within the
+// transaction that reserves: what they read can't move any more.
+func (v *verdict) judgeAgain(known journal.View, st *Standing, d *chains.Decoded, prior earlier) error {
+	v.asked.Spending = spending(known, known.Now(), st, d, prior)
+	v.Decision = st.Rules.Again(v.Decision, v.asked)
+	return settled(v.Decision)
+}
+
+// settled is nil for what is allowed, else the refusal.
+func settled(decision policy.Decision) error {
 	switch decision.Outcome {
 	case policy.Allowed:
-		return decision, nil
+		return nil
 	case policy.RequiresConsensus:
-		return decision, denied(decision, "the policy asks for approvals, which this build does not take")
+		return denied(decision, "the policy asks for approvals, which this build does not take")
 	case policy.DenyExplicit:
-		return decision, denied(decision, "a policy denies it")
+		return denied(decision, "a policy denies it")
 	case policy.DenyError:
-		return decision, denied(decision, "a policy could not be evaluated")
+		return denied(decision, "a policy could not be evaluated")
 	}
-	return decision, denied(decision, "no policy allows it")
+	return denied(decision, "no policy allows it")
 }
 
 func denied(d policy.Decision, what string) error {
@@ -105,8 +127,8 @@ func accountOf(w WalletInfo) (chains.Value, error) {
 
 // approve is step 7. Everything in the closure runs alone on the vault's writer:
 // no other request can spend, revoke or change between its looks and its entry.
-func (s *Service) approve(ctx context.Context, r Request, st *Standing, d *chains.Decoded, decision policy.Decision, prior earlier) (*approved, error) {
-	a := &approved{request: r, standing: st, decoded: d, rule: decision.Rule}
+func (s *Service) approve(ctx context.Context, r Request, st *Standing, d *chains.Decoded, v verdict, prior earlier) (*approved, error) {
+	a := &approved{request: r, standing: st, decoded: d, rule: v.Rule}
 	err := s.vault.Update(ctx, func(tx *vault.Tx) error {
 		now, leave, err := s.authority.Enter(st.Delegation)
 		if err != nil {
@@ -124,6 +146,9 @@ func (s *Service) approve(ctx context.Context, r Request, st *Standing, d *chain
 		if err := known.MayApprove(); err != nil {
 			return err
 		}
+		if err := v.judgeAgain(known, st, d, prior); err != nil {
+			return err
+		}
 		a.leave = leave
 		if prior.sequence != 0 {
 			// An earlier try was approved and left no answer: its charge stands, and
@@ -138,7 +163,7 @@ func (s *Service) approve(ctx context.Context, r Request, st *Standing, d *chain
 		if err := checkReplay(known, guards, d); err != nil {
 			return err
 		}
-		allowing, err := allowedBy(known, st, decision, d)
+		allowing, err := allowedBy(known, st, v.Decision, d)
 		if err != nil {
 			return err
 		}
@@ -152,7 +177,7 @@ func (s *Service) approve(ctx context.Context, r Request, st *Standing, d *chain
 		e := s.entry(journal.KindApproved, r, st)
 		e.Digest, e.PolicySet = digestOf(d), fmt.Sprintf("%x", st.PolicySet)
 		e.Outcome, e.Rule, e.Reason = string(journal.KindApproved), a.rule, d.Summary
-		for _, p := range decision.Policies {
+		for _, p := range v.Policies {
 			e.Trace = append(e.Trace, p.ID+" "+p.Outcome.String())
 		}
 		for _, c := range d.Charges {

@@ -46,11 +46,11 @@ func (s *Service) Approve(ctx context.Context, r Request) (*Approved, error) {
 	if err != nil {
 		return nil, err
 	}
-	decision, err := s.judge(r, st, d)
+	v, err := s.judge(r, st, d, prior)
 	if err != nil {
 		return nil, err
 	}
-	return s.approve(ctx, r, st, d, decision, prior)
+	return s.approve(ctx, r, st, d, v, prior)
 }
 
 // Release is steps 8 to 10.
@@ -67,8 +67,8 @@ func (s *Service) DecodeAndJudge(r Request, st *Standing) (*chains.Decoded, poli
 	if err != nil {
 		return nil, policy.Decision{}, err
 	}
-	decision, err := s.judge(r, st, d)
-	return d, decision, err
+	v, err := s.judge(r, st, d, earlier{})
+	return d, v.Decision, err
 }
 
 // LendShares is step 8.

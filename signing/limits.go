@@ -13,10 +13,13 @@ import (
 
 // Limits compare a request's charges with what the journal says was spent.
 
-// Used answers what limits ask, from the journal, for one organization.
-func Used(of interface {
+// usage is where charges are summed: the journal, or its view within a transaction.
+type usage interface {
 	Spent(s journal.Scope, asset, what string, since time.Time) journal.Spent
-}, organization string, q policy.SpentQuery) policy.Usage {
+}
+
+// Used answers what limits ask, for one organization.
+func Used(of usage, organization string, q policy.SpentQuery) policy.Usage {
 	s := journal.ByOrganization(organization)
 	if q.Delegation != "" {
 		s = journal.ByDelegation(q.Delegation)
@@ -39,17 +42,46 @@ func Used(of interface {
 	return policy.Usage{Sum: u.Sum, Unbounded: u.Unbounded, Count: uint64(u.Count), Kept: u.Kept, Oldest: u.Oldest}
 }
 
-// spending is the request as limits see it within a transaction.
-func spending(known journal.View, st *Standing, d *chains.Decoded) policy.Spending {
-	return policy.Spending{
-		Chain: d.Chain, Charges: d.Charges, Opaque: d.Opaque, Delegation: st.Delegation, User: st.DelegatedUser, Wallet: st.Wallet.ID, Now: known.Now(),
-		Spent: func(q policy.SpentQuery) policy.Usage { return Used(known, st.Organization, q) },
+// spending is the request as limits see it. What it was charged at an earlier try, under
+// a reservation that stands, is not counted against it.
+func spending(of usage, now time.Time, st *Standing, d *chains.Decoded, prior earlier) *policy.Spending {
+	return &policy.Spending{
+		Chain: d.Chain, Charges: d.Charges, Opaque: d.Opaque, Delegation: st.Delegation, User: st.DelegatedUser, Wallet: st.Wallet.ID, Now: now,
+		Spent: func(q policy.SpentQuery) policy.Usage {
+			u := Used(of, st.Organization, q)
+			if prior.sequence != 0 && (prior.chargedAt.IsZero() || prior.chargedAt.After(q.Since)) {
+				leaveOut(&u, q, d.Charges)
+			}
+			return u
+		},
+	}
+}
+
+// leaveOut takes a request's own charges out of what was used.
+func leaveOut(u *policy.Usage, q policy.SpentQuery, own []chains.Charge) {
+	counted := q.Asset == journal.AnyAsset && q.Per != policy.PerDestination
+	for i := range own {
+		c := &own[i]
+		asset := q.Asset == journal.AnyAsset || c.Asset == q.Asset
+		if fee := c.What == "fee"; !asset || fee && !q.IncludeFees || q.Per == policy.PerDestination && c.To != q.Of {
+			continue
+		}
+		counted = true
+		if q.Asset == journal.AnyAsset || c.Unbounded {
+			continue
+		}
+		if _, under := u.Sum.SubOverflow(&u.Sum, &c.Amount); under {
+			u.Unbounded = true // it is not in there: nothing can be said
+		}
+	}
+	if counted && u.Count > 0 {
+		u.Count--
 	}
 }
 
 // checkLimits is called under the lock under which the request is reserved.
 func checkLimits(known journal.View, st *Standing, d *chains.Decoded) error {
-	over := st.Rules.CheckLimits(spending(known, st, d))
+	over := st.Rules.CheckLimits(*spending(known, known.Now(), st, d, earlier{}))
 	if over == nil {
 		return nil
 	}

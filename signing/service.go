@@ -200,7 +200,7 @@ func (s *Service) sign(ctx context.Context, r Request, st *Standing) (*Result, e
 		return nil, err // not journaled: load that is shed must not become load on the disk
 	}
 	defer leaveQueue()
-	decision, err := s.judge(r, st, d)
+	v, err := s.judge(r, st, d, prior)
 	if err != nil {
 		return nil, s.refuse(ctx, r, st, err)
 	}
@@ -213,7 +213,7 @@ func (s *Service) sign(ctx context.Context, r Request, st *Standing) (*Result, e
 		return nil, err
 	}
 	defer s.underWay.Done()
-	a, err := s.approve(ctx, r, st, d, decision, prior)
+	a, err := s.approve(ctx, r, st, d, v, prior)
 	if err != nil {
 		return nil, s.refuse(ctx, r, st, err)
 	}
