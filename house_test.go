@@ -13,7 +13,7 @@ const modulePath = "github.com/sigild/sigild"
 // may import each other. A package without a row fails: give it a place.
 const order = `
 	cmd/sigild         -> cmd/config server tpm systemd
-	cmd/sigilctl       -> cmd/config client delegation tpm
+	cmd/sigilctl       -> cmd/config client delegation tpm airgap
 	cmd/config         -> hsm tpm systemd credential
 	demo               -> client journal mpc chains/evm chains/solana internal/testhsm internal/testtpm
 
@@ -35,13 +35,14 @@ const order = `
 	seal               -> internal/secmem
 
 	bundle             -> credential
+	airgap             -> chains/signable
 	client             -> api credential
 	api                ->
 	credential         ->
 	refusal            ->
 	systemd            ->
 
-	oracles            -> chains/evm chains/solana mpc
+	oracles            -> chains/evm chains/solana mpc airgap
 	examples           -> client
 	internal/secmem    ->
 	internal/testhsm   -> internal/secmem

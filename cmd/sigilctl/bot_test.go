@@ -17,6 +17,7 @@ import (
 	"filippo.io/age"
 
 	sigilv1 "github.com/sigild/sigild/api/sigil/v1"
+	chainsolana "github.com/sigild/sigild/chains/solana"
 	"github.com/sigild/sigild/client"
 	"github.com/sigild/sigild/credential"
 )
@@ -26,6 +27,7 @@ import (
 //
 //	bot sign FILE       sign until the daemon is gone, FILE gets what it acknowledged
 //	bot ask-again FILE  ask for the same again: the signatures must be the same
+//	bot carry PREFIX    write a transfer and the API key to PREFIX.hex and PREFIX.key
 type bot struct {
 	Wallet string `json:"wallet"`
 	APIKey []byte `json:"api_key"`
@@ -47,7 +49,7 @@ type acknowledged struct {
 }
 
 func botMain(args []string) int {
-	err := errors.New("usage: bot sign FILE | bot ask-again FILE")
+	err := errors.New("usage: bot sign FILE | bot ask-again FILE | bot carry PREFIX")
 	if len(args) == 2 {
 		err = botRun(args[0], args[1])
 	}
@@ -71,6 +73,9 @@ func botRun(verb, file string) error {
 	if err != nil {
 		return err
 	}
+	if verb == "carry" {
+		return b.carry(file+".hex", file+".key")
+	}
 	c, err := client.Dial("app.sock")
 	if err != nil {
 		return err
@@ -84,6 +89,12 @@ func botRun(verb, file string) error {
 		return b.askAgain(c, file)
 	}
 	return fmt.Errorf("unknown verb %q", verb)
+}
+
+// carry writes a transfer that does not expire, in hexadecimal, and the API key.
+func (b bot) carry(message, key string) error {
+	text := fmt.Sprintf("%x\n", nonceTransfer([32]byte(b.From), 15_000_000))
+	return errors.Join(os.WriteFile(message, []byte(text), 0o644), os.WriteFile(key, b.APIKey, 0o600))
 }
 
 // sign keeps four requests under way until one isn't answered.
@@ -162,6 +173,25 @@ func transfer(from [32]byte, lamports uint64) []byte {
 	m = append(append(append(m, from[:]...), to[:]...), system[:]...)
 	m = append(m, blockhash[:]...)
 	m = append(m, 1, 2, 2, 0, 1, 12, 2, 0, 0, 0)
+	return append(binary.LittleEndian.AppendUint64(m, lamports), 0)
+}
+
+// nonceAccount is the durable nonce that the bot's second policy names.
+var nonceAccount = [32]byte{7, 7, 3}
+
+// nonceTransfer is transfer under a durable nonce: it does not expire.
+func nonceTransfer(from [32]byte, lamports uint64) []byte {
+	to, nonce, system := [32]byte{7, 7, 1}, [32]byte{9, 9, 3}, [32]byte{}
+	recent, err := chainsolana.ParseAddress("SysvarRecentB1ockHashes11111111111111111111")
+	if err != nil {
+		panic(err)
+	}
+	m := []byte{0x80, 1, 0, 2, 5}
+	for _, key := range [][32]byte{from, nonceAccount, to, recent, system, nonce} {
+		m = append(m, key[:]...)
+	}
+	m = append(m, 2, 4, 3, 1, 3, 0, 4, 4, 0, 0, 0) // AdvanceNonceAccount
+	m = append(m, 4, 2, 0, 2, 12, 2, 0, 0, 0)
 	return append(binary.LittleEndian.AppendUint64(m, lamports), 0)
 }
 
@@ -267,12 +297,16 @@ func (p place) enroll() (b bot, err error) {
 	if err != nil {
 		return b, err
 	}
+	durable := fmt.Sprintf("solana.tx.transfers.count() == 1 && solana.tx.durable_nonce.account == '%s'", chainsolana.Address(nonceAccount))
 	condition, consensus := "solana.tx.transfers.count() == 1", fmt.Sprintf("approvers.any(user, user.id == '%s')", delegate.GetUserId())
 	day := uint32(24 * 60 * 60)
 	delegation, err := asOwner.Delegations().CreateDelegation(ctx, &sigilv1.CreateDelegationRequest{
 		RequestId: "delegation", OrganizationId: org, WalletId: wallet.GetWalletId(), DelegatedUserId: delegate.GetUserId(), ApiKeyRecipient: recipient,
-		Policies: []*sigilv1.Policy{{Name: "payouts", Effect: sigilv1.PolicyEffect_POLICY_EFFECT_ALLOW, Condition: &condition, Consensus: &consensus}},
-		Limits:   []*sigilv1.Limit{{Name: "a sol a day", Asset: solana + "/slip44:501", MaxAmount: "1000000000", WindowSeconds: &day}},
+		Policies: []*sigilv1.Policy{
+			{Name: "payouts", Effect: sigilv1.PolicyEffect_POLICY_EFFECT_ALLOW, Condition: &condition, Consensus: &consensus},
+			{Name: "payouts across the gap", Effect: sigilv1.PolicyEffect_POLICY_EFFECT_ALLOW, Condition: &durable, Consensus: &consensus},
+		},
+		Limits: []*sigilv1.Limit{{Name: "a sol a day", Asset: solana + "/slip44:501", MaxAmount: "1000000000", WindowSeconds: &day}},
 	})
 	if err != nil {
 		return b, err

@@ -26,6 +26,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	chainsolana "github.com/sigild/sigild/chains/solana"
 )
 
 // TestScripts runs testdata/script/*.txt. Beside what package testscript offers,
@@ -33,7 +35,7 @@ import (
 //
 //	token                     put a SoftHSM token and sigild.yaml into $WORK; token/pin has its PIN
 //	appliance                 the same, initialised: state/, store.pin, and bot.json for bot;
-//	                          sets ORGANIZATION
+//	                          sets ORGANIZATION, WALLET and ADDRESS
 //	exits N PROGRAM ARG…      run a program, which must exit with code N
 //	waitfor REGEXP PROGRAM …  run it again and again until its output matches, 20 s at most
 //	sigterm NAME              send SIGTERM to a background process
@@ -136,10 +138,13 @@ func scriptAppliance(ts *testscript.TestScript, _ []string) error {
 		return err
 	}
 	b, err := readBot(ts.MkAbs("bot.json"))
-	for name, value := range map[string]string{"ORGANIZATION": b.Organization, "WALLET": b.Wallet, "USER_ID": b.User, "DELEGATION": b.Delegation, "RECIPIENT": b.Recipient} {
+	if err != nil {
+		return err
+	}
+	for name, value := range map[string]string{"ORGANIZATION": b.Organization, "WALLET": b.Wallet, "ADDRESS": chainsolana.Address([32]byte(b.From)), "USER_ID": b.User, "DELEGATION": b.Delegation, "RECIPIENT": b.Recipient} {
 		ts.Setenv(name, value)
 	}
-	return err
+	return nil
 }
 
 // scriptCapture keeps what a pattern's first group finds in the last standard output.

@@ -139,7 +139,7 @@ func (r *runner) fuzz(ctx context.Context, each time.Duration) {
 			return
 		}
 		fmt.Fprintf(r.out, "== %s %s\n", t.pkg, t.name)
-		cmd := r.command(ctx, "go", "test", "-run=^$", "-fuzz=^"+t.name+"$", "-fuzztime="+each.String(), t.pkg)
+		cmd := r.command(ctx, "go", "test", "-run=^$", "-fuzz=^"+t.name+"$", "-fuzztime="+each.String(), "-fuzzminimizetime=1s", t.pkg)
 		cmd.Stdout, cmd.Stderr = r.out, r.out
 		start := time.Now()
 		err := cmd.Run()
