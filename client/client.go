@@ -155,6 +155,12 @@ func (c *Client) Policies() sigilv1.PolicyServiceClient {
 	return sigilv1.NewPolicyServiceClient(stamped{Client: c})
 }
 
+// Keys are shown with any member's stamp, and rotated, recovered and set with root
+// stamps or the owner's.
+func (c *Client) Keys() sigilv1.KeyServiceClient {
+	return sigilv1.NewKeyServiceClient(stamped{Client: c})
+}
+
 // Keyslot changes what opens the store: operators' stamps for organization "".
 func (c *Client) Keyslot() sigilv1.KeyslotServiceClient {
 	return sigilv1.NewKeyslotServiceClient(stamped{Client: c})

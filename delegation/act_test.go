@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/sigild/sigild/credential"
 	"github.com/sigild/sigild/journal"
@@ -44,6 +45,9 @@ func acts() []actCase {
 		"operators": site.operators, "another organization's root": site.globexRoot, "none": nil}
 	ownerShort := map[string][]holder{"root": site.root, "another user": {site.erin.holder}, "another organization's user": {site.gina.holder},
 		"operators": site.operators, "none": nil}
+	// eitherShort falls short of the root quorum and of the owner.
+	eitherShort := map[string][]holder{"one root of two": site.root[:1], "another user": {site.erin.holder}, "operators": site.operators,
+		"another organization's root": site.globexRoot, "none": nil}
 	return []actCase{{
 		name: "CreateOrganization", by: func() []holder { return site.operators[1:] },
 		short: map[string][]holder{"one of two": site.operators[:1], "one twice": {site.operators[0], site.operators[0]}, "root": site.root, "none": nil},
@@ -103,6 +107,48 @@ func acts() []actCase {
 		call: func(h *house, a func(any) Actor, org, id string, n int) (any, error) {
 			m := NewPause{RequestID: id, Scope: Scope{Organization: org, Wallet: solWallet}, Reason: fmt.Sprint("drill ", n)}
 			return h.Pause(context.Background(), a(m), m)
+		},
+	}, {
+		name: "SetKey", org: site.acme, by: dana, short: eitherShort,
+		call: func(h *house, a func(any) Actor, org, id string, n int) (any, error) {
+			every := time.Duration(n) * time.Hour
+			m := KeySettings{RequestID: id, Organization: org, Wallet: solWallet, RotateEvery: &every}
+			stamp := m
+			stamp.RotateEvery = nil // an address would differ each time
+			stamp.Wallet += every.String()
+			return h.SetKey(context.Background(), a(stamp), m)
+		},
+	}, {
+		name: "RotateKey", org: site.acme, by: both, short: eitherShort,
+		call: func(h *house, a func(any) Actor, org, id string, n int) (any, error) {
+			m := NewRotation{RequestID: id, Organization: org, Wallet: []string{ethWallet, solWallet}[n-1]}
+			return h.RotateKey(context.Background(), a(m), m)
+		},
+	}, {
+		name: "RecoverShare", org: site.acme, by: dana, short: eitherShort,
+		call: func(h *house, a func(any) Actor, org, id string, n int) (any, error) {
+			m := NewShareRecovery{RequestID: id, Organization: org, Wallet: []string{ethWallet, solWallet}[n-1]}
+			return h.RecoverShare(context.Background(), a(m), m)
+		},
+	}, {
+		name: "RecoverDevice", org: site.acme, by: both, short: rootShort,
+		call: func(h *house, a func(any) Actor, org, id string, n int) (any, error) {
+			m := NewDeviceRecovery{RequestID: id, Organization: org, User: site.erin.id, Credentials: []NewCredential{site.erin.NewCredential}, Recipient: site.erin.age.Recipient().String()}
+			var err error
+			if m.RecipientSignature, err = credential.SignRecipient(site.erin.key, m.Recipient); err != nil {
+				return nil, err
+			}
+			m.User += strings.Repeat("x", n-1)
+			return h.RecoverDevice(context.Background(), a(m), m)
+		},
+	}, {
+		name: "RecoverCustodian", org: site.acme, by: dana, short: ownerShort,
+		call: func(h *house, a func(any) Actor, org, id string, n int) (any, error) {
+			m := NewCustodianRecovery{RequestID: id, Organization: org, Wallet: ethWallet, Share: mpctest.ECDSARootSet(h.t).Shares(h.t, mpc.User)[0]}
+			if n > 1 {
+				m.Wallet = solWallet
+			}
+			return h.RecoverCustodian(context.Background(), a(m), m)
 		},
 	}, {
 		name: "Resume", org: site.acme, by: both, short: rootShort,

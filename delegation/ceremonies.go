@@ -14,18 +14,21 @@ import (
 )
 
 // A ceremony is a record (running, done, failed) and, while it runs, a goroutine
-// of this service with a line of progress in memory. Its result and its status
-// change in one transaction, so a crash leaves either nothing or all of it.
+// of this service with a line of progress in memory; the record says which stage it
+// has reached. Its result and its status change in one transaction, so a crash leaves
+// either nothing or all of it. One that fails names who broke it, if that can be told.
 
 // Ceremony is what a member may see of one.
 type Ceremony struct {
-	ID        string
-	Kind      string
-	Status    string
-	Stage     string
-	Done      int
-	Total     int
-	Error     string
+	ID     string
+	Kind   string
+	Status string
+	Stage  string
+	Done   int
+	Total  int
+	Error  string
+	// Culprits are the parties that broke a failed one, as far as they can be named.
+	Culprits  []string
 	StartedAt time.Time
 }
 
@@ -69,6 +72,12 @@ func (s *Service) Ceremony(a Actor, org, id string) (Ceremony, error) {
 		return Ceremony{}, refusal.New(refusal.NotFound, "no such ceremony")
 	}
 	c := Ceremony{ID: rec.ID, Kind: rec.Kind, Status: rec.Status, Error: rec.Error, StartedAt: rec.StartedAt}
+	if rec.Status == statusFailed {
+		c.Stage = rec.Stage
+	}
+	for _, p := range rec.Culprits {
+		c.Culprits = append(c.Culprits, string(p))
+	}
 	if p, ok := s.progress.read(id); ok && rec.Status == statusRunning {
 		c.Stage, c.Done, c.Total = p.stage, p.done, p.total
 	}
@@ -81,15 +90,23 @@ type ceremonyWork func(ctx context.Context, keep func([]*mpc.Share)) (func(tx *v
 
 // startCeremony runs work in a goroutine of the service. What work returns is
 // put on disk together with the ceremony's end; when it fails, undo puts the
-// failure on disk instead. Call it after the commit of the act.
-func (s *Service) startCeremony(c *ceremonyRecord, work ceremonyWork, undo func(tx *vault.Tx) error) {
+// failure on disk instead. The functions in ended run at the end, whatever it is.
+// Call it after the commit of the act.
+func (s *Service) startCeremony(c *ceremonyRecord, work ceremonyWork, undo func(tx *vault.Tx) error, ended ...func()) {
+	over := func() {
+		for _, f := range ended {
+			f()
+		}
+	}
 	if !s.begin() {
+		over()
 		return // stays "running" on disk; the next start marks it failed
 	}
 	s.progress.set(c.ID, "waiting for another ceremony", 0, 0)
 	go func() {
 		defer s.running.Done()
 		defer s.progress.drop(c.ID)
+		defer over()
 		select {
 		case s.ceremonySlot <- struct{}{}:
 			defer func() { <-s.ceremonySlot }()
@@ -120,15 +137,44 @@ func (s *Service) startCeremony(c *ceremonyRecord, work ceremonyWork, undo func(
 		s.log.Error("ceremony failed", "ceremony", c.ID, "kind", c.Kind, "target", c.Target, "error", err)
 		failed := func(tx *vault.Tx, e *journal.Entry) error {
 			// A keygen that failed leaves no key to guard.
-			if k := s.book.keyOf(c); k != nil && c.Kind == kindIssue {
+			if k := s.book.keyOf(c); k != nil && c.Kind != kindKeygen && c.Kind != kindImport {
 				return errors.Join(undo(tx), s.CountFailure(tx, k.ID, err))
 			}
 			return undo(tx)
 		}
-		if err := s.endCeremony(s.stop, c, statusFailed, reasonForPeople(ctx), failed); err != nil {
+		if err := s.endCeremony(s.stop, c, statusFailed, reasonForPeople(ctx, err), failed, culprits(err)...); err != nil {
 			s.log.Error("recording a failed ceremony", "ceremony", c.ID, "error", err)
 		}
 	}()
+}
+
+// step shows how far a ceremony is. That it reached another stage is put on disk, so
+// that people know after a crash how far it was; that this can't be written is no
+// reason to end it, its result will find the same.
+func (s *Service) step(c *ceremonyRecord, stage string, done, total int) {
+	s.progress.set(c.ID, stage, done, total)
+	rec := find(s.book, s.book.ceremonies, c.ID)
+	if rec == nil || rec.Stage == stage {
+		return
+	}
+	reached := *rec
+	reached.Stage = stage
+	err := s.vault.Update(s.stop, func(tx *vault.Tx) error {
+		s.book.change(tx, func() { s.book.ceremonies[c.ID] = &reached })
+		return store(tx, vault.TypeCeremony, c.ID, &reached)
+	})
+	if err != nil && s.stop.Err() == nil {
+		s.log.Warn("recording the stage of a ceremony", "ceremony", c.ID, "stage", stage, "error", err)
+	}
+}
+
+// culprits are those who broke a ceremony, as far as they can be named.
+func culprits(cause error) []mpc.Party {
+	var e *mpc.Error
+	if errors.As(cause, &e) {
+		return e.Culprits
+	}
+	return nil
 }
 
 // begin counts one ceremony, unless Close was called.
@@ -144,19 +190,32 @@ func (s *Service) begin() bool {
 
 // reasonForPeople says what a member may know of a failure. The error's own text
 // is for the log: it may name parties' internals.
-func reasonForPeople(ctx context.Context) string {
-	if ctx.Err() != nil {
+func reasonForPeople(ctx context.Context, cause error) string {
+	var no *refusal.Error
+	switch {
+	case ctx.Err() != nil:
 		return "the ceremony did not end in time"
+	case errors.As(cause, &no):
+		return no.Message
 	}
 	return "the ceremony failed; the appliance's log has the cause"
 }
 
-func (s *Service) endCeremony(ctx context.Context, c *ceremonyRecord, status, why string, also func(tx *vault.Tx, e *journal.Entry) error) error {
+func (s *Service) endCeremony(ctx context.Context, c *ceremonyRecord, status, why string, also func(tx *vault.Tx, e *journal.Entry) error, blamed ...mpc.Party) error {
 	return s.vault.UpdateAlone(ctx, func(tx *vault.Tx) error {
 		ended := *c
-		ended.Status, ended.Error = status, why
+		if rec := find(s.book, s.book.ceremonies, c.ID); rec != nil {
+			ended = *rec // with the stage it reached
+		}
+		ended.Status, ended.Error, ended.Culprits = status, why, blamed
 		e := journal.Entry{Kind: journal.KindAct, Method: "ceremony/" + c.Kind, Organization: c.Organization, Outcome: status, Reason: why}
 		e.Facts = map[string]string{"ceremony": c.ID}
+		if len(blamed) > 0 {
+			e.Facts["culprits"] = fmt.Sprint(blamed)
+		}
+		if s.testOnlyEnding != nil {
+			defer s.testOnlyEnding(tx)
+		}
 		if err := also(tx, &e); err != nil {
 			return err
 		}
@@ -184,8 +243,12 @@ func (s *Service) failInterrupted(ctx context.Context) error {
 	return nil
 }
 
-// failTarget marks the wallet and key, or the delegation, of a ceremony as failed.
+// failTarget marks the wallet and key, or the delegation, of a ceremony as failed. A
+// rotation that failed leaves its key as it was.
 func (s *Service) failTarget(tx *vault.Tx, c *ceremonyRecord) error {
+	if c.Kind == kindRotate || c.Kind == kindRecover {
+		return nil
+	}
 	if c.Kind == kindIssue {
 		d := find(s.book, s.book.delegations, c.Target)
 		if d == nil {
@@ -227,6 +290,9 @@ const (
 	kindKeygen = "keygen"
 	kindImport = "import"
 	kindIssue  = "issue"
+	// kindRotate and kindRecover put a new root set in the place of the old one.
+	kindRotate  = "rotate"
+	kindRecover = "recover"
 )
 
 // progressBoard holds one line a running ceremony. It is for people and not durable.

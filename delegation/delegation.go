@@ -65,6 +65,8 @@ type Service struct {
 	stop       context.Context
 	stopCancel context.CancelFunc
 	progress   *progressBoard
+	// testOnlyEnding runs in the transaction that ends a ceremony, after its changes.
+	testOnlyEnding func(tx *vault.Tx)
 }
 
 // ErrNotInitialized says that the store was never given an appliance record:

@@ -133,7 +133,7 @@ func (s *Service) beginIssue(tx *vault.Tx, d *delegationRecord, k *key, now time
 		return nil, err
 	}
 	s.book.change(tx, func() { s.book.delegations[d.ID], s.book.ceremonies[c.ID] = d, c })
-	tx.OnCommit(func() { s.startIssue(c, d.ID, k) })
+	tx.OnCommit(func() { s.startIssue(c, d.ID, k.ID) })
 	return c, nil
 }
 
@@ -189,8 +189,10 @@ func checkRules(delegationID string, n NewDelegation) ([]policy.Policy, []policy
 
 // startIssue reshares the key from the quorum of its root set that is held here to
 // the delegation's own set. The root set stays live.
-func (s *Service) startIssue(c *ceremonyRecord, delegationID string, k *key) {
+func (s *Service) startIssue(c *ceremonyRecord, delegationID, keyID string) {
 	work := func(ctx context.Context, keep func([]*mpc.Share)) (func(*vault.Tx, *journal.Entry) error, error) {
+		// As it is now: while we waited, a rotation may have replaced the root set.
+		k := find(s.book, s.book.keys, keyID)
 		quorum, err := k.quorumHere()
 		if err != nil {
 			return nil, err
@@ -201,7 +203,7 @@ func (s *Service) startIssue(c *ceremonyRecord, delegationID string, k *key) {
 			set, shares, err = mpc.Issue(ctx, mpc.IssueRequest{
 				From: k.Root, Quorum: encoded, SetID: delegationID + "/1", Parties: []mpc.Party{mpc.Delegate, mpc.Server}, Threshold: 2,
 				PreParams: s.cfg.PreParameters,
-				Progress:  func(stage string, done, total int) { s.progress.set(c.ID, stage, done, total) },
+				Progress:  func(stage string, done, total int) { s.step(c, stage, done, total) },
 			})
 			return err
 		})

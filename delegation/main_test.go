@@ -27,6 +27,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "hsm-worker" {
 		os.Exit(hsm.WorkerMain())
 	}
+	if text := os.Getenv(childEnv); text != "" {
+		os.Exit(childMain(text))
+	}
 	os.Exit(run(m))
 }
 
@@ -35,6 +38,7 @@ func TestMain(m *testing.M) {
 // delegated user; globex has one root member and one end user.
 var site struct {
 	device    *hsm.Provider
+	hsm       hsm.Config
 	config    journal.Config // Now is the clock of the genesis
 	kek       seal.KeyRef
 	pin       vault.Pin
@@ -82,11 +86,11 @@ func build(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	site.device, err = hsm.Open(ctx, hsm.Config{
+	site.hsm = hsm.Config{
 		Module: tok.Module, TokenLabel: tok.Label, TokenSerial: tok.Serial, PINFile: tok.PINFile,
 		LatchFile: filepath.Join(tok.Dir, "latch"), EnvAllow: tok.Env, CallTimeout: time.Minute,
-	})
-	if err != nil {
+	}
+	if site.device, err = hsm.Open(ctx, site.hsm); err != nil {
 		return err
 	}
 	keys, err := site.device.Provision(ctx)

@@ -111,7 +111,27 @@ type key struct {
 	Here []mpc.Party `json:"here,omitempty"`
 	// Failures counts broken ceremonies by the party that broke them.
 	Failures map[mpc.Party]int `json:"failures,omitempty"`
+	// RotatedAt is when Root took the place of another set; zero for the first.
+	RotatedAt time.Time `json:"rotated_at,omitzero"`
+	// RotateEvery is how old Root may become before it is rotated; zero: any age.
+	RotateEvery time.Duration `json:"rotate_every,omitempty"`
+	// Presignatures lets delegations of the key keep presignatures in memory.
+	Presignatures bool `json:"presignatures,omitempty"`
 }
+
+// rootSince is when the key got its root set.
+func (k *key) rootSince() time.Time {
+	if k.RotatedAt.IsZero() {
+		return k.CreatedAt
+	}
+	return k.RotatedAt
+}
+
+// What Origin says.
+const (
+	originInProcess = "in_process"
+	originImported  = "imported"
+)
 
 // custody is "host" while this host holds a quorum of the root set.
 func (k *key) custody() string {
@@ -208,14 +228,19 @@ type apiKeyRecord struct {
 }
 
 type ceremonyRecord struct {
-	V            int       `json:"v"`
-	ID           string    `json:"id"`
-	Organization string    `json:"organization"`
-	Kind         string    `json:"kind"` // "keygen", "import", "issue"
-	Target       string    `json:"target"`
-	Status       string    `json:"status"`
-	Error        string    `json:"error,omitempty"`
-	StartedAt    time.Time `json:"started_at"`
+	V            int    `json:"v"`
+	ID           string `json:"id"`
+	Organization string `json:"organization"`
+	// Kind is "keygen", "import", "issue", "rotate" or "recover".
+	Kind   string `json:"kind"`
+	Target string `json:"target"`
+	Status string `json:"status"`
+	Error  string `json:"error,omitempty"`
+	// Stage is the last one it entered.
+	Stage string `json:"stage,omitempty"`
+	// Culprits broke it.
+	Culprits  []mpc.Party `json:"culprits,omitempty"`
+	StartedAt time.Time   `json:"started_at"`
 }
 
 func encodeRecord(v any) ([]byte, error) {

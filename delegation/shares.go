@@ -19,15 +19,16 @@ type ShareOut struct {
 	CreatedAt  time.Time
 }
 
-// FetchShare returns the owner's encrypted share. It may be asked for again until
-// it is confirmed; it needs the owner's stamp.
+// FetchShare returns the owner's encrypted share: that of a new key, or the new one
+// after a rotation. It may be asked for again until it is confirmed; it needs the
+// owner's stamp. The wallet may be any of the key's.
 func (s *Service) FetchShare(ctx context.Context, a Actor, org, walletID string) (ShareOut, error) {
 	w, err := s.ownWallet(a, org, walletID)
 	if err != nil {
 		return ShareOut{}, err
 	}
 	out := new(outbox)
-	err = s.vault.With(ctx, vault.TypeOutbox, w.ID, func(b []byte) error { return decodeRecord(b, out) })
+	err = s.vault.With(ctx, vault.TypeOutbox, s.book.mainWallet(w.Key).ID, func(b []byte) error { return decodeRecord(b, out) })
 	if errors.Is(err, vault.ErrNotFound) {
 		return ShareOut{}, refusal.New(refusal.NotActive, "no share waits for this wallet: its ceremony has not ended, or the share was confirmed")
 	}
@@ -66,6 +67,7 @@ func (s *Service) ConfirmShare(ctx context.Context, a Actor, n NewReceipt) (Wall
 		if err != nil {
 			return ShareConfirmed{}, err
 		}
+		w = s.book.mainWallet(w.Key) // the share is the key's
 		out := new(outbox)
 		err = tx.With(vault.TypeOutbox, w.ID, func(b []byte) error { return decodeRecord(b, out) })
 		if errors.Is(err, vault.ErrNotFound) {
@@ -81,15 +83,19 @@ func (s *Service) ConfirmShare(ctx context.Context, a Actor, n NewReceipt) (Wall
 		if err := tx.Delete(vault.TypeOutbox, w.ID); err != nil {
 			return ShareConfirmed{}, err
 		}
+		e.Wallet, e.User = w.ID, w.Owner
+		e.Facts = map[string]string{"receipt": hex.EncodeToString(sum[:])}
+		confirmed := ShareConfirmed{WalletID: w.ID}
+		if w.Status == statusActive {
+			return confirmed, nil // it was the share of a new root set
+		}
 		active := *w
 		active.Status = statusActive
 		if err := store(tx, vault.TypeWallet, w.ID, &active); err != nil {
 			return ShareConfirmed{}, err
 		}
 		s.book.change(tx, func() { s.book.wallets[w.ID] = &active })
-		e.Wallet, e.User = w.ID, w.Owner
-		e.Facts = map[string]string{"receipt": hex.EncodeToString(sum[:])}
-		return ShareConfirmed{WalletID: w.ID}, s.proposeFor(tx, e, &active)
+		return confirmed, s.proposeFor(tx, e, &active)
 	})
 	if err != nil {
 		return Wallet{}, err

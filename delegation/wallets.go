@@ -76,7 +76,7 @@ func (s *Service) CreateWallet(ctx context.Context, a Actor, n NewWallet) (Walle
 	if err != nil {
 		return WalletStarted{}, err
 	}
-	return s.startWallet(ctx, a, n, pendingKey{scheme, "in_process", kindKeygen}, mpc.Keygen, nil)
+	return s.startWallet(ctx, a, n, pendingKey{scheme, originInProcess, kindKeygen}, mpc.Keygen, nil)
 }
 
 // pendingKey is what a new key is before its ceremony.
@@ -133,7 +133,7 @@ func (s *Service) startKeygen(c *ceremonyRecord, k *key, w *wallet, recipient st
 		set, shares, err := makeKey(ctx, mpc.KeygenRequest{
 			SetID: k.ID + "/root/1", Scheme: k.Scheme, Parties: []mpc.Party{mpc.Recovery, mpc.Server, mpc.User}, Threshold: 2,
 			PreParams: s.cfg.PreParameters,
-			Progress:  func(stage string, done, total int) { s.progress.set(c.ID, stage, done, total) },
+			Progress:  func(stage string, done, total int) { s.step(c, stage, done, total) },
 		})
 		if err != nil {
 			return nil, err

@@ -27,7 +27,7 @@ var (
 
 // Error is what every failed ceremony returns.
 type Error struct {
-	// Op is "keygen", "issue" or "sign".
+	// Op is "keygen", "import", "issue", "rotate" or "sign".
 	Op string
 	// Culprits are the parties that misbehaved or were silent, as far as one
 	// honest party can tell; empty when nobody can be named. With more than two

@@ -30,14 +30,25 @@ type IssueRequest struct {
 // Before it returns, every quorum of the new set has signed a test input. Nothing
 // ends the old set but the destruction of its shares. Errors are *[Error].
 func Issue(ctx context.Context, r IssueRequest) (ShareSet, []*Share, error) {
-	set, shares, err := issue(ctx, r)
+	return issueAs(ctx, "issue", r)
+}
+
+// Rotate is [Issue] to the same parties and threshold, whose names r leaves out. The
+// caller puts the new set in the place of the old one and destroys that.
+func Rotate(ctx context.Context, r IssueRequest) (ShareSet, []*Share, error) {
+	r.Parties, r.Threshold = r.From.Parties, r.From.Threshold
+	return issueAs(ctx, "rotate", r)
+}
+
+func issueAs(ctx context.Context, op string, r IssueRequest) (ShareSet, []*Share, error) {
+	set, shares, err := issue(ctx, op, r)
 	if err != nil {
-		return ShareSet{}, nil, failed("issue", err, false)
+		return ShareSet{}, nil, failed(op, err, false)
 	}
 	return set, shares, nil
 }
 
-func issue(ctx context.Context, r IssueRequest) (ShareSet, []*Share, error) {
+func issue(ctx context.Context, op string, r IssueRequest) (ShareSet, []*Share, error) {
 	engineID, engine, err := engineOf(r.From.Engine, r.From.Scheme)
 	if err != nil {
 		return ShareSet{}, nil, err
@@ -58,7 +69,7 @@ func issue(ctx context.Context, r IssueRequest) (ShareSet, []*Share, error) {
 	}
 	ctx, cancel := withDefault(ctx, makeDeadline)
 	defer cancel()
-	return reshare(ctx, "issue", engine, r.From, q, set, r.PreParams, r.Progress)
+	return reshare(ctx, op, engine, r.From, q, set, r.PreParams, r.Progress)
 }
 
 // reshare runs the ceremony that moves a key from a quorum of one set to another

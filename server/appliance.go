@@ -106,6 +106,7 @@ func (a *Appliance) Services() Services {
 		Policy:       policyService{a: a},
 		Delivery:     deliveryService{a: a},
 		Order:        orderService{a: a},
+		Key:          keyService{a: a},
 		Signing:      signingService{a: a},
 		Control:      controlService{a: a},
 		Keyslot:      keyslotService{a: a},

@@ -153,7 +153,10 @@ func (s walletService) GetCeremony(ctx context.Context, r *sigilv1.GetCeremonyRe
 	case "done":
 		out.Status = sigilv1.CeremonyStatus_CEREMONY_STATUS_DONE
 	case "failed":
-		out.Status, out.Error = sigilv1.CeremonyStatus_CEREMONY_STATUS_FAILED, &c.Error
+		out.Status, out.Error, out.Culprits = sigilv1.CeremonyStatus_CEREMONY_STATUS_FAILED, &c.Error, c.Culprits
+		if c.Stage != "" {
+			out.Stage = &c.Stage
+		}
 	}
 	return &sigilv1.GetCeremonyResponse{Ceremony: out}, nil
 }

@@ -108,6 +108,7 @@ type Services struct {
 	Policy       sigilv1.PolicyServiceServer
 	Delivery     sigilv1.DeliveryServiceServer
 	Order        sigilv1.OrderServiceServer
+	Key          sigilv1.KeyServiceServer
 	Signing      sigilv1.SigningServiceServer
 	Control      sigilv1.ControlServiceServer
 	Keyslot      sigilv1.KeyslotServiceServer
@@ -132,6 +133,7 @@ func (s Services) list() []service {
 		{&sigilv1.PolicyService_ServiceDesc, s.Policy},
 		{&sigilv1.DeliveryService_ServiceDesc, s.Delivery},
 		{&sigilv1.OrderService_ServiceDesc, s.Order},
+		{&sigilv1.KeyService_ServiceDesc, s.Key},
 		{&sigilv1.SigningService_ServiceDesc, s.Signing},
 		{&sigilv1.ControlService_ServiceDesc, s.Control},
 		{&sigilv1.KeyslotService_ServiceDesc, s.Keyslot},

@@ -251,6 +251,9 @@ func (p place) enroll() (b bot, err error) {
 	if err != nil {
 		return b, err
 	}
+	if err := os.WriteFile(p.path("owner.age"), []byte(identity.String()+"\n"), 0o600); err != nil {
+		return b, err
+	}
 	recipient := identity.Recipient().String()
 	signature, err := credential.SignRecipient(phone, recipient)
 	if err != nil {

@@ -59,6 +59,7 @@ func root() *cobra.Command {
 	c.PersistentFlags().String("config", config.DefaultPath, "the daemon's configuration `FILE`")
 	c.AddCommand(initCommand(), credentialCommand(), statusCommand(), doctorCommand(), auditCommand(), decodeCommand(), policyCommand(), bundleCommand(), webhookKeyCommand(), pinCommand(), pcrCommand(), attestCommand(),
 		pauseCommand(), resumeCommand(), sealCommand(), unsealCommand())
+	c.AddCommand(keyCommand(), recoverCommand())
 	c.AddCommand(keyslotCommand(), rotateCommand(), backupCommand(), restoreCommand(), walletCommand(), delegationCommand(), requestCommand())
 	return c
 }

@@ -73,7 +73,7 @@ func (p place) addAppliance() error {
 	if err := os.Mkdir(p.path("state"), 0o700); err != nil {
 		return err
 	}
-	for _, name := range []string{"state/vault.db", "store.pin", "bot.json", "treasurer.key", "owner.key", "alice.key"} {
+	for _, name := range []string{"state/vault.db", "store.pin", "bot.json", "treasurer.key", "owner.key", "alice.key", "owner.age"} {
 		if err := copyFile(t.initialised.path(name), p.path(name)); err != nil {
 			return err
 		}

@@ -62,7 +62,7 @@ func TestStopDuringACeremony(t *testing.T) {
 		t.Errorf("the stop took %s", took)
 	}
 	startFor(t, p)
-	if err := poll(20*time.Second, look(sigilv1.CeremonyStatus_CEREMONY_STATUS_FAILED, "")); err != nil {
+	if err := poll(20*time.Second, look(sigilv1.CeremonyStatus_CEREMONY_STATUS_FAILED, "pre-parameters")); err != nil {
 		t.Error(err)
 	}
 	if out, err := p.sigilctl("audit", "verify"); err != nil {

@@ -284,6 +284,7 @@ func (k *keeper) unseal(ctx context.Context) (_ *rooms, err error) {
 	r.done.Go(func() { k.stirHourly(background, r.provider) })
 	r.done.Go(func() { r.run("checkpoints", k.log, r.journal.Run(background)) })
 	r.done.Go(func() { r.run("pre-parameters", k.log, pool.Run(background)) })
+	r.done.Go(func() { r.run("rotations", k.log, r.delegation.RunSchedule(background)) })
 	r.done.Go(func() { k.rewrap(background) })
 	r.done.Go(func() { r.run("expiry", k.log, r.delegation.RunExpiry(background)) })
 	if t, ok := r.provider.(*tpm.Provider); ok {

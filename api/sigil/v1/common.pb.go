@@ -497,11 +497,11 @@ type Ceremony struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its id.
 	CeremonyId string `protobuf:"bytes,1,opt,name=ceremony_id,json=ceremonyId,proto3" json:"ceremony_id,omitempty"`
-	// "keygen" or "issue".
+	// "keygen", "import", "issue", "rotate" or "recover".
 	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
 	// Where it stands.
 	Status CeremonyStatus `protobuf:"varint,3,opt,name=status,proto3,enum=sigil.v1.CeremonyStatus" json:"status,omitempty"`
-	// What the parties are doing, for people; absent when ended.
+	// What the parties are doing, for people; of a failed one the stage it was in; absent when done.
 	Stage *string `protobuf:"bytes,4,opt,name=stage,proto3,oneof" json:"stage,omitempty"`
 	// Steps done of total; absent when ended.
 	StepsDone *uint32 `protobuf:"varint,5,opt,name=steps_done,json=stepsDone,proto3,oneof" json:"steps_done,omitempty"`
@@ -510,7 +510,9 @@ type Ceremony struct {
 	// Why it failed; absent otherwise.
 	Error *string `protobuf:"bytes,7,opt,name=error,proto3,oneof" json:"error,omitempty"`
 	// When it began.
-	StartedAt     *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	StartedAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	// The parties that broke a failed one, as far as they can be named.
+	Culprits      []string `protobuf:"bytes,9,rep,name=culprits,proto3" json:"culprits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -601,6 +603,13 @@ func (x *Ceremony) GetStartedAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Ceremony) GetCulprits() []string {
+	if x != nil {
+		return x.Culprits
+	}
+	return nil
+}
+
 var File_sigil_v1_common_proto protoreflect.FileDescriptor
 
 const file_sigil_v1_common_proto_rawDesc = "" +
@@ -640,7 +649,7 @@ const file_sigil_v1_common_proto_rawDesc = "" +
 	"\acontrol\x18\b \x01(\bR\acontrolB\x11\n" +
 	"\x0f_window_secondsB\f\n" +
 	"\n" +
-	"_max_count\"\xdf\x02\n" +
+	"_max_count\"\xfb\x02\n" +
 	"\bCeremony\x12\x1f\n" +
 	"\vceremony_id\x18\x01 \x01(\tR\n" +
 	"ceremonyId\x12\x12\n" +
@@ -653,7 +662,8 @@ const file_sigil_v1_common_proto_rawDesc = "" +
 	"stepsTotal\x88\x01\x01\x12\x19\n" +
 	"\x05error\x18\a \x01(\tH\x03R\x05error\x88\x01\x01\x129\n" +
 	"\n" +
-	"started_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAtB\b\n" +
+	"started_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x12\x1a\n" +
+	"\bculprits\x18\t \x03(\tR\bculpritsB\b\n" +
 	"\x06_stageB\r\n" +
 	"\v_steps_doneB\x0e\n" +
 	"\f_steps_totalB\b\n" +
