@@ -173,16 +173,17 @@ func (j *Journal) tidy(ctx context.Context) error {
 	return j.prune(ctx)
 }
 
-// Close makes a last checkpoint and a last segment. Call it after Run has returned
+// Close returns the leases and makes a last checkpoint and a last segment. Call it after Run has returned
 // and before the vault is sealed; the vault stays open.
 func (j *Journal) Close(ctx context.Context) error {
 	if err := j.tellRefusals(ctx); err != nil {
 		j.cfg.Log.ErrorContext(ctx, "journaling the counts of refusals failed; they are in the log only", "error", err)
 	}
+	returned := j.returnLeases(ctx)
 	if j.behindSnapshot() >= min(j.cfg.SnapshotEntries, closingSnapshot) {
 		if err := j.Snapshot(ctx); err != nil {
 			j.cfg.Log.ErrorContext(ctx, "the journal is closed without a snapshot; the next start takes longer", "error", err)
 		}
 	}
-	return errors.Join(j.Checkpoint(ctx), j.segment(ctx, true))
+	return errors.Join(returned, j.Checkpoint(ctx), j.segment(ctx, true))
 }

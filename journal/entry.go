@@ -29,13 +29,14 @@ const (
 	KindArchived       Kind = "archived"        // entries are in a segment file outside the store, fsynced
 	KindSnapshot       Kind = "snapshot"        // the folds are in the vault's records; the next start begins here
 	KindPruned         Kind = "pruned"          // archived entries are no longer in the store
+	KindLease          Kind = "lease"           // what may be spent before the anchor moves again; see lease.go
 	KindStarted        Kind = "started"         // the daemon started
 	KindStopped        Kind = "stopped"         // the daemon stopped in order
 )
 
 var kinds = []Kind{
 	KindGenesis, KindAct, KindApproved, KindSigned, KindFailed, KindOutcomeUnknown,
-	KindRefused, KindRefusals, KindCheckpoint, KindArchived, KindSnapshot, KindPruned, KindStarted, KindStopped,
+	KindRefused, KindRefusals, KindCheckpoint, KindArchived, KindSnapshot, KindPruned, KindLease, KindStarted, KindStopped,
 }
 
 // upkeep says whether an entry is the journal's own work on itself: alone it is no
@@ -106,6 +107,7 @@ type Entry struct {
 
 	Charges    []Charge `json:"charges,omitempty"`     // of an approval
 	ReplayKeys []string `json:"replay_keys,omitempty"` // of an approval: must not be signed with another Digest
+	Leases     []Lease  `json:"leases,omitempty"`      // of a lease
 
 	ApprovedSeq   uint64 `json:"approved_seq,omitempty"` // of signed, failed, outcome_unknown: the approval that ends
 	SignatureHash string `json:"signature_hash,omitempty"`
@@ -212,6 +214,9 @@ func (e *Entry) check() error {
 	if e.Kind != KindApproved && (len(e.Charges) > 0 || len(e.ReplayKeys) > 0) {
 		return fmt.Errorf("kind %s has charges or replay keys, only an approval may", e.Kind)
 	}
+	if err := e.checkLeases(); err != nil {
+		return err
+	}
 	switch e.Kind {
 	case KindApproved:
 		if e.Organization == "" || e.RequestID == "" || e.RequestHash == "" || e.Digest == "" {
@@ -252,6 +257,9 @@ func (e *Entry) checkText() error {
 	texts(e.ReplayKeys...)
 	for _, c := range e.Charges {
 		texts(c.Chain, c.Asset, c.What, c.To)
+	}
+	for _, l := range e.Leases {
+		texts(l.Of, l.ID, l.Asset)
 	}
 	for k, v := range e.Facts {
 		texts(k, v)

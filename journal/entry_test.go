@@ -13,6 +13,7 @@ func FuzzDecodeEntry(f *testing.F) {
 		{Seq: 2, Kind: KindStarted, TimeMS: 5},
 		{Seq: 3, Kind: KindApproved, Organization: "o", RequestID: "r", RequestHash: hashOf("a"), Digest: hashOf("b"), Caller: &Caller{}, Charges: []Charge{{Asset: eth, Amount: "1", What: "fee"}}, ReplayKeys: []string{"k"}},
 		{Seq: 4, Kind: KindFailed, ApprovedSeq: 3, Facts: map[string]string{"refund": "true"}, Answer: []byte{1}},
+		{Seq: 5, Kind: KindLease, Outcome: leaseGranted, Leases: []Lease{{Of: "approvals", Count: "9"}, {Of: "wallet", ID: "w", Asset: eth, Amount: "9", Count: "8"}}},
 	} {
 		b, err := e.encode()
 		if err != nil {

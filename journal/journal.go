@@ -50,6 +50,8 @@ type Config struct {
 	FullFold bool
 	// Archive says where segments go; the zero value keeps none.
 	Archive Archive
+	// Leasing says how far spending goes before the vault's anchor moves.
+	Leasing Leasing
 	// Keep says what may leave the store; the zero value: nothing.
 	Keep Keep
 	// Refusals are told in an entry every RefusalsEvery at most; nil: none are.
@@ -81,7 +83,7 @@ func (c Config) withDefaults() Config {
 	if c.SnapshotEntries == 0 {
 		c.SnapshotEntries = 8192
 	}
-	c.Archive = c.Archive.withDefaults()
+	c.Archive, c.Leasing = c.Archive.withDefaults(), c.Leasing.withDefaults()
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -103,6 +105,11 @@ type Journal struct {
 	v       *vault.Vault
 	cfg     Config
 	genesis Genesis
+	// anchored: older copies of the vault are noticed, so leases are worth something.
+	anchored bool
+	// leaseSizes is how much a new lease has, for accounts that limits asked for since
+	// the start; the vault's writer goroutine's.
+	leaseSizes map[accountKey]allowance
 
 	mu       sync.RWMutex  // guards all below
 	proj     *projections  // includes what is about to be committed
@@ -157,14 +164,17 @@ func Create(ctx context.Context, v *vault.Vault, cfg Config, g Genesis, also fun
 }
 
 func newJournal(v *vault.Vault, cfg Config) *Journal {
-	j := &Journal{v: v, cfg: cfg, settled: make(chan struct{}), wake: make(chan struct{}, 1)}
+	j := &Journal{
+		v: v, cfg: cfg, anchored: v.Info().Anchor != vault.AnchorNone, leaseSizes: make(map[accountKey]allowance),
+		settled: make(chan struct{}), wake: make(chan struct{}, 1),
+	}
 	j.proj = newProjections(j.reader(nil))
 	return j
 }
 
 // Open verifies the chain of an unsealed vault from the newest snapshot on, with its
 // MACs and checkpoints (with FullFold all of it), folds it, and appends an outcome_unknown for each approval that
-// a crash left without an end. Errors: [ErrNoGenesis], [*VerifyError] naming
+// a crash left without an end, and a charge of leases that it left. Errors: [ErrNoGenesis], [*VerifyError] naming
 // the entry, those of the device and of the vault.
 func Open(ctx context.Context, v *vault.Vault, cfg Config) (*Journal, error) {
 	cfg = cfg.withDefaults()
@@ -190,26 +200,28 @@ func Open(ctx context.Context, v *vault.Vault, cfg Config) (*Journal, error) {
 	}
 	j.proj.read = j.reader(nil)
 	j.genesis, j.durable = w.genesis, w.last.Seq
-	if err := j.endOpenApprovals(ctx); err != nil {
+	if err := j.settleCrash(ctx); err != nil {
 		return nil, fmt.Errorf("opening the journal: %w", err)
 	}
 	return j, nil
 }
 
-// endOpenApprovals journals what a crash left open.
-func (j *Journal) endOpenApprovals(ctx context.Context) error {
+// settleCrash journals what a crash left open: approvals, and leases.
+func (j *Journal) settleCrash(ctx context.Context) error {
 	open := j.proj.flying()
-	if len(open) == 0 {
+	if len(open) == 0 && j.proj.approvals == nil {
 		return nil
 	}
-	j.cfg.Log.WarnContext(ctx, "approved requests without an outcome; their charges stand", "count", len(open))
+	if len(open) > 0 {
+		j.cfg.Log.WarnContext(ctx, "approved requests without an outcome; their charges stand", "count", len(open))
+	}
 	return j.v.UpdateAlone(ctx, func(tx *vault.Tx) error {
 		for _, seq := range open {
 			if _, err := j.Append(tx, Entry{Kind: KindOutcomeUnknown, ApprovedSeq: seq}); err != nil {
 				return err
 			}
 		}
-		return nil
+		return j.chargeLeases(ctx, tx)
 	})
 }
 

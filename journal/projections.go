@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/holiman/uint256"
+
 	"github.com/sigild/sigild/vault"
 )
 
@@ -100,6 +102,7 @@ type projections struct {
 	reservations map[uint64]*reservation
 	replays      map[string]replayed
 	accounts     map[accountKey]*account
+	approvals    *uint256.Int      // what the lease of approvals has left; nil: there are no leases
 	archived     vault.JournalHead // the last row in a segment of the archive
 	segments     []boundary        // the ends of archived segments whose rows are here
 	pruned       vault.JournalHead // the last row that is gone; the genesis never is
@@ -132,6 +135,8 @@ func (p *projections) apply(e *Entry) (undo func(), err error) {
 		return p.applyArchived(e)
 	case KindPruned:
 		return p.applyPruned(e)
+	case KindLease:
+		return p.applyLease(e)
 	}
 	return nil, nil
 }
@@ -200,7 +205,9 @@ func (p *projections) applyApproved(e *Entry) (func(), error) {
 	r := &reservation{seq: e.Seq, request: k, replay: e.ReplayKeys, flying: true, shares: p.sharesOf(e, e.Charges, amounts)}
 	p.reservations[e.Seq] = r
 	p.hold(r, e.Digest)
+	putBack := p.take(r)
 	return func() {
+		putBack()
 		p.release(r)
 		delete(p.reservations, e.Seq)
 		undoRequest()
@@ -249,8 +256,10 @@ func (p *projections) applyEnd(e *Entry) (func(), error) {
 	before := *r
 	if e.Refunded() {
 		p.release(r)
+		putBack := p.giveBack(r)
 		delete(p.reservations, r.seq)
 		return func() {
+			putBack()
 			p.reservations[before.seq] = r
 			p.hold(r, s.Digest)
 			undoRequest()

@@ -412,6 +412,9 @@ func FuzzUnpackState(f *testing.F) {
 	fix.must(signedEntry(fix.must(approval("r3", 7)), "s"))
 	state, _, _ := fix.j.proj.snapshot(position{}, fix.clock.now().UnixMilli())
 	f.Add(state)
+	fix.must(Entry{Kind: KindLease, Outcome: leaseGranted, Leases: []Lease{{Of: "approvals", Count: "9"}, {Of: "delegation", ID: "d", Asset: eth, What: ButFees, Amount: "9", Count: "7"}}})
+	state, _, _ = fix.j.proj.snapshot(position{}, fix.clock.now().UnixMilli())
+	f.Add(state)
 	f.Add([]byte("SGJP"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		p, _, err := unpackState(b, nil)

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/holiman/uint256"
+
 	"github.com/sigild/sigild/vault"
 )
 
@@ -30,13 +32,14 @@ import (
 //	| reservations by number: seq u64, organization, id, flags u8 (1 flying, 2 spoiled), landed u64,
 //	  list of replay keys, list of (account u32, total)
 //	| replay keys, sorted: key, digest, uses u32
+//	| leases, sorted: account u32, flags u8 (1 amount, 2 count), each left 32 | approvals: u8 1, left 32; or 0
 //
 // A total is lo 32 | hi u64 | unbounded u64. Requests that are over and replay keys
 // that nothing can release any more are not here: the runs have them.
 
 const (
 	stateMagic   = "SGJP"
-	stateVersion = 2
+	stateVersion = 3
 )
 
 // position is where in the chain a state was taken.
@@ -116,6 +119,10 @@ func (p *projections) pack(at position, ms int64, hot map[requestKey]*RequestSta
 
 	numbers := map[*account]int{}
 	used := map[*account]bool{}
+	leased := p.leased()
+	for _, k := range leased {
+		used[p.accounts[k]] = true
+	}
 	for _, r := range p.reservations {
 		for i := range r.shares {
 			used[r.shares[i].acc] = true
@@ -172,6 +179,7 @@ func (p *projections) pack(at position, ms int64, hot map[requestKey]*RequestSta
 		w.text(key, replays[key].digest)
 		w.u32(replays[key].uses)
 	}
+	w.leases(p, leased, numbers)
 	return w.b
 }
 
@@ -232,6 +240,7 @@ func unpackState(b []byte, read entryReader) (*projections, position, error) {
 		key, digest := r.text(), r.text()
 		p.replays[key] = replayed{digest, int(r.u32())}
 	}
+	r.leases(p, accounts)
 	if r.bad || len(r.b) > 0 {
 		return nil, at, errors.New("snapshot is cut off or has something behind it")
 	}
@@ -338,6 +347,11 @@ func (w *packer) head(h vault.JournalHead) {
 	w.raw(h.Hash[:])
 }
 
+func (w *packer) amount(n *uint256.Int) {
+	b := n.Bytes32()
+	w.raw(b[:])
+}
+
 func (w *packer) total(t *total) {
 	lo := t.lo.Bytes32()
 	w.raw(lo[:])
@@ -388,6 +402,8 @@ func (r *unpacker) head() (h vault.JournalHead) {
 	copy(h.Hash[:], r.raw(32))
 	return h
 }
+
+func (r *unpacker) amount() *uint256.Int { return new(uint256.Int).SetBytes32(r.raw(32)) }
 
 func (r *unpacker) total() (t total) {
 	t.lo.SetBytes32(r.raw(32))

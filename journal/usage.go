@@ -122,6 +122,7 @@ type account struct {
 	flying  total
 	inAir   int
 	history []ended // by ms, then by when they were added
+	lease   allowance
 	// pass and place say where the running pass of sharesOf has put it.
 	pass  uint64
 	place int

@@ -170,8 +170,12 @@ func (s *Service) approve(ctx context.Context, r Request, st *Standing, d *chain
 		a.rule = allowing.ID
 		if k := onceKey(st, allowing); k != "" {
 			guards = append(guards, k)
+			tx.Advance() // no older copy of the store may use it once more
 		}
 		if err := checkLimits(known, st, d); err != nil {
+			return err
+		}
+		if err := s.journal.Lease(tx, func() []journal.Bound { return bounds(known, st, d) }); err != nil {
 			return err
 		}
 		e := s.entry(journal.KindApproved, r, st)

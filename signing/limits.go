@@ -20,24 +20,7 @@ type usage interface {
 
 // Used answers what limits ask, for one organization.
 func Used(of usage, organization string, q policy.SpentQuery) policy.Usage {
-	s := journal.ByOrganization(organization)
-	if q.Delegation != "" {
-		s = journal.ByDelegation(q.Delegation)
-	}
-	switch q.Per {
-	case policy.PerUser:
-		s = journal.ByUser(q.Of)
-	case policy.PerDelegation:
-		s = journal.ByDelegation(q.Of)
-	case policy.PerWallet:
-		s = journal.ByWallet(q.Of)
-	case policy.PerDestination:
-		s = s.To(q.Of)
-	}
-	what := journal.ButFees
-	if q.IncludeFees || q.Asset == journal.AnyAsset {
-		what = journal.AllCharges
-	}
+	s, what := account(organization, q)
 	u := of.Spent(s, q.Asset, what, q.Since)
 	return policy.Usage{Sum: u.Sum, Unbounded: u.Unbounded, Count: uint64(u.Count), Kept: u.Kept, Oldest: u.Oldest}
 }

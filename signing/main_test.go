@@ -34,13 +34,21 @@ func TestMain(m *testing.M) {
 
 // site is what all tests share.
 var site struct {
-	device     *hsm.Provider
+	device     device
 	checkpoint seal.KeyRef
 	pin        vault.Pin
 	dir        string // of the store that tests copy
 	// organization, owner and bot are ids in that store; root, dana and operator are keys.
 	organization, owner, bot string
 	root, dana, operator     *credential.PrivateKey
+}
+
+// device seals the store and signs its journal: a token or a TPM.
+type device interface {
+	seal.Sealer
+	seal.Signer
+	ID() string
+	Close() error
 }
 
 // began is when the store of all tests was made.
@@ -62,25 +70,37 @@ func run(m *testing.M) int {
 }
 
 func build(ctx context.Context, dir string) error {
-	tok, err := testhsm.Make(filepath.Join(dir, "token"))
+	token, keys, err := newToken(ctx, dir)
 	if err != nil {
 		return err
 	}
-	site.device, err = hsm.Open(ctx, hsm.Config{
+	site.device = token
+	return settle(ctx, dir, keys.KEK, keys.Checkpoint, vault.Anchor{})
+}
+
+// newToken makes a token of its own and our keys in it.
+func newToken(ctx context.Context, dir string) (*hsm.Provider, hsm.Keys, error) {
+	tok, err := testhsm.Make(filepath.Join(dir, "token"))
+	if err != nil {
+		return nil, hsm.Keys{}, err
+	}
+	p, err := hsm.Open(ctx, hsm.Config{
 		Module: tok.Module, TokenLabel: tok.Label, TokenSerial: tok.Serial, PINFile: tok.PINFile,
 		LatchFile: filepath.Join(tok.Dir, "latch"), EnvAllow: tok.Env, CallTimeout: time.Minute,
 	})
 	if err != nil {
-		return err
+		return nil, hsm.Keys{}, err
 	}
-	keys, err := site.device.Provision(ctx)
-	if err != nil {
-		return err
-	}
-	site.checkpoint, site.dir = keys.Checkpoint, filepath.Join(dir, "state")
+	keys, err := p.Provision(ctx)
+	return p, keys, err
+}
+
+// settle makes the store of the site's device.
+func settle(ctx context.Context, dir string, kek, checkpoint seal.KeyRef, anchor vault.Anchor) error {
+	site.checkpoint, site.dir = checkpoint, filepath.Join(dir, "state")
 	now := func() time.Time { return began }
-	v, pin, err := vault.Create(ctx, vault.Config{Dir: site.dir, Now: now},
-		vault.KeyHolder{Sealer: site.device, ID: site.device.ID(), Ref: keys.KEK})
+	v, pin, err := vault.Create(ctx, vault.Config{Dir: site.dir, Now: now, Anchor: anchor},
+		vault.KeyHolder{Sealer: site.device, ID: site.device.ID(), Ref: kek})
 	if err != nil {
 		return err
 	}

@@ -149,6 +149,9 @@ type Journal struct {
 	// KeepFor and KeepEntries prune what is archived; 0: it stays.
 	KeepFor     time.Duration `yaml:"keep_for"`
 	KeepEntries uint64        `yaml:"keep_entries"`
+	// LeasePart and LeaseApprovals are how far spending goes before the anchor moves.
+	LeasePart      uint64 `yaml:"lease_part"`
+	LeaseApprovals uint64 `yaml:"lease_approvals"`
 }
 
 // Log is how the daemon speaks on standard error.
@@ -169,7 +172,7 @@ func Default() Config {
 		PreParameters: PreParameters{Target: 4},
 		Ceremonies:    Ceremonies{Timeout: 5 * time.Minute},
 		Signing:       Signing{Timeout: 20 * time.Second, MaxConcurrent: 8},
-		Journal:       Journal{ArchiveEntries: 4096, ArchiveAfter: time.Hour},
+		Journal:       Journal{ArchiveEntries: 4096, ArchiveAfter: time.Hour, LeasePart: 8, LeaseApprovals: 1024},
 		Log:           Log{Level: "info", Format: "text"},
 	}
 }
@@ -333,6 +336,12 @@ func (j Journal) check() error {
 	}
 	if j.KeepEntries != 0 && j.KeepEntries < 1<<14 {
 		return errors.New("journal.keep_entries must be 0, or 16384 and more")
+	}
+	if j.LeasePart < 1 || j.LeasePart > 1024 {
+		return errors.New("journal.lease_part must be 1 to 1024")
+	}
+	if j.LeaseApprovals < 1 || j.LeaseApprovals > 1<<20 {
+		return errors.New("journal.lease_approvals must be 1 to 1048576")
 	}
 	if j.ArchiveDir == "" && (j.KeepFor != 0 || j.KeepEntries != 0) {
 		return errors.New("journal.keep_for and keep_entries need journal.archive_dir: only what is archived is pruned")

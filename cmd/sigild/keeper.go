@@ -255,7 +255,10 @@ func (k *keeper) unseal(ctx context.Context) (_ *rooms, err error) {
 	}
 	keep := journal.Keep{For: k.cfg.Journal.KeepFor, Entries: k.cfg.Journal.KeepEntries}
 	archive := journal.Archive{Dir: k.cfg.Journal.ArchiveDir, Entries: k.cfg.Journal.ArchiveEntries, After: k.cfg.Journal.ArchiveAfter}
-	if r.journal, err = journal.Open(ctx, k.vault, journal.Config{Signer: r.provider, CheckpointKey: seal.KeyRef(checkpointKey), Archive: archive, Keep: keep, Refusals: k.refusals, Log: k.log}); err != nil {
+	leasing := journal.Leasing{Part: k.cfg.Journal.LeasePart, Approvals: k.cfg.Journal.LeaseApprovals}
+	if r.journal, err = journal.Open(ctx, k.vault, journal.Config{
+		Signer: r.provider, CheckpointKey: seal.KeyRef(checkpointKey), Archive: archive, Keep: keep, Leasing: leasing, Refusals: k.refusals, Log: k.log,
+	}); err != nil {
 		return nil, err
 	}
 	if r.store, err = delegation.NewPreParamStore(ctx, k.vault); err != nil {
