@@ -14,16 +14,17 @@ const modulePath = "github.com/sigild/sigild"
 const order = `
 	cmd/sigild         -> cmd/config server tpm systemd
 	cmd/sigilctl       -> cmd/config client delegation tpm airgap
-	cmd/config         -> hsm tpm systemd credential
+	cmd/config         -> hsm tpm systemd credential link
 	demo               -> client journal mpc chains/evm chains/solana internal/testhsm internal/testtpm
 
-	server             -> delegation delivery api systemd
+	server             -> delegation delivery api systemd link
 	delegation         -> signing bundle
 	delivery           -> journal
 	signing            -> policy mpc chains/signable journal refusal
 	journal            -> vault refusal
 	vault              -> seal
 	policy             -> chains/evm chains/solana
+	link               -> mpc api
 	mpc                -> chains internal/secmem
 	chains/signable     -> chains/evm chains/solana
 	chains/evm         -> chains
@@ -66,7 +67,7 @@ var confined = []confinement{
 		why: "decoding is ours; LGPL-3.0, so it stays where NOTICE says; demo verifies with it"},
 	{what: "github.com/miekg/pkcs11", rooms: "hsm internal/testhsm",
 		why: "foreign code is loaded by the worker only"},
-	{what: "google.golang.org/grpc", rooms: "api server client cmd demo",
+	{what: "google.golang.org/grpc", rooms: "api server client link cmd demo",
 		why: "the rooms that decide know no transport; server/errors.go knows all codes"},
 	{what: "modernc.org/sqlite", rooms: "vault journal",
 		why: "one database, one writer; journal only for the off-line verifier"},

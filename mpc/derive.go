@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -76,6 +77,13 @@ func DerivedKey(encodedShare []byte, path []uint32) ([]byte, error) {
 	return d.publicKey, err
 }
 
+// ChainCodeOf is the chain code in an encoded share, which is lent; nil for a key that
+// nothing is derived from. Errors are [ErrShare].
+func ChainCodeOf(encodedShare []byte) ([]byte, error) {
+	o, err := decodeShare(encodedShare)
+	return slices.Clone(o.chainCode), err
+}
+
 // derivation is a child of a key.
 type derivation struct {
 	publicKey []byte
@@ -137,13 +145,16 @@ const (
 )
 
 // makeChainCode returns the chain code of a new key, nil for schemes without.
-func makeChainCode(ctx context.Context, c Committee) ([]byte, error) {
+func makeChainCode(ctx context.Context, c Committee, joint *Joint) ([]byte, error) {
 	if c.Scheme != chains.ECDSASecp256k1 {
 		return nil, nil
 	}
 	members := c.Members()
 	codes := make([][]byte, len(members))
-	cer := ceremony{op: "chain-code", sets: []Committee{c}, members: members, round: signRound, maxPayload: 1 + sha256.Size}
+	cer := ceremony{op: "chain-code", sets: []Committee{c}, members: members, round: signRound, maxPayload: 1 + sha256.Size, joint: joint}
+	if joint != nil {
+		cer.round = makeRound // the other side may still be making its pre-parameters
+	}
 	_, err := cer.run(ctx, func(ctx context.Context, s Session, i int) (err error) {
 		codes[i], err = agreeChainCode(ctx, s, members, members[i])
 		return err
@@ -151,6 +162,7 @@ func makeChainCode(ctx context.Context, c Committee) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	codes = slices.DeleteFunc(codes, func(code []byte) bool { return code == nil }) // of parties elsewhere
 	for i := range codes {
 		if !hmac.Equal(codes[i], codes[0]) {
 			return nil, fmt.Errorf("%w: parties have different chain codes", ErrProtocol)

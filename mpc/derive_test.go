@@ -87,16 +87,16 @@ func FuzzParsePath(f *testing.F) {
 
 func TestChainCodesAreAgreedAndFresh(t *testing.T) {
 	c := Committee{SetID: "s", Scheme: chains.ECDSASecp256k1, Parties: []Party{Recovery, Server, User}, Threshold: 2}
-	one, err := makeChainCode(t.Context(), c)
+	one, err := makeChainCode(t.Context(), c, nil)
 	if err != nil || len(one) != 32 {
 		t.Fatalf("chain code %x, error %v", one, err)
 	}
-	two, err := makeChainCode(t.Context(), c)
+	two, err := makeChainCode(t.Context(), c, nil)
 	if err != nil || bytes.Equal(one, two) {
 		t.Errorf("a second chain code %x, error %v, want another one than %x", two, err, one)
 	}
 	c.Scheme = chains.EdDSAEd25519
-	if code, err := makeChainCode(t.Context(), c); code != nil || err != nil {
+	if code, err := makeChainCode(t.Context(), c, nil); code != nil || err != nil {
 		t.Errorf("Ed25519: %x, %v, want none", code, err)
 	}
 }

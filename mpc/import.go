@@ -109,8 +109,8 @@ func importKey(ctx context.Context, r ImportRequest) (ShareSet, []*Share, error)
 	}
 	ctx, cancel := withDefault(ctx, makeDeadline)
 	defer cancel()
-	if q.chainCode, err = makeChainCode(ctx, to.committee()); err != nil {
+	if q.chainCode, err = makeChainCode(ctx, to.committee(), nil); err != nil {
 		return ShareSet{}, nil, err
 	}
-	return reshare(ctx, "import", engine, from, q, to, r.PreParams, r.Progress)
+	return reshare(ctx, "import", engine, from, q, to, nil, r.PreParams, r.Progress)
 }

@@ -22,6 +22,8 @@ type IssueRequest struct {
 	// PreParams and Progress are as in [KeygenRequest].
 	PreParams func(context.Context) (*PreParams, error)
 	Progress  func(stage string, done, total int)
+	// With is as in [KeygenRequest]; Quorum then has the shares of the parties here.
+	With *Joint
 }
 
 // Issue reshares a key to a new committee. The set it comes from stays valid and
@@ -53,9 +55,12 @@ func issue(ctx context.Context, op string, r IssueRequest) (ShareSet, []*Share, 
 	if err != nil {
 		return ShareSet{}, nil, err
 	}
-	q, err := openShares(r.From, r.Quorum)
+	q, err := openShares(r.From, r.Quorum, r.With.elsewhere(r.From)...)
 	if err != nil {
 		return ShareSet{}, nil, err
+	}
+	if len(r.Quorum) == 0 && r.With != nil {
+		q.chainCode = r.With.proposal.ChainCode // nobody here has it
 	}
 	set := r.From
 	set.ID, set.Parties, set.Threshold = r.SetID, slices.Sorted(slices.Values(r.Parties)), r.Threshold
@@ -67,15 +72,19 @@ func issue(ctx context.Context, op string, r IssueRequest) (ShareSet, []*Share, 
 	if set.ID == r.From.ID {
 		return ShareSet{}, nil, errors.New("a new set needs an id of its own")
 	}
+	if err := r.With.agreed(op, engineID, r.From, q.here(), set); err != nil {
+		return ShareSet{}, nil, err
+	}
 	ctx, cancel := withDefault(ctx, makeDeadline)
 	defer cancel()
-	return reshare(ctx, op, engine, r.From, q, set, r.PreParams, r.Progress)
+	return reshare(ctx, op, engine, r.From, q, set, r.With, r.PreParams, r.Progress)
 }
 
 // reshare runs the ceremony that moves a key from a quorum of one set to another
 // set, and has that sign.
-func reshare(ctx context.Context, op string, engine Engine, fromSet ShareSet, q lentQuorum, set ShareSet, preParams func(context.Context) (*PreParams, error), progress func(string, int, int)) (ShareSet, []*Share, error) {
-	pre, err := takePreParams(ctx, set.Scheme, len(set.Parties), preParams, progress)
+func reshare(ctx context.Context, op string, engine Engine, fromSet ShareSet, q lentQuorum, set ShareSet, joint *Joint, preParams func(context.Context) (*PreParams, error), progress func(string, int, int)) (ShareSet, []*Share, error) {
+	here := joint.partiesHere(set)
+	pre, err := takePreParams(ctx, set.Scheme, len(here), preParams, progress)
 	if err != nil {
 		return ShareSet{}, nil, err
 	}
@@ -84,21 +93,21 @@ func reshare(ctx context.Context, op string, engine Engine, fromSet ShareSet, q 
 	from, to := fromSet.committee(), set.committee()
 	members := append(from.members(q.parties), to.Members()...)
 	rounds := &roundProgress{report: progress}
-	out, err := runMakers(ctx, ceremony{op: op, engine: set.Engine, sets: []Committee{from, to}, members: members, round: makeRound, maxPayload: maxMakePayload},
+	out, err := runMakers(ctx, ceremony{op: op, engine: set.Engine, sets: []Committee{from, to}, members: members, round: makeRound, maxPayload: maxMakePayload, joint: joint},
 		func(ctx context.Context, s Session, i int, m Member) ([]byte, []byte, error) {
 			p := ReshareParams{Self: m, From: from, Quorum: q.parties, To: to, PublicKey: set.PublicKey, Round: rounds.enter}
 			if i < len(q.parties) {
 				p.Body = q.bodies[m.Party]
 			} else {
-				p.PreParams = pre[i-len(q.parties)]
+				p.PreParams = pre[slices.Index(here, m.Party)]
 			}
 			return engine.Reshare(ctx, s, p)
 		})
 	if err != nil {
 		return ShareSet{}, nil, err
 	}
-	if !bytes.Equal(out[0].publicKey, set.PublicKey) {
+	if first := slices.IndexFunc(members, func(m Member) bool { return joint == nil || joint.plays(m) }); !bytes.Equal(out[first].publicKey, set.PublicKey) {
 		return ShareSet{}, nil, fmt.Errorf("%w: the new set has another public key", ErrProtocol)
 	}
-	return finish(ctx, set, q.chainCode, out[len(q.parties):], progress)
+	return finish(ctx, set, q.chainCode, out[len(q.parties):], joint, progress)
 }

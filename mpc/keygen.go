@@ -34,12 +34,16 @@ type KeygenRequest struct {
 	// Progress, if not nil, is told of each step: stage is "pre-parameters",
 	// "rounds" or "test signatures". Calls do not overlap.
 	Progress func(stage string, done, total int)
+	// With is a session with another process that plays some of the parties; nil when
+	// all are here. What both agreed on must be what is asked for here.
+	With *Joint
 }
 
 // Keygen makes a key that is never whole: each party draws its own part. Before
 // it returns, every quorum of the new set has signed a test input. The caller
 // seals the shares and destroys them. A secp256k1 key gets a chain code, which is in
-// each share: many addresses can be derived from it (BIP-32). Errors are *[Error].
+// each share: many addresses can be derived from it (BIP-32). With another process
+// it returns the shares of the parties that are here. Errors are *[Error].
 //
 // An ECDSA keygen of three parties takes about 15 s of CPU besides its
 // pre-parameters. Cancellation takes effect between two steps of a party, which
@@ -62,29 +66,33 @@ func keygen(ctx context.Context, r KeygenRequest) (ShareSet, []*Share, error) {
 	if err := errors.Join(checkID(set.ID), checkParties(set.Parties, set.Threshold)); err != nil {
 		return ShareSet{}, nil, err
 	}
+	if err := r.With.agreed(OpKeygen, engineID, ShareSet{}, nil, set); err != nil {
+		return ShareSet{}, nil, err
+	}
 	ctx, cancel := withDefault(ctx, makeDeadline)
 	defer cancel()
-	pre, err := takePreParams(ctx, r.Scheme, len(set.Parties), r.PreParams, r.Progress)
+	here := r.With.partiesHere(set)
+	pre, err := takePreParams(ctx, r.Scheme, len(here), r.PreParams, r.Progress)
 	if err != nil {
 		return ShareSet{}, nil, err
 	}
 	defer destroyPreParams(pre)
 
 	c := set.committee()
-	chainCode, err := makeChainCode(ctx, c)
+	chainCode, err := makeChainCode(ctx, c, r.With)
 	if err != nil {
 		return ShareSet{}, nil, err
 	}
 	rounds := &roundProgress{report: r.Progress}
-	made, err := runMakers(ctx, ceremony{op: "keygen", engine: engineID, sets: []Committee{c}, members: c.Members(), round: makeRound, maxPayload: maxMakePayload},
-		func(ctx context.Context, s Session, i int, m Member) ([]byte, []byte, error) {
-			return engine.Keygen(ctx, s, KeygenParams{Self: m.Party, Committee: c, PreParams: pre[i], Round: rounds.enter})
+	made, err := runMakers(ctx, ceremony{op: "keygen", engine: engineID, sets: []Committee{c}, members: c.Members(), round: makeRound, maxPayload: maxMakePayload, joint: r.With},
+		func(ctx context.Context, s Session, _ int, m Member) ([]byte, []byte, error) {
+			return engine.Keygen(ctx, s, KeygenParams{Self: m.Party, Committee: c, PreParams: pre[slices.Index(here, m.Party)], Round: rounds.enter})
 		})
 	if err != nil {
 		return ShareSet{}, nil, err
 	}
-	set.PublicKey = made[0].publicKey
-	return finish(ctx, set, chainCode, made, r.Progress)
+	set.PublicKey = made[slices.Index(set.Parties, here[0])].publicKey
+	return finish(ctx, set, chainCode, made, r.With, r.Progress)
 }
 
 // made is what a maker of a share returned.
@@ -93,7 +101,8 @@ type made struct {
 }
 
 // runMakers runs a keygen or reshare and returns what the members made, in their
-// order, after checking that all agree on one public key.
+// order, after checking that all agree on one public key. Members of another process
+// have nothing.
 func runMakers(ctx context.Context, c ceremony, part func(context.Context, Session, int, Member) (body, pub []byte, err error)) (_ []made, err error) {
 	out := make([]made, len(c.members))
 	defer func() {
@@ -111,8 +120,9 @@ func runMakers(ctx context.Context, c ceremony, part func(context.Context, Sessi
 	if err != nil {
 		return nil, err
 	}
+	first := slices.IndexFunc(c.members, c.plays)
 	for i, m := range out {
-		if !bytes.Equal(m.publicKey, out[0].publicKey) {
+		if c.plays(c.members[i]) && !bytes.Equal(m.publicKey, out[first].publicKey) {
 			return nil, &Blame{[]Member{c.members[i]}, fmt.Errorf("%w: %s has another public key", ErrProtocol, c.members[i])}
 		}
 	}
@@ -120,8 +130,9 @@ func runMakers(ctx context.Context, c ceremony, part func(context.Context, Sessi
 }
 
 // finish wraps the bodies of a complete set, wipes them, and has every quorum
-// sign a test input. made is in the order of set.Parties.
-func finish(ctx context.Context, set ShareSet, chainCode []byte, bodies []made, progress func(string, int, int)) (_ ShareSet, _ []*Share, err error) {
+// sign a test input. made is in the order of set.Parties; another process does the
+// same with its own.
+func finish(ctx context.Context, set ShareSet, chainCode []byte, bodies []made, joint *Joint, progress func(string, int, int)) (_ ShareSet, _ []*Share, err error) {
 	var shares []*Share
 	defer func() {
 		for _, m := range bodies {
@@ -134,19 +145,28 @@ func finish(ctx context.Context, set ShareSet, chainCode []byte, bodies []made, 
 	if err := set.Validate(); err != nil {
 		return ShareSet{}, nil, fmt.Errorf("%w: %w", ErrProtocol, err)
 	}
+	here := joint.partiesHere(set)
 	for i, p := range set.Parties {
+		if !slices.Contains(here, p) {
+			continue
+		}
 		s, err := newShare(opened{set, p, chainCode, bodies[i].body})
 		if err != nil {
 			return ShareSet{}, nil, err
 		}
 		shares = append(shares, s)
 	}
+	if joint != nil {
+		if err := joint.agree(ctx, "new set", describe(set, chainCode)); err != nil {
+			return ShareSet{}, nil, err
+		}
+	}
 	all := quorums(set.Parties, set.Threshold)
 	for i, q := range all {
 		if progress != nil {
 			progress("test signatures", i, len(all))
 		}
-		if err := testSign(ctx, set, shares, q); err != nil {
+		if err := testSign(ctx, set, shares, q, joint); err != nil {
 			return ShareSet{}, nil, fmt.Errorf("test-signing with %v: %w", q, err)
 		}
 	}
@@ -156,12 +176,23 @@ func finish(ctx context.Context, set ShareSet, chainCode []byte, bodies []made, 
 	return set, shares, nil
 }
 
-func testSign(ctx context.Context, set ShareSet, shares []*Share, quorum []Party) error {
+// testSign has a quorum sign; one whose parties are all elsewhere signs there.
+func testSign(ctx context.Context, set ShareSet, shares []*Share, quorum []Party, joint *Joint) error {
 	req := SignRequest{Set: set, Input: testInput(set.Scheme)}
+	elsewhere := joint.notHere(set, quorum)
+	if len(elsewhere) == len(quorum) {
+		return nil
+	}
+	if len(elsewhere) > 0 {
+		req.With = joint
+	}
 	return lendAll(shares, quorum, nil, func(encoded [][]byte) error {
 		req.Shares = encoded
-		_, err := Sign(ctx, req)
-		return err
+		_, sent, err := signWith(ctx, req, elsewhere)
+		if err != nil {
+			return failed(OpSign, err, sent)
+		}
+		return nil
 	})
 }
 

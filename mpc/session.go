@@ -22,8 +22,8 @@ const (
 	maxKind        = 128
 )
 
-// ceremony is one run of a protocol between members that all live in this
-// process: a hub delivers what their sessions send.
+// ceremony is one run of a protocol between members: a hub delivers what their
+// sessions send, to those in this process and, with a joint, to those in another.
 type ceremony struct {
 	op, engine string
 	sets       []Committee
@@ -35,6 +35,8 @@ type ceremony struct {
 	round         time.Duration
 	maxPayload    int
 	beforeRelease func() error
+	// joint reaches the members that another process plays; nil when all are here.
+	joint *Joint
 	// testOnlyRelay, if not nil, carries messages in place of a direct delivery.
 	testOnlyRelay func(e Envelope, to Member, deliver func(Envelope))
 }
@@ -50,11 +52,17 @@ func (c ceremony) run(ctx context.Context, part func(ctx context.Context, s Sess
 	if err != nil {
 		return false, err
 	}
+	if c.joint != nil {
+		defer c.joint.arrivals.enter(hub.id, hub)()
+	}
 	var wg sync.WaitGroup
 	var failures atomic.Int32
-	for i := range c.members {
+	for i, m := range c.members {
+		if !c.plays(m) {
+			continue
+		}
 		wg.Go(func() {
-			if err := part(ctx, hub.ends[i], i); err != nil {
+			if err := part(ctx, hub.end(m), i); err != nil {
 				failures.Add(1)
 				cancel(err) // only the first cause is kept
 			}
@@ -67,10 +75,17 @@ func (c ceremony) run(ctx context.Context, part func(ctx context.Context, s Sess
 	return hub.release.sent.Load(), err
 }
 
-// sessionID binds a fresh nonce and everything the members must agree on.
+// plays says whether a member is played by this process.
+func (c ceremony) plays(m Member) bool { return c.joint == nil || c.joint.plays(m) }
+
+// sessionID binds a fresh nonce and everything the members must agree on. Two
+// processes have the nonce from their joint session.
 func (c ceremony) sessionID() [32]byte {
 	var nonce [32]byte
 	rand.Read(nonce[:]) // never fails, see crypto/rand
+	if c.joint != nil {
+		nonce = c.joint.nextStep()
+	}
 	h := sha256.New()
 	field := func(b []byte) {
 		_ = binary.Write(h, binary.BigEndian, uint32(len(b)))
@@ -96,22 +111,45 @@ func (c ceremony) sessionID() [32]byte {
 	return [32]byte(h.Sum(nil))
 }
 
-// hub connects the members of one in-process ceremony.
+// hub connects the members of one ceremony that this process plays, with each other
+// and with the rest.
 type hub struct {
+	id      [32]byte
+	members []Member
+	// ends are those of members that are here.
 	ends    []*end
 	release *release
 	relay   func(e Envelope, to Member, deliver func(Envelope))
+	joint   *Joint
+
+	// mu guards what follows, what is known of messages between processes.
+	mu sync.Mutex
+	// broadcasts says of each kind whether it is one; told has those that came.
+	broadcasts map[string]bool
+	told       map[string]bool
+}
+
+// end finds the session of a member that is here; nil for others.
+func (h *hub) end(m Member) *end {
+	for _, e := range h.ends {
+		if e.self == m {
+			return e
+		}
+	}
+	return nil
 }
 
 func (c ceremony) newHub() (*hub, error) {
 	id := c.sessionID()
-	h := &hub{release: &release{check: c.beforeRelease}, relay: c.testOnlyRelay}
+	h := &hub{id: id, members: c.members, release: &release{check: c.beforeRelease}, relay: c.testOnlyRelay, joint: c.joint,
+		broadcasts: map[string]bool{}, told: map[string]bool{}}
 	for i, m := range c.members {
 		if slices.Contains(c.members[:i], m) {
 			return nil, fmt.Errorf("%w: %s takes part twice", ErrProtocol, m)
 		}
-		h.ends = append(h.ends, &end{hub: h, id: id, self: m, round: c.round,
-			in: newInbox(id, m, c.members, c.maxPayload)})
+		if c.plays(m) {
+			h.ends = append(h.ends, &end{hub: h, id: id, self: m, round: c.round, in: newInbox(id, m, c.members, c.maxPayload)})
+		}
 	}
 	return h, nil
 }
@@ -139,20 +177,25 @@ func (e *end) Send(ctx context.Context, env Envelope) error {
 			return err
 		}
 	}
+	var elsewhere []Member
 	for _, to := range env.To {
-		i := slices.IndexFunc(e.hub.ends, func(o *end) bool { return o.self == to })
-		if i < 0 || to == e.self {
+		if to == e.self || !slices.Contains(e.hub.members, to) {
 			return fmt.Errorf("%w: %s sends %s to %s", ErrProtocol, e.self, env.Kind, to)
 		}
+		receiver := e.hub.end(to)
+		if receiver == nil {
+			elsewhere = append(elsewhere, to)
+			continue
+		}
 		// What is refused is counted by the receiver, who would not trust us either.
-		deliver := func(env Envelope) { _ = e.hub.ends[i].in.put(env) }
+		deliver := func(env Envelope) { _ = receiver.in.put(env) }
 		if e.hub.relay != nil {
 			e.hub.relay(env, to, deliver)
 			continue
 		}
 		deliver(env)
 	}
-	return nil
+	return e.hub.sendElsewhere(ctx, env, elsewhere)
 }
 
 func (e *end) Recv(ctx context.Context) (Envelope, error) {
@@ -161,12 +204,18 @@ func (e *end) Recv(ctx context.Context) (Envelope, error) {
 	}
 	timer := time.NewTimer(e.round)
 	defer timer.Stop()
+	over := e.hub.over()
 	for {
 		if env, ok := e.in.next(); ok {
 			return env, nil
 		}
 		select {
 		case <-e.in.arrived:
+		case <-over: // what had arrived comes first
+			if env, ok := e.in.next(); ok {
+				return env, nil
+			}
+			return Envelope{}, e.hub.joint.lost()
 		case <-ctx.Done():
 			return Envelope{}, context.Cause(ctx)
 		case <-timer.C:

@@ -173,14 +173,20 @@ func decodeShare(encoded []byte) (o opened, err error) {
 
 // lentQuorum is shares of one set, lent for a ceremony. The bytes are the lender's.
 type lentQuorum struct {
-	parties   []Party // sorted
+	// parties is sorted; those without a body take part in another process.
+	parties   []Party
 	bodies    map[Party][]byte
 	chainCode []byte
 }
 
+// here are the parties whose shares are lent.
+func (q lentQuorum) here() []Party {
+	return slices.DeleteFunc(slices.Clone(q.parties), func(p Party) bool { return q.bodies[p] == nil })
+}
+
 // openShares decodes lent shares and checks that they are distinct parties of
-// set, at least Threshold of them, with one chain code.
-func openShares(set ShareSet, encoded [][]byte) (q lentQuorum, err error) {
+// set, with those elsewhere at least Threshold of them, with one chain code.
+func openShares(set ShareSet, encoded [][]byte, elsewhere ...Party) (q lentQuorum, err error) {
 	if err := set.Validate(); err != nil {
 		return q, fmt.Errorf("%w: %w", ErrShare, err)
 	}
@@ -201,6 +207,12 @@ func openShares(set ShareSet, encoded [][]byte) (q lentQuorum, err error) {
 		}
 		q.bodies[o.party], q.chainCode = o.body, o.chainCode
 		q.parties = append(q.parties, o.party)
+	}
+	for _, p := range elsewhere {
+		if q.bodies[p] != nil || !slices.Contains(set.Parties, p) {
+			return q, fmt.Errorf("%w: %s takes part here or not at all", ErrShare, p)
+		}
+		q.parties = append(q.parties, p)
 	}
 	if len(q.parties) < set.Threshold {
 		return q, fmt.Errorf("%w: %d shares, the set needs %d", ErrShare, len(q.parties), set.Threshold)

@@ -35,6 +35,9 @@ type SignRequest struct {
 	// last share and all rounds before it are done. An error aborts: nobody can
 	// then compute the signature. Nothing interrupts it: it minds its own deadline.
 	BeforeRelease func() error
+	// With is a session with another process that plays the other parties; nil when all
+	// are here. What both agreed on must be what is asked for here.
+	With *Joint
 }
 
 // Signature is a verified signature.
@@ -69,6 +72,15 @@ func Sign(ctx context.Context, r SignRequest) (Signature, error) {
 }
 
 func sign(ctx context.Context, r SignRequest) (_ Signature, sent bool, err error) {
+	if err := r.With.agreedInput(r.Input, r.Path); err != nil {
+		return Signature{}, false, err
+	}
+	return signWith(ctx, r, r.With.elsewhere(r.Set))
+}
+
+// signWith signs with parties elsewhere, which are some of those in r.With: a session
+// of any operation test-signs.
+func signWith(ctx context.Context, r SignRequest, elsewhere []Party) (_ Signature, sent bool, err error) {
 	engineID, engine, err := engineOf(r.Set.Engine, r.Set.Scheme)
 	if err != nil {
 		return Signature{}, false, err
@@ -76,9 +88,14 @@ func sign(ctx context.Context, r SignRequest) (_ Signature, sent bool, err error
 	if err := checkInput(r.Set.Scheme, r.Input); err != nil {
 		return Signature{}, false, err
 	}
-	q, err := openShares(r.Set, r.Shares)
+	q, err := openShares(r.Set, r.Shares, elsewhere...)
 	if err != nil {
 		return Signature{}, false, err
+	}
+	if r.With != nil && r.With.proposal.Op == OpSign {
+		if err := r.With.agreed(OpSign, engineID, r.Set, q.here(), ShareSet{}); err != nil {
+			return Signature{}, false, err
+		}
 	}
 	child, err := derive(r.Set.PublicKey, q.chainCode, r.Path)
 	if err != nil {
@@ -90,7 +107,7 @@ func sign(ctx context.Context, r SignRequest) (_ Signature, sent bool, err error
 
 	com := r.Set.committee()
 	c := ceremony{op: "sign", engine: engineID, sets: []Committee{com}, members: com.members(quorum),
-		digest: inputDigest(r.Input), path: r.Path, round: signRound, maxPayload: maxSignPayload, beforeRelease: r.BeforeRelease}
+		digest: inputDigest(r.Input), path: r.Path, round: signRound, maxPayload: maxSignPayload, beforeRelease: r.BeforeRelease, joint: r.With}
 	sigs := make([][]byte, len(quorum))
 	sent, err = c.run(ctx, func(ctx context.Context, s Session, i int) error {
 		// Each party has its own copy of the input: an engine may hold on to it.
@@ -103,6 +120,15 @@ func sign(ctx context.Context, r SignRequest) (_ Signature, sent bool, err error
 	})
 	if err != nil {
 		return Signature{}, sent, err
+	}
+	if len(elsewhere) > 0 { // their signatures are there
+		all := sigs
+		sigs = nil
+		for i, m := range c.members {
+			if c.plays(m) {
+				sigs = append(sigs, all[i])
+			}
+		}
 	}
 	if !slices.EqualFunc(sigs[1:], sigs[:len(sigs)-1], bytes.Equal) {
 		return Signature{}, sent, fmt.Errorf("%w: parties have different signatures", ErrSignature)

@@ -55,9 +55,16 @@ func signParams(t testing.TB, set mpctest.Set, self mpc.Party) mpc.SignParams {
 		Body: set.Body(t, self), Input: in}
 }
 
-// against runs an honest server and a delegate whose messages change alters, and
-// returns the server's error.
+// against runs an honest server and a delegate whose messages change alters, once
+// through a session with another process and once on a wire without a session's
+// rules, and returns the server's error of the latter.
 func against(t *testing.T, set mpctest.Set, change func(mpc.Envelope) mpc.Envelope, seen func(mpc.Envelope) mpc.Envelope) error {
+	t.Helper()
+	throughSession(t, set, change, seen)
+	return onWire(t, set, change, seen)
+}
+
+func onWire(t *testing.T, set mpctest.Set, change func(mpc.Envelope) mpc.Envelope, seen func(mpc.Envelope) mpc.Envelope) error {
 	t.Helper()
 	server, delegate := pipe(set.ID)
 	server.Change, delegate.Change = changing(seen), changing(change)
@@ -219,7 +226,7 @@ func TestMislabelledAndMalformedMessagesAreBlamed(t *testing.T) {
 }
 
 func TestStrangersMessageIsAnError(t *testing.T) {
-	err := against(t, mpctest.Ed25519DelegateSet(t), func(e mpc.Envelope) mpc.Envelope {
+	err := onWire(t, mpctest.Ed25519DelegateSet(t), func(e mpc.Envelope) mpc.Envelope {
 		e.From = mpc.Member{SetID: "another", Party: mpc.Delegate}
 		return e
 	}, nil)
