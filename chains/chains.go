@@ -96,6 +96,19 @@ type Decoded struct {
 	Guards []string
 	// Raw is the caller's payload, copied once.
 	Raw []byte
+	// Masked is Raw with the bytes zeroed that only keep it fresh and that its maker
+	// replaces while people make up their minds: an ordinary Solana blockhash. nil:
+	// there are none. It is no payload itself, and is never signed.
+	Masked []byte
+}
+
+// Lasting is what an approval by people covers: all of the payload but what only
+// keeps it fresh. It is not to be modified.
+func (d *Decoded) Lasting() []byte {
+	if d.Masked != nil {
+		return d.Masked
+	}
+	return d.Raw
 }
 
 // Decode error codes, stable.

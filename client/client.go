@@ -178,6 +178,11 @@ func (c *Client) Deliveries() sigilv1.DeliveryServiceClient {
 	return sigilv1.NewDeliveryServiceClient(stamped{Client: c})
 }
 
+// Activities are shown to, and decided by, those who stamp the calls.
+func (c *Client) Activities() sigilv1.ActivityServiceClient {
+	return sigilv1.NewActivityServiceClient(stamped{Client: c})
+}
+
 // Orders calls show the wallet API key.
 func (c *Client) Orders() sigilv1.OrderServiceClient {
 	return sigilv1.NewOrderServiceClient(keyed{Client: c})

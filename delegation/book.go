@@ -31,6 +31,9 @@ type book struct {
 	files *PolicyFiles
 	// rulebooks holds those of organizations that set documents.
 	rulebooks map[string]*rulebook
+	// activities wait for people, or did; waiting finds them by their request ids.
+	activities map[string]*activity
+	waiting    map[requestRef]*activity
 }
 
 func newBook() *book {
@@ -38,6 +41,7 @@ func newBook() *book {
 		organizations: map[string]*organization{}, users: map[string]*user{}, keys: map[string]*key{},
 		wallets: map[string]*wallet{}, delegations: map[string]*delegationRecord{}, apiKeys: map[string]*apiKeyRecord{},
 		ceremonies: map[string]*ceremonyRecord{}, standings: map[string]*standing{}, rulebooks: map[string]*rulebook{}, files: noFiles, orders: map[string]*orders{},
+		activities: map[string]*activity{}, waiting: map[requestRef]*activity{},
 	}
 }
 
@@ -83,6 +87,9 @@ func loadBook(ctx context.Context, v *vault.Vault) (*book, error) {
 		return nil, err
 	}
 	if err := b.loadOrders(ctx, v); err != nil {
+		return nil, err
+	}
+	if err := b.loadActivities(ctx, v); err != nil {
 		return nil, err
 	}
 	for id, d := range b.delegations {

@@ -97,12 +97,19 @@ func (s *Service) CreateOrganization(ctx context.Context, a Actor, n NewOrganiza
 		}
 		s.book.change(tx, func() { s.book.organizations[o.ID] = o })
 		e.Facts = map[string]string{"organization": o.ID, "name": o.Name, "root": fmt.Sprint(len(root)), "quorum": fmt.Sprint(n.Quorum), "policy_authority": o.PolicyAuthority}
-		for i, k := range o.BundleKeys {
-			e.Facts[fmt.Sprint("bundle_key.", i+1)] = fmt.Sprintf("%s %x %s", k.Algorithm, k.PublicKey, k.Name)
-		}
+		recordKeys(e, "root", o.Root)
+		recordKeys(e, "bundle_key", o.BundleKeys)
 		if n.Bundle != nil {
 			e.Facts["bundle_quorum"] = fmt.Sprint(n.Bundle.Quorum)
 		}
 		return OrganizationCreated{OrganizationID: o.ID}, nil
 	})
+}
+
+// recordKeys writes public keys into an entry's facts, numbered from 1, so that what
+// they sign can be verified by whoever has the journal.
+func recordKeys(e *journal.Entry, what string, keys []registered) {
+	for i, k := range keys {
+		e.Facts[fmt.Sprintf("%s.%d", what, i+1)] = fmt.Sprintf("%s %x %s", k.Algorithm, k.PublicKey, k.Name)
+	}
 }

@@ -43,6 +43,7 @@ func (s *Service) CreateUser(ctx context.Context, a Actor, n NewUser) (UserCreat
 		s.book.change(tx, func() { s.book.users[u.ID] = u })
 		e.User = u.ID
 		e.Facts = map[string]string{"kind": string(u.Kind), "name": u.Name}
+		recordKeys(e, "credential", u.Credentials)
 		return UserCreated{UserID: u.ID}, nil
 	})
 }

@@ -23,6 +23,7 @@ const (
 	KindSigned         Kind = "signed"          // ends an approval: the signature exists
 	KindFailed         Kind = "failed"          // ends an approval: no signature; the charge stands unless refunded
 	KindOutcomeUnknown Kind = "outcome_unknown" // an approval found without an end after a crash; the charge stands
+	KindActivity       Kind = "activity"        // a request waits for people's approval: the activity they are shown
 	KindRefused        Kind = "refused"         // a request was refused; audit only
 	KindRefusals       Kind = "refusals"        // how many requests were refused, and which of them have no entry
 	KindCheckpoint     Kind = "checkpoint"      // the device's signature over the chain
@@ -36,7 +37,7 @@ const (
 
 var kinds = []Kind{
 	KindGenesis, KindAct, KindApproved, KindSigned, KindFailed, KindOutcomeUnknown,
-	KindRefused, KindRefusals, KindCheckpoint, KindArchived, KindSnapshot, KindPruned, KindLease, KindStarted, KindStopped,
+	KindActivity, KindRefused, KindRefusals, KindCheckpoint, KindArchived, KindSnapshot, KindPruned, KindLease, KindStarted, KindStopped,
 }
 
 // upkeep says whether an entry is the journal's own work on itself: alone it is no
@@ -103,7 +104,7 @@ type Entry struct {
 	Reason       string   `json:"reason,omitempty"`
 	Trace        []string `json:"trace,omitempty"`
 
-	Asked *Asked `json:"asked,omitempty"` // of an approval, or a refusal by policy or limit
+	Asked *Asked `json:"asked,omitempty"` // of an approval, an activity, or a refusal by policy or limit
 
 	Charges    []Charge `json:"charges,omitempty"`     // of an approval
 	ReplayKeys []string `json:"replay_keys,omitempty"` // of an approval: must not be signed with another Digest
@@ -208,7 +209,7 @@ func (e *Entry) check() error {
 			return fmt.Errorf("%s is not 64 lower-case hex digits", name)
 		}
 	}
-	if a := e.Asked; a != nil && (e.Kind != KindApproved && e.Kind != KindRefused || a.Kind == "" || a.Chain == "" || a.Address == "" || len(a.Payload) > MaxAsked) {
+	if a := e.Asked; a != nil && (e.Kind != KindApproved && e.Kind != KindActivity && e.Kind != KindRefused || a.Kind == "" || a.Chain == "" || a.Address == "" || len(a.Payload) > MaxAsked) {
 		return fmt.Errorf("kind %s asks for a %q payload of %d bytes", e.Kind, a.Kind, len(a.Payload))
 	}
 	if e.Kind != KindApproved && (len(e.Charges) > 0 || len(e.ReplayKeys) > 0) {

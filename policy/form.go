@@ -19,7 +19,7 @@ import (
 // and trailing data are refused.
 //
 //	{"id":"p1","name":"payouts","effect":"EFFECT_ALLOW","condition":"…","consensus":"…",
-//	 "time":"…","lang":"turnkey","partial_lists":false,"scope":{"delegation":"d1"},"not_after":"2026-04-01T00:00:00Z",
+//	 "time":"…","lang":"turnkey","partial_lists":false,"requester_abstains":false,"scope":{"delegation":"d1"},"not_after":"2026-04-01T00:00:00Z",
 //	 "one_time":false,"replace":false}
 //	{"id":"l1","name":"daily","asset":"eip155:1/slip44:60","max":"1000000000000000000","max_count":10,
 //	 "window_seconds":86400,"delegation":"d1","per":"destination","include_fees":false,"control":false}
@@ -37,6 +37,7 @@ type policyForm struct {
 	Time      string     `json:"time,omitempty"`
 	Lang      string     `json:"lang,omitempty"`
 	Partial   bool       `json:"partial_lists,omitempty"`
+	Abstains  bool       `json:"requester_abstains,omitempty"`
 	Scope     *scopeForm `json:"scope,omitempty"`
 	NotAfter  *time.Time `json:"not_after,omitempty"`
 	OneTime   bool       `json:"one_time,omitempty"`
@@ -63,7 +64,7 @@ type limitForm struct {
 
 // MarshalJSON writes the form above.
 func (p Policy) MarshalJSON() ([]byte, error) {
-	f := policyForm{ID: p.ID, Name: p.Name, Effect: p.Effect, Condition: p.Condition, Consensus: p.Consensus, Time: p.Time, Lang: p.Lang, Partial: p.PartialLists, OneTime: p.OneTime, Replace: p.Replace}
+	f := policyForm{ID: p.ID, Name: p.Name, Effect: p.Effect, Condition: p.Condition, Consensus: p.Consensus, Time: p.Time, Lang: p.Lang, Partial: p.PartialLists, Abstains: p.RequesterAbstains, OneTime: p.OneTime, Replace: p.Replace}
 	if p.Scope.Delegation != "" {
 		f.Scope = &scopeForm{p.Scope.Delegation}
 	}
@@ -81,7 +82,7 @@ func (p *Policy) UnmarshalJSON(b []byte) error {
 	if err := strict(b, &f, "id", "effect"); err != nil {
 		return fmt.Errorf("reading policy: %w", err)
 	}
-	*p = Policy{ID: f.ID, Name: f.Name, Effect: f.Effect, Condition: f.Condition, Consensus: f.Consensus, Time: f.Time, Lang: f.Lang, PartialLists: f.Partial, OneTime: f.OneTime, Replace: f.Replace}
+	*p = Policy{ID: f.ID, Name: f.Name, Effect: f.Effect, Condition: f.Condition, Consensus: f.Consensus, Time: f.Time, Lang: f.Lang, PartialLists: f.Partial, RequesterAbstains: f.Abstains, OneTime: f.OneTime, Replace: f.Replace}
 	if f.Scope != nil {
 		if f.Scope.Delegation == "" { // would be a policy for everybody
 			return errors.New("reading policy: scope names no delegation")
@@ -202,7 +203,7 @@ func strict(b []byte, into any, required ...string) error {
 
 // knownKeys are the keys of all forms; encoding/json would also take "ID".
 var knownKeys = map[string]bool{"id": true, "name": true, "effect": true, "condition": true, "consensus": true,
-	"time": true, "lang": true, "partial_lists": true, "scope": true, "delegation": true, "not_after": true, "asset": true, "max": true,
+	"time": true, "lang": true, "partial_lists": true, "requester_abstains": true, "scope": true, "delegation": true, "not_after": true, "asset": true, "max": true,
 	"window_seconds": true, "include_fees": true, "max_count": true, "decimals": true, "per": true, "control": true, "one_time": true, "replace": true}
 
 // keysOf walks an object, and the objects in it, and refuses doubled keys, null

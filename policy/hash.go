@@ -11,7 +11,7 @@ import (
 //
 //	text(domain) text(LanguageVersion)
 //	number(policies) { text(id) text(name) text(effect) text(condition)
-//	  text(consensus) text(time) text(lang; "turnkey/partial_lists" with that switch) text(scope delegation) instant(not after)
+//	  text(consensus) text(time) text(lang; "/partial_lists", then "/requester_abstains" behind it with those switches) text(scope delegation) instant(not after)
 //	  flag(one time) flag(replace) }
 //	number(limits) { text(id) text(name) text(asset) text(max, decimal) number(window in ns)
 //	  text(delegation) text(per) number(max count) number(decimals)

@@ -103,6 +103,9 @@ type Policy struct {
 	// not understood, as what was understood of it. Otherwise reading it is an error.
 	// Only in LangTurnkey, whose documentation says so.
 	PartialLists bool
+	// RequesterAbstains keeps whoever asks out of approvers and credentials, whatever
+	// else it stamps. Otherwise asking counts as approving, once.
+	RequesterAbstains bool
 	// Scope narrows the policy to one delegation.
 	Scope Scope
 	// NotAfter ends the policy: at that instant and after it, it is inactive. The
@@ -128,12 +131,16 @@ func (p *Policy) lang() string {
 	return p.Lang
 }
 
-// dialect is the language with its switch, for what is hashed.
+// dialect is the language with its switches, for what is hashed.
 func (p *Policy) dialect() string {
+	d := p.lang()
 	if p.PartialLists {
-		return p.lang() + "/partial_lists"
+		d += "/partial_lists"
 	}
-	return p.lang()
+	if p.RequesterAbstains {
+		d += "/requester_abstains"
+	}
+	return d
 }
 
 func (p *Policy) clause(name string) string {

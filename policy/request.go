@@ -24,6 +24,8 @@ type Request struct {
 	Wallet        *Wallet
 	WalletAccount *WalletAccount
 	PrivateKey    *PrivateKey
+	// Requester is the id of the user who asks; empty when that is nobody a policy knows.
+	Requester string
 	// Approvers are the users whose approval was verified, each once.
 	Approvers []User
 	// Credentials are those that the approvals were stamped with.

@@ -319,7 +319,12 @@ func (c *compiled) evaluate(f *frame, r *PolicyResult) {
 		return
 	}
 	// Step 3: consensus. The condition is looked at whatever it says.
-	agreed, err := c.consensus.evaluate(f, r)
+	voters := f
+	if p.RequesterAbstains {
+		voters = f.abstaining()
+	}
+	agreed, err := c.consensus.evaluate(voters, r)
+	f.steps = voters.steps
 	if err != nil {
 		r.Outcome = Failed
 		return

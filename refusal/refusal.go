@@ -36,6 +36,9 @@ const (
 	PolicyInvalid        Reason = "POLICY_INVALID"
 	PolicyVersionMoved   Reason = "POLICY_VERSION_MOVED"
 	RequestInvalid       Reason = "REQUEST_INVALID"
+	ApprovalsNeeded      Reason = "APPROVALS_NEEDED"
+	ActivityEnded        Reason = "ACTIVITY_ENDED"
+	VoteInvalid          Reason = "VOTE_INVALID"
 	RequestIDReused      Reason = "REQUEST_ID_REUSED"
 	LimitExceeded        Reason = "LIMIT_EXCEEDED"
 	RateLimited          Reason = "RATE_LIMITED"
@@ -54,6 +57,7 @@ func Reasons() []Reason {
 		APIKeyInvalid, StampInvalid, StampExpired, DeliveryInvalid, BundleInvalid, QuorumMissing, PolicyAuthority,
 		DelegationExpired, DelegationRevoked, NotActive, Paused, Quarantined, Sealed,
 		PayloadMalformed, PayloadNotUnderstood, PolicyInvalid, PolicyVersionMoved, RequestInvalid,
+		ApprovalsNeeded, ActivityEnded, VoteInvalid,
 		RequestIDReused, LimitExceeded, RateLimited,
 		ProviderUnavailable, JournalUnwritable, StoreFull,
 		CeremonyFailed, OutcomeUnknown, NotFound,

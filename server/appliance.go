@@ -105,6 +105,7 @@ func (a *Appliance) Services() Services {
 		Access:       delegatedAccessService{a: a},
 		Policy:       policyService{a: a},
 		Delivery:     deliveryService{a: a},
+		Activity:     activityService{a: a},
 		Order:        orderService{a: a},
 		Key:          keyService{a: a},
 		Signing:      signingService{a: a},

@@ -42,6 +42,7 @@ type Directory interface {
 type proven struct {
 	organizationID string
 	credentials    []credential.PublicKey
+	stamps         [][]byte
 	apiKey         []byte
 }
 
@@ -122,6 +123,9 @@ func (s *Server) verifyStamps(row *access, values []string, message []byte) (pro
 		return proven{}, errors.New("verifying stamps: the directory gives no appliance id")
 	}
 	out := proven{organizationID: organization}
+	for _, value := range values {
+		out.stamps = append(out.stamps, []byte(value))
+	}
 	for i, stamp := range stamps {
 		wrong := stamp.Verify(appliance, row.method, message) != nil
 		unknown := !s.directory.KnownCredential(organization, stamp.PublicKey)

@@ -28,6 +28,10 @@ type request struct {
 	method string
 	// hash is SHA-256 of the message as it was received.
 	hash [32]byte
+	// message is the message itself, and stamps those over it that were verified, as
+	// they came.
+	message []byte
+	stamps  [][]byte
 	// organizationID is the one the stamps name; "" for operators, and without stamps.
 	organizationID string
 	// credentials are those whose stamps were verified, each once.
@@ -121,7 +125,7 @@ func (s *Server) serve(ctx context.Context, at socket, method string, receive fu
 	if err != nil {
 		return nil, err
 	}
-	req.hash = sha256.Sum256(message)
+	req.hash, req.message, req.stamps = sha256.Sum256(message), message, shown.stamps
 	req.organizationID, req.credentials, req.apiKey = shown.organizationID, shown.credentials, shown.apiKey
 
 	// Then read them, strictly, and let the handler act.

@@ -27,7 +27,7 @@ func readPolicies(in []*sigilv1.Policy) ([]policy.Policy, error) {
 		}
 		one := policy.Policy{
 			Name: p.GetName(), Effect: effect, Condition: p.GetCondition(), Consensus: p.GetConsensus(), Time: p.GetTime(), Lang: policy.LangSigild,
-			OneTime: p.GetOneTime(), Replace: p.GetReplace(),
+			OneTime: p.GetOneTime(), Replace: p.GetReplace(), RequesterAbstains: p.GetRequesterAbstains(),
 		}
 		if p.NotAfter != nil {
 			if err := p.NotAfter.CheckValid(); err != nil || p.NotAfter.GetSeconds() < 0 {
@@ -71,7 +71,7 @@ func readLimits(in []*sigilv1.Limit) ([]policy.Limit, error) {
 func policyMessage(p policy.Policy) *sigilv1.Policy {
 	m := &sigilv1.Policy{
 		Name: p.Name, Effect: sigilv1.PolicyEffect_POLICY_EFFECT_DENY, Condition: said(p.Condition), Consensus: said(p.Consensus), Time: said(p.Time),
-		OneTime: p.OneTime, Replace: p.Replace,
+		OneTime: p.OneTime, Replace: p.Replace, RequesterAbstains: p.RequesterAbstains,
 	}
 	if p.Effect == policy.Allow {
 		m.Effect = sigilv1.PolicyEffect_POLICY_EFFECT_ALLOW

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"time"
 
 	sigilv1 "github.com/sigild/sigild/api/sigil/v1"
 	"github.com/sigild/sigild/chains"
@@ -27,7 +28,10 @@ func (s signingService) Sign(ctx context.Context, r *sigilv1.SignRequest) (*sigi
 	}
 	in := signing.Request{
 		ID: r.GetRequestId(), WalletID: r.GetWalletId(), APIKey: requestFrom(ctx).apiKey, Method: actor.Method, Caller: actor.Caller,
-		Unit: requestFrom(ctx).caller.Unit,
+		Unit: requestFrom(ctx).caller.Unit, ApprovalTime: time.Duration(r.GetApprovalSeconds()) * time.Second,
+	}
+	if r.ApprovalSeconds != nil && r.GetApprovalSeconds() == 0 {
+		return nil, refusal.New(refusal.RequestInvalid, "approval_seconds is 0; leave it out for 600").With("field", "approval_seconds")
 	}
 	if in.Kind, in.Payload = payloadOf(r); in.Kind == "" {
 		return nil, refusal.New(refusal.RequestInvalid, "the request has no payload").With("field", "payload")

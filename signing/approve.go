@@ -47,27 +47,29 @@ func (a *approved) redeem() error {
 // errMoved sends a request back to step 3, to be judged by what is true now.
 var errMoved = errors.New("the delegation or what judges it changed meanwhile")
 
-// verdict is what policies said, and what they were asked.
+// verdict is what policies said, what they were asked, and of whose consent they knew.
 type verdict struct {
 	policy.Decision
-	asked policy.Request
+	asked   policy.Request
+	consent *Consent
 }
 
-// judge is step 6.
-func (s *Service) judge(r Request, st *Standing, d *chains.Decoded, prior earlier) (verdict, error) {
+// judge is step 6: by the policies and those who consented. The error is errWaits when
+// more have to.
+func (s *Service) judge(r Request, st *Standing, d *chains.Decoded, prior earlier, consent *Consent) (verdict, error) {
 	account, err := accountOf(st.Wallet)
 	if err != nil {
 		return verdict{}, err
 	}
 	now := s.now()
-	v := verdict{asked: policy.Request{
+	approvers, credentials := st.approvers(consent)
+	v := verdict{consent: consent, asked: policy.Request{
 		Decoded: d, Kind: r.Kind,
 		Activity:      policy.SigningActivity(d.Kind),
 		Wallet:        &policy.Wallet{ID: st.Wallet.ID, Label: st.Wallet.Name},
 		WalletAccount: &policy.WalletAccount{Address: account},
-		Approvers:     []policy.User{{ID: st.DelegatedUser, Alias: st.DelegatedUserName}},
-		Credentials:   []policy.Credential{{ID: st.APIKey, UserID: st.DelegatedUser, Type: "CREDENTIAL_TYPE_WALLET_API_KEY"}},
-		Now:           now, DelegationID: st.Delegation, DelegatedUser: st.DelegatedUser, DelegationEnds: st.ExpiresAt, RequestID: r.ID,
+		Requester:     st.DelegatedUser, Approvers: approvers, Credentials: credentials,
+		Now: now, DelegationID: st.Delegation, DelegatedUser: st.DelegatedUser, DelegationEnds: st.ExpiresAt, RequestID: r.ID,
 		Caller:   &policy.Caller{UID: r.Caller.UID, GID: r.Caller.GID, Unit: r.Unit},
 		Spending: spending(s.journal, s.journal.Now(), st, d, prior),
 	}}
@@ -76,20 +78,24 @@ func (s *Service) judge(r Request, st *Standing, d *chains.Decoded, prior earlie
 }
 
 // judgeAgain is step 6 once more for policies that read controls, within the
-// transaction that reserves: what they read can't move any more.
+// transaction that reserves: what they read can't move any more. errMoved when it
+// wants more approvals now: they are asked for at step 6.
 func (v *verdict) judgeAgain(known journal.View, st *Standing, d *chains.Decoded, prior earlier) error {
 	v.asked.Spending = spending(known, known.Now(), st, d, prior)
 	v.Decision = st.Rules.Again(v.Decision, v.asked)
-	return settled(v.Decision)
+	if err := settled(v.Decision); !errors.Is(err, errWaits) {
+		return err
+	}
+	return errMoved
 }
 
-// settled is nil for what is allowed, else the refusal.
+// settled is nil for what is allowed, errWaits for what wants more approvals, else the refusal.
 func settled(decision policy.Decision) error {
 	switch decision.Outcome {
 	case policy.Allowed:
 		return nil
 	case policy.RequiresConsensus:
-		return denied(decision, "the policy asks for approvals, which this build does not take")
+		return errWaits
 	case policy.DenyExplicit:
 		return denied(decision, "a policy denies it")
 	case policy.DenyError:
@@ -143,6 +149,9 @@ func (s *Service) approve(ctx context.Context, r Request, st *Standing, d *chain
 		if err := s.mayServe(now, later(s.now(), known.Now())); err != nil {
 			return err
 		}
+		if err := s.stillConsented(v.consent, now, r, prior, later(s.now(), known.Now())); err != nil {
+			return err
+		}
 		if err := known.MayApprove(); err != nil {
 			return err
 		}
@@ -179,7 +188,7 @@ func (s *Service) approve(ctx context.Context, r Request, st *Standing, d *chain
 			return err
 		}
 		e := s.entry(journal.KindApproved, r, st)
-		e.Digest, e.PolicySet = digestOf(d), fmt.Sprintf("%x", st.PolicySet)
+		e.Digest, e.PolicySet = digestOf(d), hexOf(st.PolicySet)
 		e.Outcome, e.Rule, e.Reason = string(journal.KindApproved), a.rule, d.Summary
 		for _, p := range v.Policies {
 			e.Trace = append(e.Trace, p.ID+" "+p.Outcome.String())
@@ -192,6 +201,7 @@ func (s *Service) approve(ctx context.Context, r Request, st *Standing, d *chain
 			e.Charges = append(e.Charges, charge)
 		}
 		e.ReplayKeys, e.Asked = guards, asked(r, st.Wallet)
+		v.consent.consented(&e)
 		a.sequence, err = s.journal.Append(tx, e)
 		return err
 	})

@@ -46,7 +46,7 @@ func (s *Service) Approve(ctx context.Context, r Request) (*Approved, error) {
 	if err != nil {
 		return nil, err
 	}
-	v, err := s.judge(r, st, d, prior)
+	v, err := s.judge(r, st, d, prior, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +67,7 @@ func (s *Service) DecodeAndJudge(r Request, st *Standing) (*chains.Decoded, poli
 	if err != nil {
 		return nil, policy.Decision{}, err
 	}
-	v, err := s.judge(r, st, d, earlier{})
+	v, err := s.judge(r, st, d, earlier{}, nil)
 	return d, v.Decision, err
 }
 

@@ -154,8 +154,6 @@ func TestRefusesPayloads(t *testing.T) {
 func TestPolicyRefusalsNameTheRule(t *testing.T) {
 	deny := policy.Policy{Name: "no ones", Effect: policy.Deny, Lang: policy.LangSigild, Condition: "solana.tx.transfers.any(t, t.amount == 1)"}
 	broken := policy.Policy{Name: "third transfer", Effect: policy.Deny, Lang: policy.LangSigild, Condition: "solana.tx.transfers[2].amount == 3"}
-	two := solAllow
-	two.Name, two.Consensus = "two people", "approvers.count() >= 2"
 	over := solAllow
 	over.NotAfter = began
 	for name, c := range map[string]struct {
@@ -167,7 +165,6 @@ func TestPolicyRefusalsNameTheRule(t *testing.T) {
 		"error in a deny":           {[]policy.Policy{solAllow, broken}, 2, "pol_1", "third transfer", "could not be evaluated"},
 		"implicit":                  {[]policy.Policy{solAllow}, 501, "", "payouts", "no policy allows it"},
 		"deny alone allows nothing": {[]policy.Policy{deny}, 2, "", "", "no policy allows it"},
-		"needs approvals":           {[]policy.Policy{two}, 2, "pol_0", "two people", "asks for approvals"},
 		"ended policy":              {[]policy.Policy{over}, 2, "", "payouts", "no policy allows it"},
 	} {
 		t.Run(name, func(t *testing.T) {

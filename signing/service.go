@@ -122,6 +122,9 @@ type Request struct {
 	// Method and Caller are for the journal.
 	Method string
 	Caller journal.Caller
+	// ApprovalTime is how long people may take to approve it, where a policy asks for
+	// that; zero is DefaultApprovalTime.
+	ApprovalTime time.Duration
 	// Unit finds the caller's systemd unit, "" when that can't be determined; nil: it
 	// can't. It is called when a policy reads it.
 	Unit func() string
@@ -200,7 +203,15 @@ func (s *Service) sign(ctx context.Context, r Request, st *Standing) (*Result, e
 		return nil, err // not journaled: load that is shed must not become load on the disk
 	}
 	defer leaveQueue()
-	v, err := s.judge(r, st, d, prior)
+	people, err := s.consent(r, st, d)
+	if err != nil {
+		return nil, s.refuse(ctx, r, st, err)
+	}
+	consent, void := people.counting(st, prior, s.now())
+	v, err := s.judge(r, st, d, prior, consent)
+	if errors.Is(err, errWaits) {
+		return nil, s.await(ctx, r, st, d, v.Decision, people, void) // its entry is the activity's
+	}
 	if err != nil {
 		return nil, s.refuse(ctx, r, st, err)
 	}
@@ -371,6 +382,8 @@ func asked(r Request, w WalletInfo) *journal.Asked {
 	}
 	return &journal.Asked{Kind: string(r.Kind), Chain: w.Chain, Address: w.Address, Payload: r.Payload}
 }
+
+func hexOf(sum [32]byte) string { return hex.EncodeToString(sum[:]) }
 
 // digestOf names what is signed: the secp256k1 digest, or SHA-256 of the Ed25519 message.
 func digestOf(d *chains.Decoded) string {

@@ -86,4 +86,5 @@ type Authority interface {
 	// allows nothing else any more is already so by its replay key; an error is for
 	// the log.
 	Filled(ctx context.Context, delegationID, order string) error
+	Activities
 }

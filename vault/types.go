@@ -37,6 +37,7 @@ const (
 	TypeLastingKey Type = 24 // the key that outlives root keys; the vault's own
 	TypeJournal    Type = 25 // a piece of the journal's snapshot
 	TypeOrder      Type = 26 // a policy that a delegated user made of a template
+	TypeActivity   Type = 27 // a request that waits, or waited, for people's approval
 )
 
 var typeNames = [...]string{
@@ -48,7 +49,7 @@ var typeNames = [...]string{
 	TypeWebhook: "webhook", TypeWebhookSecret: "webhook secret", TypeVendorWallet: "vendor wallet",
 	TypeVendorEvent: "vendor event", TypeVendorShare: "vendor share", TypeVendorAPIKey: "vendor api key",
 	TypeLastingKey: "lasting key", TypeJournal: "journal snapshot",
-	TypeOrder: "order",
+	TypeOrder: "order", TypeActivity: "activity",
 }
 
 // String is the type's name, for errors and logs.

@@ -34,6 +34,7 @@ type message struct {
 	keys      []byte
 	nkeys     int
 	blockhash [32]byte
+	hashAt    int // where the blockhash stands in raw
 	ins       []instruction
 	lookups   []lookup
 	loaded    []loadedAccount // accounts behind tables, in their order
@@ -111,6 +112,7 @@ func parseFrom(r *reader) (*message, error) {
 	} else {
 		m.nkeys = r.compactU16("account count")
 		m.keys = r.take(32*m.nkeys, "accounts")
+		m.hashAt = r.pos
 		m.blockhash = r.key("recent blockhash")
 		m.readInstructions(r)
 		if m.version == v0 {

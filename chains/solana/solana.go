@@ -95,6 +95,10 @@ func decode(b []byte, wallet *[32]byte, chain string, known Known) (*chains.Deco
 		Guards:  e.guards(),
 		Raw:     raw,
 	}
+	if !e.nonceFirst { // with one the hash is the nonce, and stays as it is
+		d.Masked = bytes.Clone(raw)
+		clear(d.Masked[m.hashAt : m.hashAt+32])
+	}
 	if e.nonce != nil {
 		d.ReplayKeys = []string{"solana-nonce:" + chain + ":" + m.name(e.nonce.account) + ":" + Address(m.blockhash)}
 	}

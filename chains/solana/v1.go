@@ -48,6 +48,7 @@ type config struct {
 func (m *message) readV1(r *reader) {
 	at := r.pos
 	m.config.mask = r.u32("config mask")
+	m.hashAt = r.pos
 	m.blockhash = r.key("lifetime specifier")
 	count := r.u8("instruction count")
 	m.nkeys = r.u8("address count")

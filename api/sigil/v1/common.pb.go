@@ -288,9 +288,11 @@ type Policy struct {
 	OneTime bool `protobuf:"varint,7,opt,name=one_time,json=oneTime,proto3" json:"one_time,omitempty"`
 	// An ALLOW that also allows a transaction in place of one that was signed with the
 	// same nonce before, if its fees are at least a tenth higher. Refused yet.
-	Replace       bool `protobuf:"varint,8,opt,name=replace,proto3" json:"replace,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Replace bool `protobuf:"varint,8,opt,name=replace,proto3" json:"replace,omitempty"`
+	// Whether whoever asks does not count among the approvers; otherwise asking is approving, once.
+	RequesterAbstains bool `protobuf:"varint,9,opt,name=requester_abstains,json=requesterAbstains,proto3" json:"requester_abstains,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *Policy) Reset() {
@@ -375,6 +377,13 @@ func (x *Policy) GetOneTime() bool {
 func (x *Policy) GetReplace() bool {
 	if x != nil {
 		return x.Replace
+	}
+	return false
+}
+
+func (x *Policy) GetRequesterAbstains() bool {
+	if x != nil {
+		return x.RequesterAbstains
 	}
 	return false
 }
@@ -620,7 +629,7 @@ const file_sigil_v1_common_proto_rawDesc = "" +
 	"\talgorithm\x18\x02 \x01(\x0e2\x1d.sigil.v1.CredentialAlgorithmR\talgorithm\x12\x1d\n" +
 	"\n" +
 	"public_key\x18\x03 \x01(\fR\tpublicKey\x12\x14\n" +
-	"\x05proof\x18\x04 \x01(\fR\x05proof\"\xd1\x02\n" +
+	"\x05proof\x18\x04 \x01(\fR\x05proof\"\x80\x03\n" +
 	"\x06Policy\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12.\n" +
 	"\x06effect\x18\x02 \x01(\x0e2\x16.sigil.v1.PolicyEffectR\x06effect\x12!\n" +
@@ -629,7 +638,8 @@ const file_sigil_v1_common_proto_rawDesc = "" +
 	"\x04time\x18\x05 \x01(\tH\x02R\x04time\x88\x01\x01\x12<\n" +
 	"\tnot_after\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampH\x03R\bnotAfter\x88\x01\x01\x12\x19\n" +
 	"\bone_time\x18\a \x01(\bR\aoneTime\x12\x18\n" +
-	"\areplace\x18\b \x01(\bR\areplaceB\f\n" +
+	"\areplace\x18\b \x01(\bR\areplace\x12-\n" +
+	"\x12requester_abstains\x18\t \x01(\bR\x11requesterAbstainsB\f\n" +
 	"\n" +
 	"_conditionB\f\n" +
 	"\n" +

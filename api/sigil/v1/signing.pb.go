@@ -44,9 +44,12 @@ type SignRequest struct {
 	//	*SignRequest_SolanaMessage
 	//	*SignRequest_SolanaOffchainMessage
 	//	*SignRequest_RawDigest
-	Payload       isSignRequest_Payload `protobuf_oneof:"payload"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Payload isSignRequest_Payload `protobuf_oneof:"payload"`
+	// How long people may take to approve it where a policy wants more approvals
+	// (APPROVALS_NEEDED), 1 to 86400 seconds; absent means 600.
+	ApprovalSeconds *uint32 `protobuf:"varint,12,opt,name=approval_seconds,json=approvalSeconds,proto3,oneof" json:"approval_seconds,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *SignRequest) Reset() {
@@ -179,6 +182,13 @@ func (x *SignRequest) GetRawDigest() []byte {
 		}
 	}
 	return nil
+}
+
+func (x *SignRequest) GetApprovalSeconds() uint32 {
+	if x != nil && x.ApprovalSeconds != nil {
+		return *x.ApprovalSeconds
+	}
+	return 0
 }
 
 type isSignRequest_Payload interface {
@@ -348,7 +358,7 @@ var File_sigil_v1_signing_proto protoreflect.FileDescriptor
 
 const file_sigil_v1_signing_proto_rawDesc = "" +
 	"\n" +
-	"\x16sigil/v1/signing.proto\x12\bsigil.v1\"\xe1\x03\n" +
+	"\x16sigil/v1/signing.proto\x12\bsigil.v1\"\xa6\x04\n" +
 	"\vSignRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x1b\n" +
@@ -364,8 +374,10 @@ const file_sigil_v1_signing_proto_rawDesc = "" +
 	"\x0esolana_message\x18\x04 \x01(\fH\x00R\rsolanaMessage\x128\n" +
 	"\x17solana_offchain_message\x18\v \x01(\fH\x00R\x15solanaOffchainMessage\x12\x1f\n" +
 	"\n" +
-	"raw_digest\x18\x05 \x01(\fH\x00R\trawDigestB\t\n" +
-	"\apayload\"\xdb\x01\n" +
+	"raw_digest\x18\x05 \x01(\fH\x00R\trawDigest\x12.\n" +
+	"\x10approval_seconds\x18\f \x01(\rH\x01R\x0fapprovalSeconds\x88\x01\x01B\t\n" +
+	"\apayloadB\x13\n" +
+	"\x11_approval_seconds\"\xdb\x01\n" +
 	"\fSignResponse\x12\x1c\n" +
 	"\tsignature\x18\x01 \x01(\fR\tsignature\x12-\n" +
 	"\x12signed_transaction\x18\x02 \x01(\fR\x11signedTransaction\x12%\n" +

@@ -3,6 +3,7 @@ package judge
 import (
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/sigild/sigild/chains"
@@ -71,13 +72,16 @@ func (r *Replay) Entry(e journal.Entry) error {
 	req := policy.Request{
 		Decoded: d, Kind: d.Kind, Activity: policy.SigningActivity(d.Kind),
 		Wallet: &policy.Wallet{ID: e.Wallet}, Approvers: []policy.User{{ID: e.User}},
-		Now: time.UnixMilli(e.TimeMS), DelegationID: e.Delegation, DelegatedUser: e.User, RequestID: e.RequestID,
+		Requester: e.User, Now: time.UnixMilli(e.TimeMS), DelegationID: e.Delegation, DelegatedUser: e.User, RequestID: e.RequestID,
 	}
 	if req.WalletAccount, err = asker(e.Asked.Address); err != nil {
 		return fmt.Errorf("entry %d: %w", e.Seq, err)
 	}
 	for _, c := range e.Credentials {
 		req.Credentials = append(req.Credentials, policy.Credential{ID: c, UserID: e.User, Type: "CREDENTIAL_TYPE_WALLET_API_KEY"})
+	}
+	for _, id := range strings.Fields(e.Facts["approvers"]) { // tags and credentials are not in the journal
+		req.Approvers = append(req.Approvers, policy.User{ID: id})
 	}
 	if e.Caller != nil {
 		req.Caller = &policy.Caller{UID: e.Caller.UID, GID: e.Caller.GID}
