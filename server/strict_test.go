@@ -84,7 +84,7 @@ func TestStrictUnmarshalRefuses(t *testing.T) {
 		data       []byte
 	}{
 		{"unknown field", "unknown field 99", delegation(), join(good, varintField(99, 1))},
-		{"unknown field in a list of messages", "Policy: unknown field 9", delegation(), join(good, lenField(7, varintField(9, 1)))},
+		{"unknown field in a list of messages", "Policy: unknown field 99", delegation(), join(good, lenField(7, varintField(99, 1)))},
 		{"unknown field two deep", "Timestamp: unknown field 3", delegation(), lenField(6, varintField(3, 1))},
 		{"string twice", "organization_id: appears twice", delegation(), join(lenField(2, []byte("org_a")), lenField(2, []byte("org_b")))},
 		{"message twice", "expires_at: appears twice", delegation(), join(good, lenField(6, nil))},

@@ -171,7 +171,7 @@ func (c *Consent) consented(e *journal.Entry) {
 }
 
 // FactActivity is the fact of a journal entry that names an activity; of the entry that
-// proposed it FactActivityBytes holds it whole, in base64.
+// opened it FactActivityBytes holds it whole, in base64.
 const (
 	FactActivity      = "activity"
 	FactActivityBytes = "activity_bytes"

@@ -72,12 +72,12 @@ Needs no daemon, token or secret.`,
 
 // votes is what a walk through the journal found so far.
 type votes struct {
-	out                      io.Writer
-	only, organization       string
-	appliance                string
-	pinned                   map[string]bool
-	activities               map[string]*decided
-	owners                   map[string]string // credential id → user, as the journal told
+	out                  io.Writer
+	only, organization   string
+	appliance            string
+	pinned               map[string]bool
+	activities           map[string]*decided
+	owners               map[string]string // credential id → user, as the journal told
 	opens, count, signed int
 }
 
@@ -214,7 +214,9 @@ func (v *votes) vote(e journal.Entry) error {
 		if e.Method == approveMethod {
 			a.approvers[user] = true
 		}
-		v.count++
+		if v.count++; user == "" {
+			user = "a root member"
+		}
 		fmt.Fprintf(v.out, "%s    %s by %s, credential %s, at %s\n", a.ID, word, user, key, stamp.IssuedAt.UTC().Format(time.RFC3339))
 	}
 	return nil

@@ -28,6 +28,7 @@ import (
 //	bot sign FILE       sign until the daemon is gone, FILE gets what it acknowledged
 //	bot ask-again FILE  ask for the same again: the signatures must be the same
 //	bot carry PREFIX    write a transfer and the API key to PREFIX.hex and PREFIX.key
+//	bot pay-twice ID    ask for two transfers at once, which Dana has to approve
 type bot struct {
 	Wallet string `json:"wallet"`
 	APIKey []byte `json:"api_key"`
@@ -49,7 +50,7 @@ type acknowledged struct {
 }
 
 func botMain(args []string) int {
-	err := errors.New("usage: bot sign FILE | bot ask-again FILE | bot carry PREFIX")
+	err := errors.New("usage: bot sign FILE | bot ask-again FILE | bot carry PREFIX | bot pay-twice ID")
 	if len(args) == 2 {
 		err = botRun(args[0], args[1])
 	}
@@ -87,6 +88,10 @@ func botRun(verb, file string) error {
 		return b.sign(c, file)
 	case "ask-again":
 		return b.askAgain(c, file)
+	case "pay-twice":
+		answer, err := b.payTwice(c, file)
+		fmt.Printf("rule %q; %s %v\n", answer.GetRule(), client.Reason(err), client.Details(err))
+		return nil
 	}
 	return fmt.Errorf("unknown verb %q", verb)
 }
@@ -167,6 +172,22 @@ func (b bot) ask(c *client.Client, a acknowledged) ([]byte, error) {
 }
 
 // transfer is a v0 message with one System transfer from the fee payer.
+// payTwice asks for a message with two transfers, each time with a fresh blockhash.
+func (b bot) payTwice(c *client.Client, id string) (*sigilv1.SignResponse, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	m := []byte{0x80, 1, 0, 1, 3}
+	m = append(append(m, b.From...), bytes.Repeat([]byte{7}, 32)...)
+	m = append(m, make([]byte, 32)...) // the System program
+	hash := sha256.Sum256([]byte(time.Now().String()))
+	m = append(append(m, hash[:]...), 2)
+	for _, lamports := range []uint64{5, 6} {
+		m = append(m, 2, 2, 0, 1, 12, 2, 0, 0, 0)
+		m = binary.LittleEndian.AppendUint64(m, lamports)
+	}
+	return c.Signing().Sign(ctx, &sigilv1.SignRequest{RequestId: id, WalletId: b.Wallet, Payload: &sigilv1.SignRequest_SolanaMessage{SolanaMessage: append(m, 0)}})
+}
+
 func transfer(from [32]byte, lamports uint64) []byte {
 	to, blockhash, system := [32]byte{7, 7, 1}, [32]byte{9, 9, 2}, [32]byte{}
 	m := []byte{0x80, 1, 0, 1, 3}
@@ -302,12 +323,14 @@ func (p place) enroll() (b bot, err error) {
 	}
 	durable := fmt.Sprintf("solana.tx.transfers.count() == 1 && solana.tx.durable_nonce.account == '%s'", chainsolana.Address(nonceAccount))
 	condition, consensus := "solana.tx.transfers.count() == 1", fmt.Sprintf("approvers.any(user, user.id == '%s')", delegate.GetUserId())
+	twice, withDana := "solana.tx.transfers.count() == 2", "approvers.any(user, user.alias == 'Dana')"
 	day := uint32(24 * 60 * 60)
 	delegation, err := asOwner.Delegations().CreateDelegation(ctx, &sigilv1.CreateDelegationRequest{
 		RequestId: "delegation", OrganizationId: org, WalletId: wallet.GetWalletId(), DelegatedUserId: delegate.GetUserId(), ApiKeyRecipient: recipient,
 		Policies: []*sigilv1.Policy{
 			{Name: "payouts", Effect: sigilv1.PolicyEffect_POLICY_EFFECT_ALLOW, Condition: &condition, Consensus: &consensus},
 			{Name: "payouts across the gap", Effect: sigilv1.PolicyEffect_POLICY_EFFECT_ALLOW, Condition: &durable, Consensus: &consensus},
+			{Name: "two at once", Effect: sigilv1.PolicyEffect_POLICY_EFFECT_ALLOW, Condition: &twice, Consensus: &withDana},
 		},
 		Limits: []*sigilv1.Limit{{Name: "a sol a day", Asset: solana + "/slip44:501", MaxAmount: "1000000000", WindowSeconds: &day}},
 	})

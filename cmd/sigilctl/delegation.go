@@ -57,7 +57,7 @@ func (f *termFlags) read() (policies []*sigilv1.Policy, limits []*sigilv1.Limit,
 		}
 		m := &sigilv1.Policy{
 			Name: named(p.Name, p.ID), Effect: sigilv1.PolicyEffect_POLICY_EFFECT_DENY, Condition: optional(p.Condition), Consensus: optional(p.Consensus), Time: optional(p.Time),
-			OneTime: p.OneTime, Replace: p.Replace,
+			OneTime: p.OneTime, Replace: p.Replace, RequesterAbstains: p.RequesterAbstains,
 		}
 		if p.Effect == policy.Allow {
 			m.Effect = sigilv1.PolicyEffect_POLICY_EFFECT_ALLOW

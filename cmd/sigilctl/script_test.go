@@ -61,6 +61,7 @@ import (
 //	extend N                  measure something into PCR N
 //	bundled FILE…             an organization whose policies two of the public files' keys sign;
 //	                          sets APPLIANCE and ORGANIZATION
+//	waits ID                  the bot asks for two transfers, which wait for approvals; sets ACTIVITY
 //	boot                      switch the TPM off and on: its PCRs begin again
 func TestScripts(t *testing.T) {
 	// The sources may lie where the scratch user can't look.
@@ -114,6 +115,7 @@ func TestScripts(t *testing.T) {
 			"extend":         always(1, scriptExtend),
 			"boot":           always(0, scriptBoot),
 			"bundled":        always(2, scriptBundled),
+			"waits":          always(1, scriptWaits),
 			"capture":        always(2, scriptCapture),
 		},
 	})
