@@ -67,6 +67,7 @@ const (
 	opModule
 	opListP256
 	opDescribe
+	opMakeKEK
 )
 
 // rung is how far a request has climbed the supervisor's ladder.
@@ -133,9 +134,10 @@ var shapes = [...]shape{
 	opImportRSA:   {"import RSA", []bound{{1, maxPKCS8}}, []bound{{16, 16}}, 0},                                   // PKCS #8 DER
 	opPublicRSA:   {"public RSA key", []bound{boundID}, []bound{boundRSA, {1, 8}, {1, 1}}, again},                 // modulus, exponent, flags
 	opDecryptOAEP: {"decrypt", []bound{boundID, boundRSA}, []bound{{0, maxModulus - oaepExtra}}, again | foreign}, // id, ciphertext
-	opBeginRoll:   {"begin roll", []bound{boundKey}, []bound{boundKey}, 0},                                        // KEK; its successor
-	opEndRoll:     {"end roll", []bound{boundKey}, []bound{{4, 4}}, again},                                        // KEK that stays; how many were destroyed
-	opListRSA:     {"list RSA keys", nil, []bound{{0, maxRSAKeys * (1 + maxID)}}, again},                          // (u8 length ‖ id)*
+	opMakeKEK:     {"make KEK", nil, []bound{boundKey}, 0},
+	opBeginRoll:   {"begin roll", []bound{boundKey}, []bound{boundKey}, 0},               // KEK; its successor
+	opEndRoll:     {"end roll", []bound{boundKey}, []bound{{4, 4}}, again},               // KEK that stays; how many were destroyed
+	opListRSA:     {"list RSA keys", nil, []bound{{0, maxRSAKeys * (1 + maxID)}}, again}, // (u8 length ‖ id)*
 	opDestroyRSA:  {"destroy RSA key", []bound{boundID}, nil, 0},
 	opModule:      {"module", nil, []bound{{0, 32}, {0, 32}, {0, 16}}, again},                       // manufacturer, description, version
 	opListP256:    {"list checkpoint keys", nil, []bound{{0, maxRSAKeys * (1 + maxID)}}, again},     // as opListRSA

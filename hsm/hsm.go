@@ -66,6 +66,7 @@ var (
 	_ seal.Signer    = (*Provider)(nil)
 	_ seal.Decrypter = (*Provider)(nil)
 	_ seal.Roller    = (*Provider)(nil)
+	_ seal.KEKMaker  = (*Provider)(nil)
 )
 
 // Open starts the worker, which logs in. While a wrong PIN is latched it starts
@@ -162,30 +163,52 @@ func (p *Provider) Provision(ctx context.Context) (Keys, error) {
 	return keys, nil
 }
 
+// MakeKEK implements [seal.KEKMaker]: a sealing key like Provision's, of a lineage of its
+// own. Like Provision it is not repeated when a worker dies.
+func (p *Provider) MakeKEK(ctx context.Context) (ref seal.KeyRef, err error) {
+	err = p.sup.call(ctx, opMakeKEK, func(f [][]byte) error {
+		r, err := readWire(f[0])
+		ref = r.text()
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("making a sealing key in the HSM: %w", err)
+	}
+	return ref, nil
+}
+
+// CheckKEK is Check for one sealing key.
+func (p *Provider) CheckKEK(ctx context.Context, ref seal.KeyRef) (lacks []string, err error) {
+	return p.check(ctx, "KEK", kindKEK, ref)
+}
+
 // Check verifies that each key is there once and has the attributes we insist
 // on: [seal.ErrNotFound], [seal.ErrAmbiguous], [seal.ErrPolicy]. The same is checked
 // before a worker uses a key for the first time, and again every ten seconds of use
 // (known.go). It returns the protections that the keys lack, such as
 // "KEK: CKA_COPYABLE"; none is the rule.
 func (p *Provider) Check(ctx context.Context, keys Keys) (lacks []string, err error) {
-	for _, k := range []struct {
-		name string
-		kind byte
-		ref  seal.KeyRef
-	}{{"KEK", kindKEK, keys.KEK}, {"checkpoint key", kindCheckpoint, keys.Checkpoint}} {
-		r, err := parseRef(k.ref)
-		if err != nil {
-			return nil, err
+	lacks, err = p.check(ctx, "KEK", kindKEK, keys.KEK)
+	if err != nil {
+		return nil, err
+	}
+	more, err := p.check(ctx, "checkpoint key", kindCheckpoint, keys.Checkpoint)
+	return append(lacks, more...), err
+}
+
+func (p *Provider) check(ctx context.Context, name string, kind byte, ref seal.KeyRef) (lacks []string, err error) {
+	r, err := parseRef(ref)
+	if err != nil {
+		return nil, err
+	}
+	err = p.sup.call(ctx, opCheckKey, func(f [][]byte) error {
+		for _, lack := range protection(binary.BigEndian.Uint16(f[0])).names() {
+			lacks = append(lacks, name+": "+lack)
 		}
-		err = p.sup.call(ctx, opCheckKey, func(f [][]byte) error {
-			for _, name := range protection(binary.BigEndian.Uint16(f[0])).names() {
-				lacks = append(lacks, k.name+": "+name)
-			}
-			return nil
-		}, []byte{k.kind}, r.wire())
-		if err != nil {
-			return nil, fmt.Errorf("checking HSM key %s: %w", k.ref, err)
-		}
+		return nil
+	}, []byte{kind}, r.wire())
+	if err != nil {
+		return nil, fmt.Errorf("checking HSM key %s: %w", ref, err)
 	}
 	return lacks, nil
 }

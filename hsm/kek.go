@@ -148,6 +148,25 @@ func (t *token) makeKEK(s pkcs11.SessionHandle, r *keyRef, without protection) (
 	return made, t.health(*r)
 }
 
+// makeAnotherKEK is opMakeKEK: a KEK of a lineage of its own, made and tried, or none.
+func (t *token) makeAnotherKEK() (ref []byte, err error) {
+	r := keyRef{id: make([]byte, 2*lineageLen)}
+	rand.Read(r.id)
+	err = t.session(pkcs11.CKF_RW_SESSION, func(s pkcs11.SessionHandle) error {
+		wrap, without, err := t.probeWrapping(s)
+		if err != nil {
+			return err
+		}
+		r.wrap = wrap
+		if made, err := t.makeKEK(s, &r, without); err != nil {
+			return t.destroy(s, made, err)
+		}
+		ref = r.wire()
+		return nil
+	})
+	return ref, err
+}
+
 // canaryText is what health seals and opens.
 var canaryText = []byte("sigild canary: no secret, 32 B..")
 

@@ -143,6 +143,8 @@ func dispatch(t *token, o op, fields [][]byte) ([][]byte, error) {
 		return t.info()
 	case opProvision:
 		return t.provision()
+	case opMakeKEK:
+		return one(t.makeAnotherKEK())
 	case opRandom:
 		return one(t.random(int(binary.BigEndian.Uint16(fields[0]))))
 	case opGenerateRSA:

@@ -81,6 +81,13 @@ type Counter interface {
 	Increment(ctx context.Context, ref KeyRef, from uint64) (uint64, error)
 }
 
+// KEKMaker makes further sealing keys, which roll by themselves.
+type KEKMaker interface {
+	// MakeKEK makes a sealing key and tries it; it is in the device on return. A device
+	// that has but one gives that.
+	MakeKEK(ctx context.Context) (KeyRef, error)
+}
+
 // Roller replaces a sealing key by a new one and destroys the old: whatever was
 // sealed under the old can then be opened by nobody, also not from a copy. The order
 // is BeginRoll, seal everything anew under the new key, make that durable, EndRoll of

@@ -12,6 +12,9 @@ import (
 	"github.com/sigild/sigild/seal"
 )
 
+// MakeKEK implements [seal.KEKMaker]. A TPM seals everything under its SRK: nothing is made.
+func (p *Provider) MakeKEK(context.Context) (seal.KeyRef, error) { return makeRef(p.srk), nil }
+
 // Seal implements [seal.Sealer]. ref is the SRK's. plaintext has 1 to
 // [seal.MaxSealed] bytes, aad at most 4096. The blob is described in blob.go; it is
 // some 280 bytes more than plaintext.

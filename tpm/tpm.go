@@ -85,6 +85,7 @@ var (
 	_ seal.Signer    = (*Provider)(nil)
 	_ seal.Decrypter = (*Provider)(nil)
 	_ seal.Counter   = (*Provider)(nil)
+	_ seal.KEKMaker  = (*Provider)(nil)
 )
 
 // errClosed is what calls get after Close.

@@ -161,7 +161,7 @@ func buildStore(ctx context.Context, cfg Config, path string, holders []KeyHolde
 			return pin, err
 		}
 		m := recordMeta{Type: own.typ, Key: key, Version: 1, Created: now.Unix()}
-		env, err := keys.seal(m, own.id, own.secret)
+		env, err := keys.seal(m, nil, own.id, own.secret)
 		clear(own.secret)
 		if err != nil {
 			return pin, err

@@ -3,8 +3,14 @@ package vault
 // Envelope v1: one sealed record. Integers are big-endian.
 //
 //	core  "SGE1" | ver u8 | suite u8 | flags u16 | store id 16 | type u16 | key 32 | version u64 | created u64
-//	wrap  kek id 16 | generation u32 | nonce 12 | wrapped DEK 48      AAD = core | kek id | generation
+//	wrap  kek id 16 | generation u32 | nonce 12 | wrapped key 48      AAD = core | kek id | generation
+//	parts only with flag 1: see parts.go
 //	body  commit 32 | nonce 12 | length u32 | ciphertext              AAD = core | commit | nonce | length
+//
+// The wrapped key is the DEK. With flag 1 it is our part of the DEK, which also needs
+// a part of each device that the parts name, every time:
+//
+//	DEK = HKDF-SHA256(wrapped key | part of device 1 | …, salt = store id, info = infoParts | core)
 //
 // The wrap is outside the body's AAD, so a new root key rewrites 80 bytes of a
 // record and never sees its plaintext. The DEK is new for each write; the
@@ -25,7 +31,7 @@ const (
 	envelopeMagic   = "SGE1"
 	envelopeVersion = 1
 	suiteAESGCM     = 1      // AES-256-GCM, HKDF-SHA256
-	flagPerUse      = 1 << 0 // reserved: the DEK also needs a provider's part; refused by this build
+	flagParts       = 1 << 0 // the DEK also needs devices' parts
 
 	coreLen    = 4 + 1 + 1 + 2 + 16 + 2 + 32 + 8 + 8
 	kekIDLen   = 16
@@ -39,6 +45,7 @@ const (
 
 	infoEncrypt = "sigild/vault/envelope/encrypt/v1"
 	infoCommit  = "sigild/vault/envelope/commit/v1"
+	infoParts   = "sigild/vault/envelope/parts/v1"
 )
 
 // MaxRecord is the largest record in bytes.
@@ -62,6 +69,8 @@ type recordMeta struct {
 type envelope struct {
 	meta                                 recordMeta
 	core, wrapHead, wrapNonce, wrapped   []byte
+	parts                                []devicePart // whose parts the DEK also needs
+	bodyHead                             []byte       // commit, nonce, length
 	commit, nonce, bodyLength, encrypted []byte
 }
 
@@ -79,9 +88,8 @@ func parseEnvelope(b []byte) (envelope, error) {
 	case b[5] != suiteAESGCM:
 		return e, fmt.Errorf("%w: envelope suite %d is not known to this build", ErrTampered, b[5])
 	}
-	if flags := binary.BigEndian.Uint16(b[6:]); flags&flagPerUse != 0 {
-		return e, fmt.Errorf("%w: envelope needs a provider for each use, which this build doesn't do", ErrTampered)
-	} else if flags != 0 {
+	flags := binary.BigEndian.Uint16(b[6:])
+	if flags&^flagParts != 0 {
 		return e, fmt.Errorf("%w: envelope flags %#04x are not known to this build", ErrTampered, flags)
 	}
 	copy(e.meta.StoreID[:], b[8:])
@@ -99,6 +107,16 @@ func parseEnvelope(b []byte) (envelope, error) {
 	e.wrapNonce, b = b[:nonceLen], b[nonceLen:]
 	e.wrapped, b = b[:dekLen+tagLen], b[dekLen+tagLen:]
 
+	if flags&flagParts != 0 {
+		var err error
+		if e.parts, b, err = parseParts(b); err != nil {
+			return e, err
+		}
+		if len(b) < bodyHead+tagLen {
+			return e, fmt.Errorf("%w: envelope is cut off", ErrTampered)
+		}
+	}
+	e.bodyHead = b[:bodyHead]
 	e.commit, b = b[:32], b[32:]
 	e.nonce, b = b[:nonceLen], b[nonceLen:]
 	e.bodyLength, b = b[:4], b[4:]
@@ -112,40 +130,71 @@ func parseEnvelope(b []byte) (envelope, error) {
 	return e, nil
 }
 
-// sealEnvelope encrypts plaintext under a fresh DEK, wrapped by wrapKey (32 bytes).
-func sealEnvelope(wrapKey []byte, m recordMeta, plaintext []byte) ([]byte, error) {
-	b := make([]byte, ctOffset, ctOffset+len(plaintext)+tagLen)
+// encodeCore is the core of a new envelope; parts says whether devices' parts follow.
+func (m recordMeta) encodeCore(parts bool) []byte {
+	b := make([]byte, coreLen)
 	copy(b, envelopeMagic)
 	b[4], b[5] = envelopeVersion, suiteAESGCM
+	if parts {
+		binary.BigEndian.PutUint16(b[6:], flagParts)
+	}
 	copy(b[8:], m.StoreID[:])
 	binary.BigEndian.PutUint16(b[24:], uint16(m.Type))
 	copy(b[26:], m.Key[:])
 	binary.BigEndian.PutUint64(b[58:], m.Version)
 	binary.BigEndian.PutUint64(b[66:], uint64(m.Created))
+	return b
+}
 
-	var dek [dekLen]byte
-	defer clear(dek[:])
-	rand.Read(dek[:])
-	if err := wrapDEK(wrapKey, b[:coreLen], b[coreLen:coreLen+wrapLen], m.Generation, dek[:]); err != nil {
+// sealEnvelope encrypts plaintext under a fresh DEK. What is wrapped by wrapKey (32
+// bytes) is the DEK, or our part of it; parts are the devices', nil for none.
+func sealEnvelope(wrapKey []byte, m recordMeta, parts *newParts, plaintext []byte) ([]byte, error) {
+	core := m.encodeCore(parts != nil)
+	b := make([]byte, coreLen+wrapLen, ctOffset+parts.size()+len(plaintext)+tagLen)
+	copy(b, core)
+	var wrapped [dekLen]byte
+	defer clear(wrapped[:])
+	rand.Read(wrapped[:])
+	if err := wrapDEK(wrapKey, core, b[coreLen:], m.Generation, wrapped[:]); err != nil {
 		return nil, err
 	}
-	enc, commit, err := dekKeys(dek[:])
+	dek := wrapped[:]
+	if parts != nil {
+		b = append(b, parts.section...)
+		joined, err := joinDEK(wrapped[:], parts.secret, core)
+		if err != nil {
+			return nil, err
+		}
+		defer clear(joined)
+		dek = joined
+	}
+	enc, commit, err := dekKeys(dek)
 	if err != nil {
 		return nil, err
 	}
 	defer clear(enc)
-	body := b[coreLen+wrapLen:]
-	copy(body, commit)
-	rand.Read(body[32 : 32+nonceLen])
-	binary.BigEndian.PutUint32(body[32+nonceLen:], uint32(len(plaintext)+tagLen))
+	head := len(b)
+	b = append(b, commit...)
+	b = append(b, make([]byte, nonceLen)...)
+	nonce := b[head+32:]
+	rand.Read(nonce)
+	b = binary.BigEndian.AppendUint32(b, uint32(len(plaintext)+tagLen))
 	g, err := newGCM(enc)
 	if err != nil {
 		return nil, err
 	}
-	var aad [payloadAAD]byte
-	copy(aad[:], b[:coreLen])
-	copy(aad[coreLen:], body)
-	return g.Seal(b, body[32:32+nonceLen], plaintext, aad[:]), nil
+	return g.Seal(b, nonce, plaintext, bodyAAD(core, b[head:])), nil
+}
+
+// joinDEK derives a DEK of which the devices hold parts; the caller wipes it.
+func joinDEK(wrapped, parts, core []byte) ([]byte, error) {
+	all := append(append(make([]byte, 0, len(wrapped)+len(parts)), wrapped...), parts...)
+	defer clear(all)
+	dek, err := hkdf.Key(sha256.New, all, core[8:24], infoParts+string(core), dekLen)
+	if err != nil {
+		return nil, fmt.Errorf("joining the parts of a record's key: %w", err)
+	}
+	return dek, nil
 }
 
 // wrapDEK fills wrap (wrapLen bytes) with dek encrypted under wrapKey. Rotation
@@ -200,9 +249,10 @@ func rewrapEnvelope(oldKey, newKey []byte, generation uint32, b []byte) error {
 }
 
 // openEnvelope decrypts b in place and returns the plaintext, which the caller
-// wipes. want is what the caller asked for: an envelope that decrypts but is
-// another record, version or generation is [ErrTampered] all the same.
-func openEnvelope(wrapKey []byte, want recordMeta, b []byte) ([]byte, error) {
+// wipes. parts are what the devices gave for it, 32 bytes each, in their order. want
+// is what the caller asked for: an envelope that decrypts but is another record,
+// version or generation is [ErrTampered] all the same.
+func openEnvelope(wrapKey, parts []byte, want recordMeta, b []byte) ([]byte, error) {
 	e, err := parseEnvelope(b)
 	if err != nil {
 		return nil, err
@@ -216,6 +266,17 @@ func openEnvelope(wrapKey []byte, want recordMeta, b []byte) ([]byte, error) {
 		return nil, err
 	}
 	defer clear(dek)
+	if len(parts) != dekPartLen*len(e.parts) {
+		return nil, fmt.Errorf("%w: envelope needs %d devices' parts, and %d bytes of them are here", ErrTampered, len(e.parts), len(parts))
+	}
+	if len(e.parts) > 0 {
+		joined, err := joinDEK(dek, parts, e.core)
+		if err != nil {
+			return nil, err
+		}
+		defer clear(joined)
+		dek = joined
+	}
 	enc, commit, err := dekKeys(dek)
 	if err != nil {
 		return nil, err
@@ -228,14 +289,16 @@ func openEnvelope(wrapKey []byte, want recordMeta, b []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	var aad [payloadAAD]byte
-	copy(aad[:], e.core)
-	copy(aad[coreLen:], b[coreLen+wrapLen:ctOffset])
-	plaintext, err := g.Open(e.encrypted[:0], e.nonce, e.encrypted, aad[:])
+	plaintext, err := g.Open(e.encrypted[:0], e.nonce, e.encrypted, bodyAAD(e.core, e.bodyHead))
 	if err != nil {
 		return nil, fmt.Errorf("%w: record doesn't authenticate", ErrTampered)
 	}
 	return plaintext, nil
+}
+
+func bodyAAD(core, bodyHead []byte) []byte {
+	aad := make([]byte, 0, payloadAAD)
+	return append(append(aad, core...), bodyHead...)
 }
 
 func wrapAAD(core, wrapHead []byte) []byte {

@@ -42,7 +42,7 @@ func fixedMeta(t testing.TB, k *keyring) recordMeta {
 }
 
 func openText(k *keyring, m recordMeta, env []byte) (text string, err error) {
-	err = k.open(m, bytes.Clone(env), func(id string, p []byte) error { text = id + "=" + string(p); return nil })
+	err = k.open(m, nil, bytes.Clone(env), func(id string, p []byte) error { text = id + "=" + string(p); return nil })
 	return text, err
 }
 
@@ -59,7 +59,7 @@ func eachFlip(b []byte, fn func(bit int, changed []byte)) {
 func TestEnvelopeRefusesEveryChange(t *testing.T) {
 	k := fixedKeyring(t)
 	m := fixedMeta(t, k)
-	env, err := k.seal(m, "wallet-1", []byte("some plaintext"))
+	env, err := k.seal(m, nil, "wallet-1", []byte("some plaintext"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +90,7 @@ func TestEnvelopeRefusesEveryChange(t *testing.T) {
 func TestEnvelopeIsBoundToItsPlace(t *testing.T) {
 	k := fixedKeyring(t)
 	m := fixedMeta(t, k)
-	env, err := k.seal(m, "wallet-1", []byte("text"))
+	env, err := k.seal(m, nil, "wallet-1", []byte("text"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +131,7 @@ func TestEnvelopeIsBoundToItsPlace(t *testing.T) {
 	// A wrap moved from one record to another doesn't open it.
 	m2 := m
 	m2.Key[0]++
-	env2, err := k.seal(m2, "wallet-2", []byte("text"))
+	env2, err := k.seal(m2, nil, "wallet-2", []byte("text"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +146,7 @@ func TestEnvelopeIsBoundToItsPlace(t *testing.T) {
 func TestEnvelopeRewrapsWithoutItsPlaintext(t *testing.T) {
 	k := fixedKeyring(t)
 	m := fixedMeta(t, k)
-	env, err := k.seal(m, "wallet-1", []byte("text"))
+	env, err := k.seal(m, nil, "wallet-1", []byte("text"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -314,7 +314,7 @@ func FuzzParsePin(f *testing.F) {
 func FuzzParseEnvelope(f *testing.F) {
 	k := fixedKeyring(f)
 	m := fixedMeta(f, k)
-	env, err := k.seal(m, "wallet-1", []byte("text"))
+	env, err := k.seal(m, nil, "wallet-1", []byte("text"))
 	if err != nil {
 		f.Fatal(err)
 	}

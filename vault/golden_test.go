@@ -68,7 +68,7 @@ func TestGoldenEnvelope(t *testing.T) {
 		t.Errorf("record key starts %x, want %s", m.Key[:3], want)
 	}
 	env := goldenHex(t, "envelope.hex", func() []byte {
-		return must[[]byte](t)(k.seal(m, "wallet-1", []byte("golden plaintext")))
+		return must[[]byte](t)(k.seal(m, nil, "wallet-1", []byte("golden plaintext")))
 	})
 	if got, err := openText(k, m, env); err != nil || got != "wallet-1=golden plaintext" {
 		t.Errorf("golden envelope = %q, %v", got, err)

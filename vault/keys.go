@@ -256,8 +256,9 @@ func macOf(key, body []byte) (mac [32]byte) {
 	return mac
 }
 
-// seal frames id and payload and encrypts them as one envelope.
-func (k *keyring) seal(m recordMeta, id string, payload []byte) (env []byte, err error) {
+// seal frames id and payload and encrypts them as one envelope; parts are devices'
+// parts of its key, nil for none.
+func (k *keyring) seal(m recordMeta, parts *newParts, id string, payload []byte) (env []byte, err error) {
 	framed := make([]byte, 0, 2+len(id)+len(payload))
 	defer func() { clear(framed) }()
 	framed = binary.BigEndian.AppendUint16(framed, uint16(len(id)))
@@ -265,14 +266,15 @@ func (k *keyring) seal(m recordMeta, id string, payload []byte) (env []byte, err
 	framed = append(framed, payload...)
 	err = k.use(func(s *subkeys) error {
 		m.StoreID, m.Generation = k.storeID, k.generation
-		env, err = sealEnvelope(s.wrap, m, framed)
+		env, err = sealEnvelope(s.wrap, m, parts, framed)
 		return err
 	})
 	return env, err
 }
 
-// open decrypts env in place and lends id and payload, which it then wipes.
-func (k *keyring) open(m recordMeta, env []byte, use func(id string, payload []byte) error) error {
+// open decrypts env in place and lends id and payload, which it then wipes. parts are
+// the devices' of its key, nil for none.
+func (k *keyring) open(m recordMeta, parts, env []byte, use func(id string, payload []byte) error) error {
 	var framed []byte
 	err := k.use(func(s *subkeys) (err error) {
 		wrap := s.wrap
@@ -280,7 +282,7 @@ func (k *keyring) open(m recordMeta, env []byte, use func(id string, payload []b
 		if g, ok := generationOf(env); ok && k.previous != 0 && g == k.previous {
 			wrap, m.Generation = s.oldWrap, k.previous
 		}
-		framed, err = openEnvelope(wrap, m, env)
+		framed, err = openEnvelope(wrap, parts, m, env)
 		return err
 	})
 	if err != nil {

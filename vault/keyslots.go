@@ -158,12 +158,12 @@ func (v *Vault) VerifyGroup(ctx context.Context, id uint32) error {
 	}
 	g := groups[i]
 	for _, s := range g.slots {
-		if u.devices[s.info.Provider] == nil {
+		if u.devices()[s.info.Provider] == nil {
 			return fmt.Errorf("verifying keyslot group %d: %w: %s is not here", id, ErrNoKeyslot, s.info.Provider)
 		}
 	}
 	// unsealGroup holds what comes out against the commitment that the store key signed.
-	return g.unsealGroup(ctx, u.devices, func([]byte) error { return nil })
+	return g.unsealGroup(ctx, u.devices(), func([]byte) error { return nil })
 }
 
 // writeKeyslots replaces all keyslots, as part of a transaction.

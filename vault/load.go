@@ -125,7 +125,9 @@ func (v *Vault) unseal(ctx context.Context, sealers map[string]seal.Sealer) (*un
 			errs = append(errs, err)
 			continue
 		}
-		u, err := v.loadSealed(context.WithoutCancel(ctx), &unsealed{keys: keys, counter: counter, devices: sealers})
+		fresh := &unsealed{keys: keys, counter: counter}
+		fresh.here.Store(&sealers)
+		u, err := v.loadSealed(context.WithoutCancel(ctx), fresh)
 		if err != nil {
 			keys.destroy()
 			return nil, err
@@ -229,7 +231,7 @@ func (v *Vault) loadLastingKey(u *unsealed) error {
 	if err != nil {
 		return fmt.Errorf("reading the lasting key: %w", err)
 	}
-	return openRecord(u, l, env, lastingKeyID, func(_ string, key []byte) error {
+	return openRecord(context.Background(), u, l, env, lastingKeyID, func(_ string, key []byte) error {
 		if len(key) != 32 {
 			return fmt.Errorf("%w: lasting key of %d bytes", ErrTampered, len(key))
 		}

@@ -175,7 +175,7 @@ func (v *Vault) With(ctx context.Context, t Type, id string, use func(plaintext 
 	if err != nil {
 		return fmt.Errorf("reading %s %q: %w", t, id, err)
 	}
-	return openRecord(u, l, env, id, func(_ string, plaintext []byte) error { return use(plaintext) })
+	return openRecord(ctx, u, l, env, id, func(_ string, plaintext []byte) error { return use(plaintext) })
 }
 
 // WithAll lends several records of one type at once, in the order of ids, each as
@@ -210,7 +210,7 @@ func (v *Vault) Each(ctx context.Context, t Type, use func(id string, plaintext 
 		if err != nil {
 			return fmt.Errorf("reading a %s: %w", t, err)
 		}
-		if err := openRecord(u, l, env, "", use); err != nil {
+		if err := openRecord(ctx, u, l, env, "", use); err != nil {
 			return err
 		}
 	}
@@ -241,12 +241,12 @@ func (v *Vault) fetch(u *unsealed, k recordKey) (leaf, []byte, error) {
 	return l, env, err
 }
 
-// openRecord decrypts env, checks that it is the record asked for, and lends
-// it. wantID "" takes any id whose key is the leaf's.
-func openRecord(u *unsealed, l leaf, env []byte, wantID string, use func(id string, plaintext []byte) error) error {
+// openRecord decrypts env, with the devices whose parts it needs, checks that it is
+// the record asked for, and lends it. wantID "" takes any id whose key is the leaf's.
+func openRecord(ctx context.Context, u *unsealed, l leaf, env []byte, wantID string, use func(id string, plaintext []byte) error) error {
 	var useErr error
 	m := recordMeta{Type: l.typ, Key: l.key, Version: l.version}
-	err := u.keys.open(m, env, func(id string, payload []byte) error {
+	check := func(id string, payload []byte) error {
 		if wantID == "" {
 			k, err := u.keys.recordKey(l.typ, id)
 			if err != nil {
@@ -260,7 +260,8 @@ func openRecord(u *unsealed, l leaf, env []byte, wantID string, use func(id stri
 		}
 		useErr = use(id, payload)
 		return nil
-	})
+	}
+	err := u.withParts(ctx, env, func(parts []byte) error { return u.keys.open(m, parts, env, check) })
 	if err != nil {
 		return fmt.Errorf("opening a %s: %w", l.typ, err)
 	}

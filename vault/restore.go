@@ -75,10 +75,11 @@ func BeginRestore(ctx context.Context, cfg Config, backup string, pin Pin, peopl
 func (r *Restoration) Vault() *Vault { return r.v }
 
 // ReadAll opens every record and says how many there are: all of them are what was
-// written, under a head that is genuine.
+// written, under a head that is genuine. One that needs a device's part as well is
+// compared with the head alone.
 func (r *Restoration) ReadAll(ctx context.Context) (records int, err error) {
 	for t := TypeAppliance; t.known(); t++ {
-		err := r.v.Each(ctx, t, func(string, []byte) error { records++; return nil })
+		err := r.v.eachWhole(ctx, t, func() { records++ })
 		if err != nil {
 			return records, err
 		}

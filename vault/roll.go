@@ -5,7 +5,8 @@ package vault
 // destroyed. From then on that device opens no older copy of the store. It is an
 // operator's act (rotate kek), and it is the anchor of stores whose device has no
 // counter: then it happens with every update that must never be undone. A crash
-// between the commit and the destruction is made up for at the next Unseal.
+// between the commit and the destruction is made up for at the next Unseal. The act of
+// an operator replaces the devices' keys for parts, too (partkeys.go).
 
 import (
 	"context"
@@ -41,7 +42,7 @@ func (u *unsealed) rollers(groups []slotGroup) rolls {
 	found := rolls{}
 	for _, g := range groups {
 		for _, s := range g.slots {
-			if _, ok := u.devices[s.info.Provider].(seal.Roller); ok && s.scheme == schemeSealer {
+			if _, ok := u.devices()[s.info.Provider].(seal.Roller); ok && s.scheme == schemeSealer {
 				found[s.info.Provider] = s.info.Ref
 			}
 		}
@@ -54,6 +55,11 @@ func (u *unsealed) rollers(groups []slotGroup) rolls {
 // the writer goroutine, before anything is written.
 func (v *Vault) beginRoll(b *batch, only string) error {
 	ctx := context.Background()
+	if only == "" {
+		if err := (&Tx{b: b}).rollPartKeys(ctx); err != nil {
+			return err
+		}
+	}
 	groups := b.extra.groups
 	if groups == nil {
 		groups = *v.groups.Load()
@@ -63,7 +69,7 @@ func (v *Vault) beginRoll(b *batch, only string) error {
 		if only != "" && id != only {
 			continue
 		}
-		roller := b.u.devices[id].(seal.Roller)
+		roller := b.u.devices()[id].(seal.Roller)
 		// What an earlier attempt left behind goes first.
 		if _, err := roller.EndRoll(ctx, ref); err != nil {
 			return fmt.Errorf("rolling the sealing key of %s: %w", id, err)
@@ -91,7 +97,7 @@ func (v *Vault) beginRoll(b *batch, only string) error {
 			if !touched {
 				continue
 			}
-			again, err := v.reseal(ctx, root, moved, g.generation, g.commit, b.u.devices)
+			again, err := v.reseal(ctx, root, moved, g.generation, g.commit, b.u.devices())
 			if err != nil {
 				return err
 			}
@@ -109,7 +115,7 @@ func (v *Vault) beginRoll(b *batch, only string) error {
 // endRoll destroys the keys that the committed keyslots no longer use.
 func (u *unsealed) endRoll(r rolls) error {
 	for _, id := range slices.Sorted(maps.Keys(r)) {
-		if _, err := u.devices[id].(seal.Roller).EndRoll(context.Background(), r[id]); err != nil {
+		if _, err := u.devices()[id].(seal.Roller).EndRoll(context.Background(), r[id]); err != nil {
 			return fmt.Errorf("destroying the old sealing key of %s: %w", id, err)
 		}
 	}

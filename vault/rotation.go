@@ -82,7 +82,7 @@ func (v *Vault) PrepareRoot(ctx context.Context) (_ *NewRoot, err error) {
 			return err
 		}
 		for _, g := range groups {
-			again, err := v.reseal(ctx, root, g, n.generation, commit, u.devices)
+			again, err := v.reseal(ctx, root, g, n.generation, commit, u.devices())
 			if err != nil {
 				return err
 			}

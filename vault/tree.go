@@ -88,6 +88,17 @@ func (t *tree) ofType(typ Type) []leaf {
 	return ls
 }
 
+// leaves lists all leaves, sorted by key.
+func (t *tree) leaves() []leaf {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	ls := make([]leaf, 0, t.count)
+	for _, b := range t.buckets {
+		ls = append(ls, b...)
+	}
+	return ls
+}
+
 // leafChange sets or removes one leaf.
 type leafChange struct {
 	leaf   leaf

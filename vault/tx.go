@@ -2,8 +2,11 @@ package vault
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+
+	"github.com/sigild/sigild/seal"
 )
 
 // errEnded is what a Tx answers that outlived its closure.
@@ -66,7 +69,8 @@ type JournalRow struct {
 }
 
 // Put seals plaintext (≤ [MaxRecord] bytes, kept by the caller) as the new
-// version of the record. id is 1 to [MaxID] bytes of UTF-8.
+// version of the record. id is 1 to [MaxID] bytes of UTF-8. A record that the rule of
+// [Vault.UseParts] names waits for its devices, and everybody with it.
 func (tx *Tx) Put(t Type, id string, plaintext []byte) error {
 	if len(plaintext) > MaxRecord {
 		return fmt.Errorf("writing %s %q: %w: %d bytes, at most %d", t, id, ErrTooLarge, len(plaintext), MaxRecord)
@@ -76,7 +80,18 @@ func (tx *Tx) Put(t Type, id string, plaintext []byte) error {
 		return err
 	}
 	m := recordMeta{Type: t, Key: k, Version: b.version, Created: b.created}
-	env, err := b.u.keys.seal(m, id, plaintext)
+	devices := b.v.devicesFor(t, id)
+	var refs map[string]seal.KeyRef
+	if len(devices) > 0 {
+		if refs, err = tx.partRefs(); err != nil {
+			return fmt.Errorf("writing %s %q: %w", t, id, err)
+		}
+	}
+	var env []byte
+	err = b.u.makeParts(context.Background(), m, devices, refs, func(parts *newParts) error {
+		env, err = b.u.keys.seal(m, parts, id, plaintext)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("writing %s %q: %w", t, id, err)
 	}
@@ -126,7 +141,7 @@ func (tx *Tx) With(t Type, id string, use func(plaintext []byte) error) error {
 	if err != nil {
 		return fmt.Errorf("reading %s %q: %w", t, id, err)
 	}
-	return openRecord(b.u, l, env, id, func(_ string, plaintext []byte) error { return use(plaintext) })
+	return openRecord(context.Background(), b.u, l, env, id, func(_ string, plaintext []byte) error { return use(plaintext) })
 }
 
 // OnCommit runs f on the writer goroutine after the change is durable, before

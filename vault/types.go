@@ -38,6 +38,7 @@ const (
 	TypeJournal    Type = 25 // a piece of the journal's snapshot
 	TypeOrder      Type = 26 // a policy that a delegated user made of a template
 	TypeActivity   Type = 27 // a request that waits, or waited, for people's approval
+	TypePartKey    Type = 28 // a device's key for parts of records' keys; the vault's own
 )
 
 var typeNames = [...]string{
@@ -49,7 +50,7 @@ var typeNames = [...]string{
 	TypeWebhook: "webhook", TypeWebhookSecret: "webhook secret", TypeVendorWallet: "vendor wallet",
 	TypeVendorEvent: "vendor event", TypeVendorShare: "vendor share", TypeVendorAPIKey: "vendor api key",
 	TypeLastingKey: "lasting key", TypeJournal: "journal snapshot",
-	TypeOrder: "order", TypeActivity: "activity",
+	TypeOrder: "order", TypeActivity: "activity", TypePartKey: "key for parts",
 }
 
 // String is the type's name, for errors and logs.

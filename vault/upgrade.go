@@ -16,7 +16,7 @@ func (v *Vault) upgrade(u *unsealed) (err error) {
 	next := u.head
 	next.seq++
 	m := recordMeta{Type: TypeLastingKey, Key: lastingKeyPlace, Version: next.seq, Created: v.cfg.Now().Unix()}
-	env, err := u.keys.seal(m, lastingKeyID, lasting)
+	env, err := u.keys.seal(m, nil, lastingKeyID, lasting)
 	if err != nil {
 		return fmt.Errorf("upgrading the vault: %w", err)
 	}

@@ -83,6 +83,9 @@ type Vault struct {
 	// decided; a reader that sees tree and file disagree waits for it.
 	commitMu sync.RWMutex
 
+	partRule  atomic.Pointer[PartRule] // nil: no record gets devices' parts
+	resealing sync.Mutex               // one ResealParts at a time
+
 	queue  chan *job     // unbuffered: a sender is in the batch or not at all
 	held   *job          // the writer goroutine's: taken from queue, to run next and alone
 	stop   chan struct{} // closed by Close
@@ -100,7 +103,8 @@ type unsealed struct {
 	info atomic.Pointer[Info]
 	// counter is that of an anchor of kind nv; nil otherwise.
 	counter seal.Counter
-	devices map[string]seal.Sealer // as given to Unseal
+	// here are the devices, as given to Unseal and Connect; swapped, never modified.
+	here atomic.Pointer[map[string]seal.Sealer]
 }
 
 // withRoot lends the root key.

@@ -234,10 +234,6 @@ func (v *Vault) poison(cause error) {
 // is unclear, and then the vault is poisoned.
 func (v *Vault) commit(b *batch) error {
 	u := b.u
-	changes := make([]leafChange, 0, len(b.changes))
-	for _, c := range b.changes {
-		changes = append(changes, leafChange{c.leaf, c.remove})
-	}
 	anchored := b.extra.advance && v.anchor.Kind() != AnchorNone
 	if b.extra.roll || anchored && v.anchor.Kind() == AnchorKEKRoll {
 		only := v.anchor.Provider
@@ -247,6 +243,10 @@ func (v *Vault) commit(b *batch) error {
 		if err := v.beginRoll(b, only); err != nil {
 			return err
 		}
+	}
+	changes := make([]leafChange, 0, len(b.changes))
+	for _, c := range b.changes {
+		changes = append(changes, leafChange{c.leaf, c.remove})
 	}
 	next := u.head
 	next.seq, next.journal = b.version, b.journal

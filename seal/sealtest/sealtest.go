@@ -82,6 +82,9 @@ func Run(t *testing.T, open func(t testing.TB) Fixture) {
 	if f.Roller != nil {
 		t.Run("roller", func(t *testing.T) { roller(ctx, t, &f) })
 	}
+	if maker, ok := f.Provider.(seal.KEKMaker); ok {
+		t.Run("maker of sealing keys", func(t *testing.T) { kekMaker(ctx, t, f, maker) })
+	}
 	outer := t // the reopened provider outlives its subtest
 	t.Run("reopen", func(t *testing.T) { reopen(ctx, t, outer, &f) })
 	t.Run("closed", func(t *testing.T) { closed(ctx, t, f) })
