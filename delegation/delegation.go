@@ -39,6 +39,9 @@ type Config struct {
 	PolicyFiles *PolicyFiles
 	// CeremonyTimeout ends a ceremony that hangs; zero means five minutes.
 	CeremonyTimeout time.Duration
+	// Holders are the devices of those names with the keys that shall hold the root key;
+	// nil: there is one device. Errors: those of package seal.
+	Holders func(ctx context.Context, names []string) ([]vault.KeyHolder, error)
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 	// Log gets what an operator wants at 3am; nil discards.

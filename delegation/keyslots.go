@@ -3,7 +3,9 @@ package delegation
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/sigild/sigild/journal"
 	"github.com/sigild/sigild/refusal"
@@ -69,6 +71,41 @@ func (s *Service) AddCustodians(ctx context.Context, a Actor, n NewCustodians) (
 	})
 }
 
+// NewDevices asks for a group of devices.
+type NewDevices struct {
+	RequestID string
+	Names     []string // in the configuration
+}
+
+// AddDevices adds a group of devices under the operators' quorum, after they have opened
+// it once. Durable on return.
+func (s *Service) AddDevices(ctx context.Context, a Actor, n NewDevices) (KeyslotsAdded, error) {
+	if err := s.operators(a); err != nil { // before any work
+		return KeyslotsAdded{}, err
+	}
+	names := slices.Clone(n.Names)
+	slices.Sort(names)
+	if len(names) == 0 || len(slices.Compact(names)) != len(n.Names) || s.cfg.Holders == nil {
+		return KeyslotsAdded{}, refusal.New(refusal.RequestInvalid, "the devices of a group are named, each once").With("field", "devices")
+	}
+	holders, err := s.cfg.Holders(ctx, n.Names)
+	if err != nil {
+		return KeyslotsAdded{}, keyslotRefusal(err)
+	}
+	group, err := s.vault.PrepareGroup(ctx, holders...)
+	if err != nil {
+		return KeyslotsAdded{}, keyslotRefusal(err)
+	}
+	return act(ctx, s, a, "", n.RequestID, func() error { return s.operators(a) }, func(tx *vault.Tx, e *journal.Entry) (KeyslotsAdded, error) {
+		var ids []string
+		for _, h := range holders {
+			ids = append(ids, h.ID)
+		}
+		e.Facts = map[string]string{"group": strconv.FormatUint(uint64(group.ID()), 10), "devices": strings.Join(ids, " ")}
+		return KeyslotsAdded{group.ID()}, keyslotRefusal(tx.AddGroup(group))
+	})
+}
+
 // KeyslotsChanged answers RemoveKeyslots and RotateKEK.
 type KeyslotsChanged struct{}
 
@@ -105,13 +142,18 @@ func (s *Service) RotateRootKey(ctx context.Context, a Actor, requestID string) 
 	})
 }
 
-// RotateKEK replaces the devices' sealing keys under the operators' quorum. Durable
-// on return, and the old keys destroyed.
+// RotateKEK replaces the devices' sealing keys under the operators' quorum, those for
+// shares' parts, too. Durable on return, and the old keys destroyed; when sealing shares
+// anew fails, that is the error, and whoever runs the vault goes on with it
+// (vault.ResealParts).
 func (s *Service) RotateKEK(ctx context.Context, a Actor, requestID string) error {
 	_, err := act(ctx, s, a, "", requestID, func() error { return s.operators(a) }, func(tx *vault.Tx, _ *journal.Entry) (KeyslotsChanged, error) {
 		return KeyslotsChanged{}, keyslotRefusal(tx.RollKEK())
 	})
-	return err
+	if err == nil {
+		_, err = s.vault.ResealParts(ctx)
+	}
+	return keyslotRefusal(err)
 }
 
 // keyslotRefusal says to people what the vault refuses.
@@ -121,12 +163,13 @@ func keyslotRefusal(err error) error {
 		reason refusal.Reason
 		text   string
 	}{
-		{vault.ErrRotating, refusal.NotActive, "the root key is being rotated; that has to end first"},
+		{vault.ErrRotating, refusal.NotActive, "a key is being replaced; that has to end first"},
 		{vault.ErrKeyslotsMoved, refusal.NotActive, "keyslots changed meanwhile; ask again"},
 		{vault.ErrLastKeyslot, refusal.RequestInvalid, "without this group no device would open the store"},
 		{vault.ErrNoRoller, refusal.RequestInvalid, "no device of the keyslots can replace its sealing key"},
 		{vault.ErrNoKeyslot, refusal.ProviderUnavailable, "a device that a keyslot needs is not here"},
 		{vault.ErrNotFound, refusal.NotFound, "there is no such keyslot group"},
+		{seal.ErrNotFound, refusal.RequestInvalid, "the configuration names no such device, or the device has lost its key"},
 		{seal.ErrUnavailable, refusal.ProviderUnavailable, "the sealing device doesn't answer"},
 	} {
 		if errors.Is(err, r.is) {

@@ -195,6 +195,9 @@ func putShare(tx *vault.Tx, set string, sh *mpc.Share) error {
 // ShareID is the vault id of one party's share of a set.
 func ShareID(set string, p mpc.Party) string { return set + "/" + string(p) }
 
+// PartyOfShare is the party that a share's vault id names.
+func PartyOfShare(id string) mpc.Party { return mpc.Party(id[strings.LastIndex(id, "/")+1:]) }
+
 // shareIDs are the vault ids of several parties' shares, in their order.
 func shareIDs(set string, parties []mpc.Party) []string {
 	ids := make([]string, len(parties))

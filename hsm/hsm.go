@@ -182,17 +182,22 @@ func (p *Provider) CheckKEK(ctx context.Context, ref seal.KeyRef) (lacks []strin
 	return p.check(ctx, "KEK", kindKEK, ref)
 }
 
+// CheckCheckpoint is Check for the key that signs checkpoints.
+func (p *Provider) CheckCheckpoint(ctx context.Context, ref seal.KeyRef) (lacks []string, err error) {
+	return p.check(ctx, "checkpoint key", kindCheckpoint, ref)
+}
+
 // Check verifies that each key is there once and has the attributes we insist
 // on: [seal.ErrNotFound], [seal.ErrAmbiguous], [seal.ErrPolicy]. The same is checked
 // before a worker uses a key for the first time, and again every ten seconds of use
 // (known.go). It returns the protections that the keys lack, such as
 // "KEK: CKA_COPYABLE"; none is the rule.
 func (p *Provider) Check(ctx context.Context, keys Keys) (lacks []string, err error) {
-	lacks, err = p.check(ctx, "KEK", kindKEK, keys.KEK)
+	lacks, err = p.CheckKEK(ctx, keys.KEK)
 	if err != nil {
 		return nil, err
 	}
-	more, err := p.check(ctx, "checkpoint key", kindCheckpoint, keys.Checkpoint)
+	more, err := p.CheckCheckpoint(ctx, keys.Checkpoint)
 	return append(lacks, more...), err
 }
 

@@ -112,6 +112,7 @@ var table = []access{
 
 	{method: "/sigil.v1.KeyslotService/ListKeyslots", socket: onAdmin, role: roleOperator, by: byStamps, stamps: operators, maxBytes: kib},
 	{method: "/sigil.v1.KeyslotService/AddCustodians", socket: onAdmin, role: roleOperator, by: byStamps, stamps: operators, maxBytes: 4 * kib, deadline: 30 * time.Second},
+	{method: "/sigil.v1.KeyslotService/AddDeviceGroup", socket: onAdmin, role: roleOperator, by: byStamps, stamps: operators, maxBytes: 4 * kib, deadline: 30 * time.Second},
 	{method: "/sigil.v1.KeyslotService/RemoveKeyslotGroup", socket: onAdmin, role: roleOperator, by: byStamps, stamps: operators, maxBytes: 4 * kib, deadline: 30 * time.Second},
 	{method: "/sigil.v1.KeyslotService/VerifyKeyslotGroup", socket: onAdmin, role: roleOperator, by: byStamps, stamps: operators, maxBytes: 4 * kib, deadline: 30 * time.Second},
 	{method: "/sigil.v1.KeyslotService/RotateRootKey", socket: onAdmin, role: roleOperator, by: byStamps, stamps: operators, maxBytes: 4 * kib, deadline: 30 * time.Second},

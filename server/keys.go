@@ -28,7 +28,11 @@ func (s keyService) GetKey(ctx context.Context, r *sigilv1.GetKeyRequest) (*sigi
 	if err != nil {
 		return nil, err
 	}
-	return &sigilv1.GetKeyResponse{Key: keyMessage(k)}, nil
+	out := keyMessage(k)
+	if out.Sealing, err = keySealing(p.Delegation, k.ID); err != nil {
+		return nil, err
+	}
+	return &sigilv1.GetKeyResponse{Key: out}, nil
 }
 
 func (s keyService) SetKey(ctx context.Context, r *sigilv1.SetKeyRequest) (*sigilv1.SetKeyResponse, error) {

@@ -49,6 +49,18 @@ func (s keyslotService) AddCustodians(ctx context.Context, r *sigilv1.AddCustodi
 	return &sigilv1.AddCustodiansResponse{Group: added.Group}, nil
 }
 
+func (s keyslotService) AddDeviceGroup(ctx context.Context, r *sigilv1.AddDeviceGroupRequest) (*sigilv1.AddDeviceGroupResponse, error) {
+	p, actor, err := s.a.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	added, err := p.Delegation.AddDevices(ctx, actor, delegation.NewDevices{RequestID: r.GetRequestId(), Names: r.GetDevices()})
+	if err != nil {
+		return nil, err
+	}
+	return &sigilv1.AddDeviceGroupResponse{Group: added.Group}, nil
+}
+
 func (s keyslotService) RemoveKeyslotGroup(ctx context.Context, r *sigilv1.RemoveKeyslotGroupRequest) (*sigilv1.RemoveKeyslotGroupResponse, error) {
 	p, actor, err := s.a.enter(ctx)
 	if err != nil {

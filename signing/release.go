@@ -10,6 +10,7 @@ import (
 	"github.com/sigild/sigild/journal"
 	"github.com/sigild/sigild/mpc"
 	"github.com/sigild/sigild/refusal"
+	"github.com/sigild/sigild/seal"
 	"github.com/sigild/sigild/vault"
 )
 
@@ -125,7 +126,7 @@ func (s *Service) failure(a *approved, cause error, sent bool) error {
 		return refusal.New(refusal.OutcomeUnknown, "the signature failed after the last share left; ask again with the same request_id").Because(cause)
 	case errors.As(ended, &no): // its shares may be gone, which is no fault of the ceremony
 		return no
-	case errors.Is(cause, vault.ErrSealed):
+	case errors.Is(cause, vault.ErrSealed), errors.Is(cause, seal.ErrUnavailable):
 		return fmt.Errorf("lending the shares: %w", cause)
 	case a.retried:
 		return refusal.New(refusal.OutcomeUnknown, "the threshold signature failed, and the outcome of an earlier try is unknown; ask again with the same request_id").Because(cause)

@@ -36,10 +36,14 @@ type Config struct {
 	// PinFile holds what is pinned outside the store; written by sigilctl init.
 	PinFile string `yaml:"pin_file"`
 	// PolicyDir holds files of rules that judge every organization; "" for none.
-	PolicyDir     string        `yaml:"policy_dir"`
-	Sockets       Sockets       `yaml:"sockets"`
-	Roles         Roles         `yaml:"roles"`
-	Provider      Provider      `yaml:"provider"`
+	PolicyDir string   `yaml:"policy_dir"`
+	Sockets   Sockets  `yaml:"sockets"`
+	Roles     Roles    `yaml:"roles"`
+	Provider  Provider `yaml:"provider"`
+	// Devices are further sealing devices, by name.
+	Devices map[string]Provider `yaml:"devices"`
+	// Parts says which shares need which device each time they are used.
+	Parts         Parts         `yaml:"parts"`
 	PreParameters PreParameters `yaml:"pre_parameters"`
 	Ceremonies    Ceremonies    `yaml:"ceremonies"`
 	Signing       Signing       `yaml:"signing"`
@@ -75,7 +79,7 @@ type Role struct {
 	GIDs []uint32 `yaml:"gids"`
 }
 
-// Provider names the sealing device; exactly one.
+// Provider names a sealing device; exactly one.
 type Provider struct {
 	PKCS11 *PKCS11 `yaml:"pkcs11"`
 	TPM    *TPM    `yaml:"tpm"`
@@ -292,7 +296,10 @@ func (c Config) check() error {
 	if _, err := c.Sockets.Admin.FileMode(); err != nil {
 		return fmt.Errorf("sockets.admin.mode: %w", err)
 	}
-	if err := c.Provider.check(); err != nil {
+	if err := c.Provider.check(MainDevice); err != nil {
+		return err
+	}
+	if err := c.checkDevices(); err != nil {
 		return err
 	}
 	if c.PreParameters.Target < 0 || c.PreParameters.Target > 64 {
@@ -362,85 +369,89 @@ const credentialPrefix = "credential:"
 // credentialName is narrower than what systemd takes: it names one file.
 var credentialName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$`)
 
-func (p Provider) check() error {
-	if p.TPM != nil {
-		return p.TPM.check()
+// check checks one device; key is where it stands, "provider" or "devices.NAME".
+func (p Provider) check(key string) error {
+	if (p.PKCS11 == nil) == (p.TPM == nil) {
+		return fmt.Errorf("%s must name one sealing device: pkcs11 with its module and token, or tpm", key)
 	}
-	return p.PKCS11.check()
+	if p.TPM != nil {
+		return p.TPM.check(key + ".tpm")
+	}
+	return p.PKCS11.check(key + ".pkcs11")
 }
 
-func (t TPM) check() error {
+func (t TPM) check(key string) error {
 	if t.Path != "" {
-		if err := checkPath("provider.tpm.path", strings.TrimPrefix(t.Path, "unix:")); err != nil {
+		if err := checkPath(key+".path", strings.TrimPrefix(t.Path, "unix:")); err != nil {
 			return err
 		}
 	}
 	if name, err := hex.DecodeString(t.SRKName); err != nil || len(name) != 0 && len(name) != 34 {
-		return errors.New("provider.tpm.srk_name must have 68 hex digits, as sigilctl init printed them")
+		return fmt.Errorf("%s.srk_name must have 68 hex digits, as sigilctl init printed them", key)
 	}
-	for _, file := range []struct{ key, value string }{{"secret_file", t.SecretFile}, {"pin_file", t.PINFile}} {
+	for _, file := range []struct{ name, value string }{{"secret_file", t.SecretFile}, {"pin_file", t.PINFile}} {
 		if name, ok := strings.CutPrefix(file.value, credentialPrefix); ok {
 			if !credentialName.MatchString(name) {
-				return fmt.Errorf("provider.tpm.%s: %q can't be the name of a systemd credential", file.key, name)
+				return fmt.Errorf("%s.%s: %q can't be the name of a systemd credential", key, file.name, name)
 			}
 		} else if file.value != "" {
-			if err := checkPath("provider.tpm."+file.key, file.value); err != nil {
+			if err := checkPath(key+"."+file.name, file.value); err != nil {
 				return err
 			}
 		}
 	}
 	if p := t.PCRPolicy; p != nil {
-		if err := checkPath("provider.tpm.pcr_policy.approver", p.Approver); err != nil {
+		if err := checkPath(key+".pcr_policy.approver", p.Approver); err != nil {
 			return err
 		}
-		if err := checkPath("provider.tpm.pcr_policy.approvals", p.Approvals); err != nil {
+		if err := checkPath(key+".pcr_policy.approvals", p.Approvals); err != nil {
 			return err
 		}
 		if name, err := hex.DecodeString(p.Counter); err != nil || len(name) != 34 {
-			return errors.New("provider.tpm.pcr_policy.counter must have 68 hex digits, as sigilctl pcr prepare printed them")
+			return fmt.Errorf("%s.pcr_policy.counter must have 68 hex digits, as sigilctl pcr prepare printed them", key)
 		}
 	}
 	if t.CommandTimeout < 0 || t.CommandTimeout > time.Minute {
-		return errors.New("provider.tpm.command_timeout must be at most 1m")
+		return fmt.Errorf("%s.command_timeout must be at most 1m", key)
 	}
 	return nil
 }
 
-func (p PKCS11) check() error {
-	if err := checkPath("provider.pkcs11.module", p.Module); err != nil {
+func (p PKCS11) check(key string) error {
+	if err := checkPath(key+".module", p.Module); err != nil {
 		return err
 	}
 	if p.URI != "" && (p.TokenLabel != "" || p.TokenSerial != "") {
-		return errors.New("provider.pkcs11: uri and token_label or token_serial exclude each other")
+		return fmt.Errorf("%s: uri and token_label or token_serial exclude each other", key)
 	}
 	if p.URI == "" && p.TokenLabel == "" && p.TokenSerial == "" {
-		return errors.New("provider.pkcs11 needs token_label, token_serial or uri")
+		return fmt.Errorf("%s needs token_label, token_serial or uri", key)
 	}
 	if p.URI != "" {
 		if err := hsm.CheckURI(p.URI); err != nil {
-			return fmt.Errorf("provider.pkcs11.uri: %w", err)
+			return fmt.Errorf("%s.uri: %w", key, err)
 		}
 	}
 	if len(p.TokenLabel) > 32 {
-		return errors.New("provider.pkcs11.token_label must have at most 32 bytes")
+		return fmt.Errorf("%s.token_label must have at most 32 bytes", key)
 	}
 	if len(p.TokenSerial) > 16 {
-		return errors.New("provider.pkcs11.token_serial must have at most 16 bytes")
+		return fmt.Errorf("%s.token_serial must have at most 16 bytes", key)
 	}
 	if name, ok := strings.CutPrefix(p.PINFile, credentialPrefix); ok {
 		if !credentialName.MatchString(name) {
-			return fmt.Errorf("provider.pkcs11.pin_file: %q can't be the name of a systemd credential", name)
+			return fmt.Errorf("%s.pin_file: %q can't be the name of a systemd credential", key, name)
 		}
-	} else if err := checkPath("provider.pkcs11.pin_file", p.PINFile); err != nil {
+	} else if err := checkPath(key+".pin_file", p.PINFile); err != nil {
 		return err
 	}
 	if p.CallTimeout < 0 || p.CallTimeout > time.Minute {
-		return errors.New("provider.pkcs11.call_timeout must be at most 1m")
+		return fmt.Errorf("%s.call_timeout must be at most 1m", key)
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.Env)) {
 		value := p.Env[name]
 		if name == "" || strings.ContainsAny(name, "=\x00") || strings.ContainsRune(value, 0) {
-			return fmt.Errorf("provider.pkcs11.env: %q can't be the name of a variable with that value", name)
+			return fmt.Errorf("%s.env: %q can't be the name of a variable with that value", key, name)
 		}
 	}
 	return nil
@@ -480,5 +491,5 @@ func (l Log) Logger(w io.Writer) (*slog.Logger, error) {
 	return slog.New(slog.NewTextHandler(w, o)), nil
 }
 
-// LatchFile is where a wrong PIN is remembered.
-func (c Config) LatchFile() string { return filepath.Join(c.StateDir, "pin-failed") }
+// LatchFile is where a wrong PIN of the main device is remembered.
+func (c Config) LatchFile() string { return c.LatchFileOf(MainDevice) }

@@ -19,12 +19,13 @@ import (
 	"github.com/sigild/sigild/tpm"
 )
 
-// Device is the sealing device that a configuration names.
+// Device is a sealing device that a configuration names.
 type Device interface {
 	seal.Provider
 	seal.Sealer
 	seal.Signer
 	seal.Decrypter
+	seal.KEKMaker
 	// GenerateRSA makes a decryption key that never leaves the device.
 	GenerateRSA(ctx context.Context, bits int) (seal.KeyRef, error)
 	// ImportedRSA says whether a decryption key was once outside.
@@ -34,19 +35,43 @@ type Device interface {
 // Keys are what a device was provisioned with.
 type Keys struct{ KEK, Checkpoint seal.KeyRef }
 
-// OpenDevice opens the device for the daemon. Errors wrap seal's sentinels.
+// OpenDevice opens the main device for the daemon. Errors wrap seal's sentinels.
 func (c Config) OpenDevice(ctx context.Context, log *slog.Logger) (Device, error) {
-	if c.Provider.TPM == nil {
-		return opened(hsm.Open(ctx, c.HSM(log)))
+	return c.OpenNamed(ctx, MainDevice, log)
+}
+
+// OpenNamed opens one of the devices for the daemon. Errors wrap seal's sentinels.
+func (c Config) OpenNamed(ctx context.Context, name string, log *slog.Logger) (Device, error) {
+	p, ok := c.named(name)
+	if !ok {
+		return nil, fmt.Errorf("opening a device: %w: the configuration names none %q", seal.ErrNotFound, name)
 	}
-	if c.Provider.TPM.SRKName == "" {
-		return nil, fmt.Errorf("opening the TPM: %w: provider.tpm.srk_name is not set; hint: copy it from what sigilctl init printed", seal.ErrPolicy)
+	if p.TPM == nil {
+		return opened(hsm.Open(ctx, c.hsm(name, p.PKCS11, log)))
 	}
-	t, err := c.TPM(log)
+	if p.TPM.SRKName == "" {
+		return nil, fmt.Errorf("opening the TPM: %w: %s.tpm.srk_name is not set; hint: copy it from what sigilctl %s printed", seal.ErrPolicy, key(name), srkPrinter(name))
+	}
+	t, err := c.tpm(name, p.TPM, log)
 	if err != nil {
 		return nil, err
 	}
 	return opened(tpm.Open(ctx, t))
+}
+
+// OpenToSee opens one of the devices to look at it, also a TPM whose SRK is not pinned
+// yet: it is believed, and unpinned says so.
+func (c Config) OpenToSee(ctx context.Context, name string, log *slog.Logger) (d Device, unpinned bool, err error) {
+	if p, ok := c.named(name); ok && p.TPM != nil && p.TPM.SRKName == "" {
+		t, err := c.tpm(name, p.TPM, log)
+		if err != nil {
+			return nil, false, err
+		}
+		d, err := opened(tpm.Open(ctx, t))
+		return d, true, err
+	}
+	d, err = c.OpenNamed(ctx, name, log)
+	return d, false, err
 }
 
 // opened keeps a nil pointer from becoming a device.
@@ -91,19 +116,22 @@ func (c Config) Provision(ctx context.Context) (d Device, keys Keys, advice stri
 
 // TPM is the provider section as package tpm takes it; it reads the approver's file.
 func (c Config) TPM(log *slog.Logger) (tpm.Config, error) {
-	t := c.Provider.TPM
-	name, err := hex.DecodeString(t.SRKName)
+	return c.tpm(MainDevice, c.Provider.TPM, log)
+}
+
+func (c Config) tpm(name string, t *TPM, log *slog.Logger) (tpm.Config, error) {
+	srk, err := hex.DecodeString(t.SRKName)
 	if err != nil {
-		return tpm.Config{}, fmt.Errorf("reading provider.tpm.srk_name: %w", err)
+		return tpm.Config{}, fmt.Errorf("reading %s.tpm.srk_name: %w", key(name), err)
 	}
 	out := tpm.Config{
-		Path: t.Path, CommandTimeout: t.CommandTimeout, SRKName: name, SecretFile: credentialPath(t.SecretFile),
-		PINFile: credentialPath(t.PINFile), LatchFile: c.LatchFile(), TrustBus: t.TrustBus, Log: log,
+		Path: t.Path, CommandTimeout: t.CommandTimeout, SRKName: srk, SecretFile: credentialPath(t.SecretFile),
+		PINFile: credentialPath(t.PINFile), LatchFile: c.LatchFileOf(name), TrustBus: t.TrustBus, Log: log,
 	}
 	if p := t.PCRPolicy; p != nil {
 		approver, err := readApprover(p.Approver)
 		if err != nil {
-			return tpm.Config{}, fmt.Errorf("reading provider.tpm.pcr_policy.approver: %w: %w", seal.ErrPolicy, err)
+			return tpm.Config{}, fmt.Errorf("reading %s.tpm.pcr_policy.approver: %w: %w", key(name), seal.ErrPolicy, err)
 		}
 		out.PCR = &tpm.PCRPolicy{Approver: approver, Counter: seal.KeyRef(p.Counter), Dir: p.Approvals}
 	}
@@ -128,10 +156,13 @@ func readApprover(path string) (*ecdsa.PublicKey, error) {
 
 // HSM is the provider section as package hsm takes it.
 func (c Config) HSM(log *slog.Logger) hsm.Config {
-	p := c.Provider.PKCS11
+	return c.hsm(MainDevice, c.Provider.PKCS11, log)
+}
+
+func (c Config) hsm(name string, p *PKCS11, log *slog.Logger) hsm.Config {
 	h := hsm.Config{
 		Module: p.Module, TokenLabel: p.TokenLabel, TokenSerial: p.TokenSerial, PINFile: credentialPath(p.PINFile),
-		URI: p.URI, AllowImportedKEK: p.AllowImportedKEK, LatchFile: c.LatchFile(), CallTimeout: p.CallTimeout, Log: log,
+		URI: p.URI, AllowImportedKEK: p.AllowImportedKEK, LatchFile: c.LatchFileOf(name), CallTimeout: p.CallTimeout, Log: log,
 	}
 	for name, value := range p.Env {
 		h.EnvAllow = append(h.EnvAllow, name+"="+value)

@@ -29,6 +29,7 @@ import (
 //	bot ask-again FILE  ask for the same again: the signatures must be the same
 //	bot carry PREFIX    write a transfer and the API key to PREFIX.hex and PREFIX.key
 //	bot pay-twice ID    ask for two transfers at once, which Dana has to approve
+//	bot once ID         sign one transfer under this request id
 type bot struct {
 	Wallet string `json:"wallet"`
 	APIKey []byte `json:"api_key"`
@@ -50,7 +51,7 @@ type acknowledged struct {
 }
 
 func botMain(args []string) int {
-	err := errors.New("usage: bot sign FILE | bot ask-again FILE | bot carry PREFIX | bot pay-twice ID")
+	err := errors.New("usage: bot sign FILE | bot ask-again FILE | bot carry PREFIX | bot pay-twice ID | bot once ID")
 	if len(args) == 2 {
 		err = botRun(args[0], args[1])
 	}
@@ -91,6 +92,12 @@ func botRun(verb, file string) error {
 	case "pay-twice":
 		answer, err := b.payTwice(c, file)
 		fmt.Printf("rule %q; %s %v\n", answer.GetRule(), client.Reason(err), client.Details(err))
+		return nil
+	case "once":
+		if _, err := b.ask(c, acknowledged{ID: file, Lamports: 7}); err != nil {
+			return fmt.Errorf("%s: %w", client.Reason(err), err)
+		}
+		fmt.Println("signed", file)
 		return nil
 	}
 	return fmt.Errorf("unknown verb %q", verb)

@@ -148,6 +148,7 @@ var checks = []check{
 	{id: "store.older", look: checkDevice},
 	{id: "anchor", look: checkDevice},
 	{id: "keyslot", look: checkDevice},
+	{id: "device.others", look: checkOthers},
 	{id: "journal", look: checkJournal},
 	{id: "journal.signed", look: checkJournalSigned},
 	{id: "archive", look: checkArchive},

@@ -236,7 +236,7 @@ func (p *patient) open() (complaint, error) {
 		}
 		pin, err := readPin(p.cfg.PinFile)
 		if err == nil {
-			err = vault.TryUnseal(ctx, p.db(), pin, map[string]seal.Sealer{d.ID(): d})
+			err = p.tryAll(ctx, d, pin)
 		}
 		if err != nil {
 			return p.blame(err), nil
@@ -263,15 +263,17 @@ func checkDevice(p *patient) finding {
 }
 
 func checkLatch(p *patient) finding {
-	l, latched, err := seal.ReadLatch(p.cfg.LatchFile())
-	if errors.Is(err, fs.ErrPermission) {
-		return unknown("%v", err)
-	}
-	if err != nil {
-		return bad(deviceFixes["device.latch"], "%v", err)
-	}
-	if latched {
-		return bad(deviceFixes["device.latch"], "a wrong PIN is latched since %s", l.Time.Format(time.RFC3339))
+	for _, name := range p.cfg.DeviceNames() {
+		l, latched, err := seal.ReadLatch(p.cfg.LatchFileOf(name))
+		if errors.Is(err, fs.ErrPermission) {
+			return unknown("%v", err)
+		}
+		if err != nil {
+			return bad(deviceFixes["device.latch"], "device %s: %v", name, err)
+		}
+		if latched {
+			return bad(deviceFixes["device.latch"], "a wrong PIN of device %s is latched since %s", name, l.Time.Format(time.RFC3339))
+		}
 	}
 	return well("no wrong PIN is remembered")
 }

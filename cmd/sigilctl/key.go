@@ -66,6 +66,7 @@ func printKey(row func(name, format string, args ...any), k *sigilv1.Key) {
 	row("custody", "%s", k.GetCustody())
 	row("root set", "%s: %d of %s, epoch %d, since %s", k.GetRootSet(), k.GetThreshold(), strings.Join(k.GetParties(), ", "), k.GetEpoch(), k.GetRootSince().AsTime().Format(time.RFC3339))
 	row("shares here", "%s", strings.Join(k.GetSharesHere(), ", "))
+	printKeySealing(row, k.GetSealing())
 	if k.GetShareWaits() {
 		row("owner's share", "waits for its owner: sigilctl wallet share")
 	}

@@ -63,13 +63,26 @@ func keyslotListCommand() *cobra.Command {
 func keyslotAddCommand() *cobra.Command {
 	var f stampFlags
 	var needed uint32
-	var recipients []string
+	var recipients, devices []string
 	c := &cobra.Command{
-		Use:   "add --custodian RECIPIENT… --needed M --key FILE…",
-		Short: "Add a recovery group: M of the custodians open a copy of the store; the operators' quorum",
-		Args:  cobra.NoArgs,
+		Use:   "add (--device NAME… | --custodian RECIPIENT… --needed M) --key FILE…",
+		Short: "Add a group: devices that open the store together, or custodians; the operators' quorum",
+		Long: `Adds a group of keyslots. With --device it is of devices of the configuration
+("provider" is the main one), all of which are needed together, and which open it once
+before it counts. With --custodian it is a recovery group: any M of the people open a
+copy of the store.
+
+Any one group is enough: after adding "tpm AND hsm" remove the group of the one alone.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return f.call(cmd, func(c *client.Client, id string) error {
+				if len(devices) > 0 {
+					out, err := c.Keyslot().AddDeviceGroup(cmd.Context(), &sigilv1.AddDeviceGroupRequest{RequestId: id, Devices: devices})
+					if err == nil {
+						fmt.Fprintf(cmd.OutOrStdout(), "group %d: %s\n", out.GetGroup(), strings.Join(devices, " and "))
+					}
+					return err
+				}
 				out, err := c.Keyslot().AddCustodians(cmd.Context(), &sigilv1.AddCustodiansRequest{RequestId: id, Needed: needed, Recipients: recipients})
 				if err == nil {
 					fmt.Fprintf(cmd.OutOrStdout(), "group %d: any %d of %d custodians\n", out.GetGroup(), needed, len(recipients))
@@ -81,11 +94,10 @@ func keyslotAddCommand() *cobra.Command {
 	f.register(c, false)
 	c.Flags().StringArrayVar(&recipients, "custodian", nil, "a custodian's age `RECIPIENT` (age1…); repeat")
 	c.Flags().Uint32Var(&needed, "needed", 0, "how many custodians are needed together")
-	for _, name := range []string{"custodian", "needed"} {
-		if err := c.MarkFlagRequired(name); err != nil {
-			panic(err)
-		}
-	}
+	c.Flags().StringArrayVar(&devices, "device", nil, "a device's `NAME` in the configuration; repeat for devices that are needed together")
+	c.MarkFlagsRequiredTogether("custodian", "needed")
+	c.MarkFlagsMutuallyExclusive("device", "custodian")
+	c.MarkFlagsOneRequired("device", "custodian")
 	return c
 }
 
@@ -161,7 +173,7 @@ func rotateKEKCommand() *cobra.Command {
 	var f stampFlags
 	c := &cobra.Command{
 		Use:   "kek --key FILE…",
-		Short: "Replace the device's sealing key and destroy the old one; the operators' quorum",
+		Short: "Replace the devices' sealing keys and destroy the old ones; the operators' quorum",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return f.call(cmd, func(c *client.Client, id string) error {

@@ -55,6 +55,8 @@ import (
 //	                          has the file's line in its arguments or its environment
 //	asroot N PROGRAM ARG…     exits, as root
 //	tpm                       a TPM in place of a token, and sigild.yaml
+//	board                     a TPM named board among the devices of sigild.yaml
+//	unplug, plug              end that TPM, start it again
 //	paste FILE                add the lines that FILE says to provider.tpm in sigild.yaml
 //	pin-srk FILE              pin the storage root key that init printed
 //	secret FILE TEXT          write a file that others can't read
@@ -109,6 +111,9 @@ func TestScripts(t *testing.T) {
 			"hidden":         always(2, scriptHidden),
 			"asroot":         always(2, scriptAsRoot),
 			"tpm":            always(0, scriptTPM),
+			"board":          always(0, scriptBoard),
+			"unplug":         always(0, scriptUnplug),
+			"plug":           always(0, scriptPlug),
 			"paste":          always(1, scriptPaste),
 			"pin-srk":        always(1, scriptPinSRK),
 			"secret":         always(2, scriptSecret),

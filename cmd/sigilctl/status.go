@@ -92,6 +92,7 @@ func printStatus(cmd *cobra.Command, st *sigilv1.GetStatusResponse) {
 		return
 	}
 	fmt.Fprintf(w, "appliance\t%s\nkeyslots\t%s\nrollback anchor\t%s\n", st.GetApplianceId(), strings.Join(st.GetProviders(), ", "), st.GetAnchor())
+	printSealing(w, st.GetSealing())
 	for _, lack := range st.GetMissingProtections() {
 		fmt.Fprintf(w, "not protected\t%s\n", lack)
 	}

@@ -17,23 +17,8 @@ var scriptTPMs sync.Map // *testscript.TestScript to *testtpm.TPM
 // scriptTPM starts a TPM and writes a configuration that leads to it; its path is
 // short, since sockets' paths must be.
 func scriptTPM(ts *testscript.TestScript, _ []string) error {
-	dir, err := os.MkdirTemp("/tmp", "tpm-")
+	p, tpm, err := addTPM(ts)
 	if err != nil {
-		return err
-	}
-	ts.Defer(func() { ts.Check(os.RemoveAll(dir)) })
-	tpm, err := testtpm.Make(dir)
-	if err != nil {
-		return err
-	}
-	ts.Defer(func() { ts.Check(tpm.Close()) })
-	scriptTPMs.Store(ts, tpm)
-	secret := make([]byte, 32)
-	for i := range secret {
-		secret[i] = byte(i + 1)
-	}
-	p := place{ts.MkAbs(".")}
-	if err := os.WriteFile(p.path("tpm-secret"), secret, 0o400); err != nil {
 		return err
 	}
 	return os.WriteFile(p.path("sigild.yaml"), fmt.Appendf(nil, `state_dir: %[1]s/state
@@ -50,6 +35,42 @@ provider:
 pre_parameters: {target: 0}
 `, p.dir, os.Geteuid(), tpm.Path), 0o600)
 }
+
+// addTPM starts a TPM, and puts an outside secret for it into the place.
+func addTPM(ts *testscript.TestScript) (place, *testtpm.TPM, error) {
+	p := place{ts.MkAbs(".")}
+	dir, err := os.MkdirTemp("/tmp", "tpm-")
+	if err != nil {
+		return p, nil, err
+	}
+	ts.Defer(func() { ts.Check(os.RemoveAll(dir)) })
+	tpm, err := testtpm.Make(dir)
+	if err != nil {
+		return p, nil, err
+	}
+	ts.Defer(func() { ts.Check(tpm.Close()) })
+	scriptTPMs.Store(ts, tpm)
+	secret := make([]byte, 32)
+	for i := range secret {
+		secret[i] = byte(i + 1)
+	}
+	return p, tpm, os.WriteFile(p.path("tpm-secret"), secret, 0o400)
+}
+
+// scriptBoard adds a TPM named board to the devices of sigild.yaml.
+func scriptBoard(ts *testscript.TestScript, _ []string) error {
+	p, tpm, err := addTPM(ts)
+	if err != nil {
+		return err
+	}
+	section := fmt.Sprintf("devices:\n  board:\n    tpm:\n      path: %s\n      secret_file: %s\npre_parameters:", tpm.Path, p.path("tpm-secret"))
+	return scriptEdit(ts, []string{"sigild.yaml", "pre_parameters:", section})
+}
+
+// scriptUnplug ends the TPM, scriptPlug starts it again.
+func scriptUnplug(ts *testscript.TestScript, _ []string) error { return tpmOf(ts).Kill() }
+
+func scriptPlug(ts *testscript.TestScript, _ []string) error { return tpmOf(ts).Start() }
 
 // scriptExtend measures something into a register, as a changed boot would.
 func scriptExtend(ts *testscript.TestScript, args []string) error {
@@ -76,7 +97,9 @@ func scriptPinSRK(ts *testscript.TestScript, args []string) error {
 	if !ok {
 		return fmt.Errorf("%s names no storage root key", args[0])
 	}
-	return scriptEdit(ts, []string{"sigild.yaml", "  tpm:\n", "  tpm:\n    srk_name: " + strings.TrimSpace(name) + "\n"})
+	before, _, _ := strings.Cut(ts.ReadFile("sigild.yaml"), "tpm:\n")
+	indent := before[strings.LastIndex(before, "\n")+1:]
+	return scriptEdit(ts, []string{"sigild.yaml", "tpm:\n", "tpm:\n" + indent + "  srk_name: " + strings.TrimSpace(name) + "\n"})
 }
 
 // scriptSecret writes a file as a credential is.

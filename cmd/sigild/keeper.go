@@ -45,7 +45,8 @@ type keeper struct {
 
 // rooms are the open parts.
 type rooms struct {
-	provider   config.Device
+	devices    *devices
+	provider   config.Device // the main one of devices
 	journal    *journal.Journal
 	delegation *delegation.Service
 	signing    *signing.Service
@@ -237,20 +238,26 @@ func (k *keeper) unseal(ctx context.Context) (_ *rooms, err error) {
 		return nil, fmt.Errorf("the policy files can't be loaded; correct them; trying again: %w", err)
 	}
 	r.policies.Store(&policiesInForce{files: files})
-	if r.provider, err = k.cfg.OpenDevice(ctx, k.log); err != nil {
+	if r.devices, err = openDevices(ctx, k.cfg, k.vault, k.log); err != nil {
 		return nil, err
 	}
-	if err := k.vault.Unseal(ctx, map[string]seal.Sealer{r.provider.ID(): r.provider}); err != nil {
+	r.provider = r.devices.main()
+	if err := k.vault.Unseal(ctx, r.devices.sealers()); err != nil {
 		return nil, err
 	}
-	if err := k.endRolls(ctx, r.provider); err != nil {
+	for _, d := range r.devices.here() {
+		if err := k.endRolls(ctx, d); err != nil {
+			return nil, err
+		}
+	}
+	if err := r.devices.useParts(ctx); err != nil {
 		return nil, err
 	}
 	checkpointKey, err := delegation.CheckpointKey(ctx, k.vault)
 	if err != nil {
 		return nil, err
 	}
-	if r.lacks, err = k.checkKeys(ctx, r.provider, seal.KeyRef(checkpointKey)); err != nil {
+	if r.lacks, err = k.checkKeys(ctx, r.devices, seal.KeyRef(checkpointKey)); err != nil {
 		return nil, err
 	}
 	keep := journal.Keep{For: k.cfg.Journal.KeepFor, Entries: k.cfg.Journal.KeepEntries}
@@ -266,7 +273,7 @@ func (k *keeper) unseal(ctx context.Context) (_ *rooms, err error) {
 	}
 	pool := mpc.NewPool(mpc.PoolConfig{Store: r.store, Target: k.cfg.PreParameters.Target, Log: k.log})
 	if r.delegation, err = delegation.Open(ctx, delegation.Config{
-		Vault: k.vault, Journal: r.journal, PolicyFiles: files, PreParameters: pool.Take, CeremonyTimeout: k.cfg.Ceremonies.Timeout, Log: k.log,
+		Vault: k.vault, Journal: r.journal, PolicyFiles: files, PreParameters: pool.Take, CeremonyTimeout: k.cfg.Ceremonies.Timeout, Holders: r.devices.holders, Log: k.log,
 	}); err != nil {
 		return nil, err
 	}
@@ -290,6 +297,7 @@ func (k *keeper) unseal(ctx context.Context) (_ *rooms, err error) {
 	r.done.Go(func() { r.run("rotations", k.log, r.delegation.RunSchedule(background)) })
 	r.done.Go(func() { k.rewrap(background) })
 	r.done.Go(func() { r.run("expiry", k.log, r.delegation.RunExpiry(background)) })
+	r.done.Go(func() { r.devices.tend(background) })
 	if t, ok := r.provider.(*tpm.Provider); ok {
 		r.askLockout(ctx, t, k.log)
 		r.done.Go(func() { r.watchLockout(background, t, k.log) })
@@ -387,8 +395,8 @@ func (r *rooms) close(log *slog.Logger) error {
 			err = fmt.Errorf("closing the journal: %w", e)
 		}
 	}
-	if r.provider != nil {
-		err = errors.Join(err, r.provider.Close())
+	if r.devices != nil {
+		err = errors.Join(err, r.devices.close())
 	}
 	return err
 }
@@ -451,6 +459,7 @@ func (k *keeper) show(r *rooms) *sigilv1.GetStatusResponse {
 	if l := r.lockout.Load(); l != nil {
 		out.TpmLockout = &sigilv1.TPMLockout{Locked: l.Locked, Tries: l.Tries, MaxTries: l.MaxTries, RecoverySeconds: uint32(l.Recovery / time.Second)}
 	}
+	out.Sealing = r.devices.show()
 	for _, s := range k.vault.Slots() {
 		out.Providers = append(out.Providers, s.Provider)
 	}

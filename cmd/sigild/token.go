@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 
 	"github.com/sigild/sigild/cmd/config"
 	"github.com/sigild/sigild/hsm"
@@ -33,23 +34,36 @@ func (k *keeper) endRolls(ctx context.Context, d config.Device) error {
 	return nil
 }
 
-// checkKeys asks a PKCS#11 token what its keys lack. A TPM's keys are exactly what it
-// makes itself, or refused.
-func (k *keeper) checkKeys(ctx context.Context, d config.Device, checkpoint seal.KeyRef) (lacks []string, err error) {
-	token, ok := d.(*hsm.Provider)
-	if !ok {
-		return nil, nil
-	}
-	for _, s := range k.vault.Slots() {
-		if s.Provider != d.ID() {
+// checkKeys asks PKCS#11 tokens what their keys lack. A TPM's keys are exactly what it
+// makes itself, or refused. The checkpoint key is the main device's.
+func (k *keeper) checkKeys(ctx context.Context, all *devices, checkpoint seal.KeyRef) (lacks []string, err error) {
+	for name, d := range all.here() {
+		token, ok := d.(*hsm.Provider)
+		if !ok {
 			continue
 		}
-		found, err := token.Check(ctx, hsm.Keys{KEK: s.Ref, Checkpoint: checkpoint})
+		seen := map[seal.KeyRef]bool{}
+		for _, s := range k.vault.Slots() {
+			if s.Provider != d.ID() || seen[s.Ref] {
+				continue
+			}
+			seen[s.Ref] = true
+			found, err := token.CheckKEK(ctx, s.Ref)
+			if err != nil {
+				return nil, err
+			}
+			lacks = append(lacks, found...)
+		}
+		if name != config.MainDevice {
+			continue
+		}
+		found, err := token.CheckCheckpoint(ctx, checkpoint)
 		if err != nil {
 			return nil, err
 		}
 		lacks = append(lacks, found...)
 	}
+	slices.Sort(lacks)
 	if len(lacks) > 0 {
 		k.log.Warn("the token's keys lack protections", "missing", lacks)
 	}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/sigild/sigild/cmd/config"
 	"github.com/sigild/sigild/hsm"
 	"github.com/sigild/sigild/internal/testhsm"
 	"github.com/sigild/sigild/seal"
@@ -61,7 +62,7 @@ func TestInterruptedRollIsEnded(t *testing.T) {
 			t.Errorf("sealing under %s: %v", ref, err)
 		}
 	}
-	lacks, err := k.checkKeys(ctx, p, keys.Checkpoint)
+	lacks, err := k.checkKeys(ctx, &devices{open: map[string]config.Device{config.MainDevice: p}}, keys.Checkpoint)
 	if err != nil || len(lacks) != 0 {
 		t.Errorf("the keys lack %q, %v, want nothing", lacks, err)
 	}

@@ -166,6 +166,9 @@ type Key struct {
 	Frozen bool `protobuf:"varint,18,opt,name=frozen,proto3" json:"frozen,omitempty"`
 	// Whether its delegations may keep presignatures.
 	Presignatures bool `protobuf:"varint,19,opt,name=presignatures,proto3" json:"presignatures,omitempty"`
+	// How the shares that are here are sealed, and what the theft of a device yields; of
+	// GetKey alone.
+	Sealing       *KeySealing `protobuf:"bytes,40,opt,name=sealing,proto3" json:"sealing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -331,6 +334,13 @@ func (x *Key) GetPresignatures() bool {
 		return x.Presignatures
 	}
 	return false
+}
+
+func (x *Key) GetSealing() *KeySealing {
+	if x != nil {
+		return x.Sealing
+	}
+	return nil
 }
 
 // PartyFailures counts the ceremonies that one party broke.
@@ -1017,12 +1027,12 @@ var File_sigil_v1_key_proto protoreflect.FileDescriptor
 
 const file_sigil_v1_key_proto_rawDesc = "" +
 	"\n" +
-	"\x12sigil/v1/key.proto\x12\bsigil.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15sigil/v1/common.proto\"U\n" +
+	"\x12sigil/v1/key.proto\x12\bsigil.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15sigil/v1/common.proto\x1a\x16sigil/v1/sealing.proto\"U\n" +
 	"\rGetKeyRequest\x12'\n" +
 	"\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\x12\x1b\n" +
 	"\twallet_id\x18\x02 \x01(\tR\bwalletId\"1\n" +
 	"\x0eGetKeyResponse\x12\x1f\n" +
-	"\x03key\x18\x01 \x01(\v2\r.sigil.v1.KeyR\x03key\"\xeb\x04\n" +
+	"\x03key\x18\x01 \x01(\v2\r.sigil.v1.KeyR\x03key\"\x9b\x05\n" +
 	"\x03Key\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\"\n" +
 	"\rowner_user_id\x18\x02 \x01(\tR\vownerUserId\x12\x16\n" +
@@ -1048,7 +1058,8 @@ const file_sigil_v1_key_proto_rawDesc = "" +
 	"shareWaits\x123\n" +
 	"\bfailures\x18\x11 \x03(\v2\x17.sigil.v1.PartyFailuresR\bfailures\x12\x16\n" +
 	"\x06frozen\x18\x12 \x01(\bR\x06frozen\x12$\n" +
-	"\rpresignatures\x18\x13 \x01(\bR\rpresignatures\";\n" +
+	"\rpresignatures\x18\x13 \x01(\bR\rpresignatures\x12.\n" +
+	"\asealing\x18( \x01(\v2\x14.sigil.v1.KeySealingR\asealing\";\n" +
 	"\rPartyFailures\x12\x14\n" +
 	"\x05party\x18\x01 \x01(\tR\x05party\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\rR\x05count\"\x81\x02\n" +
@@ -1141,31 +1152,33 @@ var file_sigil_v1_key_proto_goTypes = []any{
 	(*RecoverCustodianRequest)(nil),  // 12: sigil.v1.RecoverCustodianRequest
 	(*RecoverCustodianResponse)(nil), // 13: sigil.v1.RecoverCustodianResponse
 	(*timestamppb.Timestamp)(nil),    // 14: google.protobuf.Timestamp
-	(*NewCredential)(nil),            // 15: sigil.v1.NewCredential
+	(*KeySealing)(nil),               // 15: sigil.v1.KeySealing
+	(*NewCredential)(nil),            // 16: sigil.v1.NewCredential
 }
 var file_sigil_v1_key_proto_depIdxs = []int32{
 	2,  // 0: sigil.v1.GetKeyResponse.key:type_name -> sigil.v1.Key
 	14, // 1: sigil.v1.Key.root_since:type_name -> google.protobuf.Timestamp
 	3,  // 2: sigil.v1.Key.failures:type_name -> sigil.v1.PartyFailures
-	2,  // 3: sigil.v1.SetKeyResponse.key:type_name -> sigil.v1.Key
-	15, // 4: sigil.v1.RecoverDeviceRequest.credentials:type_name -> sigil.v1.NewCredential
-	0,  // 5: sigil.v1.KeyService.GetKey:input_type -> sigil.v1.GetKeyRequest
-	4,  // 6: sigil.v1.KeyService.SetKey:input_type -> sigil.v1.SetKeyRequest
-	6,  // 7: sigil.v1.KeyService.RotateKey:input_type -> sigil.v1.RotateKeyRequest
-	8,  // 8: sigil.v1.KeyService.RecoverShare:input_type -> sigil.v1.RecoverShareRequest
-	10, // 9: sigil.v1.KeyService.RecoverDevice:input_type -> sigil.v1.RecoverDeviceRequest
-	12, // 10: sigil.v1.KeyService.RecoverCustodian:input_type -> sigil.v1.RecoverCustodianRequest
-	1,  // 11: sigil.v1.KeyService.GetKey:output_type -> sigil.v1.GetKeyResponse
-	5,  // 12: sigil.v1.KeyService.SetKey:output_type -> sigil.v1.SetKeyResponse
-	7,  // 13: sigil.v1.KeyService.RotateKey:output_type -> sigil.v1.RotateKeyResponse
-	9,  // 14: sigil.v1.KeyService.RecoverShare:output_type -> sigil.v1.RecoverShareResponse
-	11, // 15: sigil.v1.KeyService.RecoverDevice:output_type -> sigil.v1.RecoverDeviceResponse
-	13, // 16: sigil.v1.KeyService.RecoverCustodian:output_type -> sigil.v1.RecoverCustodianResponse
-	11, // [11:17] is the sub-list for method output_type
-	5,  // [5:11] is the sub-list for method input_type
-	5,  // [5:5] is the sub-list for extension type_name
-	5,  // [5:5] is the sub-list for extension extendee
-	0,  // [0:5] is the sub-list for field type_name
+	15, // 3: sigil.v1.Key.sealing:type_name -> sigil.v1.KeySealing
+	2,  // 4: sigil.v1.SetKeyResponse.key:type_name -> sigil.v1.Key
+	16, // 5: sigil.v1.RecoverDeviceRequest.credentials:type_name -> sigil.v1.NewCredential
+	0,  // 6: sigil.v1.KeyService.GetKey:input_type -> sigil.v1.GetKeyRequest
+	4,  // 7: sigil.v1.KeyService.SetKey:input_type -> sigil.v1.SetKeyRequest
+	6,  // 8: sigil.v1.KeyService.RotateKey:input_type -> sigil.v1.RotateKeyRequest
+	8,  // 9: sigil.v1.KeyService.RecoverShare:input_type -> sigil.v1.RecoverShareRequest
+	10, // 10: sigil.v1.KeyService.RecoverDevice:input_type -> sigil.v1.RecoverDeviceRequest
+	12, // 11: sigil.v1.KeyService.RecoverCustodian:input_type -> sigil.v1.RecoverCustodianRequest
+	1,  // 12: sigil.v1.KeyService.GetKey:output_type -> sigil.v1.GetKeyResponse
+	5,  // 13: sigil.v1.KeyService.SetKey:output_type -> sigil.v1.SetKeyResponse
+	7,  // 14: sigil.v1.KeyService.RotateKey:output_type -> sigil.v1.RotateKeyResponse
+	9,  // 15: sigil.v1.KeyService.RecoverShare:output_type -> sigil.v1.RecoverShareResponse
+	11, // 16: sigil.v1.KeyService.RecoverDevice:output_type -> sigil.v1.RecoverDeviceResponse
+	13, // 17: sigil.v1.KeyService.RecoverCustodian:output_type -> sigil.v1.RecoverCustodianResponse
+	12, // [12:18] is the sub-list for method output_type
+	6,  // [6:12] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_sigil_v1_key_proto_init() }
@@ -1174,6 +1187,7 @@ func file_sigil_v1_key_proto_init() {
 		return
 	}
 	file_sigil_v1_common_proto_init()
+	file_sigil_v1_sealing_proto_init()
 	file_sigil_v1_key_proto_msgTypes[4].OneofWrappers = []any{}
 	file_sigil_v1_key_proto_msgTypes[8].OneofWrappers = []any{}
 	type x struct{}

@@ -326,6 +326,108 @@ func (x *AddCustodiansResponse) GetGroup() uint32 {
 	return 0
 }
 
+// AddDeviceGroupRequest names devices.
+type AddDeviceGroupRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The caller's id for this act.
+	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Their names in the configuration, "provider" for the main one; 1 to 5, each once.
+	Devices       []string `protobuf:"bytes,2,rep,name=devices,proto3" json:"devices,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddDeviceGroupRequest) Reset() {
+	*x = AddDeviceGroupRequest{}
+	mi := &file_sigil_v1_keyslot_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddDeviceGroupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddDeviceGroupRequest) ProtoMessage() {}
+
+func (x *AddDeviceGroupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sigil_v1_keyslot_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddDeviceGroupRequest.ProtoReflect.Descriptor instead.
+func (*AddDeviceGroupRequest) Descriptor() ([]byte, []int) {
+	return file_sigil_v1_keyslot_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *AddDeviceGroupRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *AddDeviceGroupRequest) GetDevices() []string {
+	if x != nil {
+		return x.Devices
+	}
+	return nil
+}
+
+// AddDeviceGroupResponse names the new group, which the devices have opened once. Durable
+// when sent.
+type AddDeviceGroupResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The group's number.
+	Group         uint32 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddDeviceGroupResponse) Reset() {
+	*x = AddDeviceGroupResponse{}
+	mi := &file_sigil_v1_keyslot_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddDeviceGroupResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddDeviceGroupResponse) ProtoMessage() {}
+
+func (x *AddDeviceGroupResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sigil_v1_keyslot_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddDeviceGroupResponse.ProtoReflect.Descriptor instead.
+func (*AddDeviceGroupResponse) Descriptor() ([]byte, []int) {
+	return file_sigil_v1_keyslot_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *AddDeviceGroupResponse) GetGroup() uint32 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
+}
+
 // RemoveKeyslotGroupRequest names a group.
 type RemoveKeyslotGroupRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -339,7 +441,7 @@ type RemoveKeyslotGroupRequest struct {
 
 func (x *RemoveKeyslotGroupRequest) Reset() {
 	*x = RemoveKeyslotGroupRequest{}
-	mi := &file_sigil_v1_keyslot_proto_msgTypes[5]
+	mi := &file_sigil_v1_keyslot_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -351,7 +453,7 @@ func (x *RemoveKeyslotGroupRequest) String() string {
 func (*RemoveKeyslotGroupRequest) ProtoMessage() {}
 
 func (x *RemoveKeyslotGroupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sigil_v1_keyslot_proto_msgTypes[5]
+	mi := &file_sigil_v1_keyslot_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -364,7 +466,7 @@ func (x *RemoveKeyslotGroupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveKeyslotGroupRequest.ProtoReflect.Descriptor instead.
 func (*RemoveKeyslotGroupRequest) Descriptor() ([]byte, []int) {
-	return file_sigil_v1_keyslot_proto_rawDescGZIP(), []int{5}
+	return file_sigil_v1_keyslot_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RemoveKeyslotGroupRequest) GetRequestId() string {
@@ -390,7 +492,7 @@ type RemoveKeyslotGroupResponse struct {
 
 func (x *RemoveKeyslotGroupResponse) Reset() {
 	*x = RemoveKeyslotGroupResponse{}
-	mi := &file_sigil_v1_keyslot_proto_msgTypes[6]
+	mi := &file_sigil_v1_keyslot_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -402,7 +504,7 @@ func (x *RemoveKeyslotGroupResponse) String() string {
 func (*RemoveKeyslotGroupResponse) ProtoMessage() {}
 
 func (x *RemoveKeyslotGroupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sigil_v1_keyslot_proto_msgTypes[6]
+	mi := &file_sigil_v1_keyslot_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -415,7 +517,7 @@ func (x *RemoveKeyslotGroupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveKeyslotGroupResponse.ProtoReflect.Descriptor instead.
 func (*RemoveKeyslotGroupResponse) Descriptor() ([]byte, []int) {
-	return file_sigil_v1_keyslot_proto_rawDescGZIP(), []int{6}
+	return file_sigil_v1_keyslot_proto_rawDescGZIP(), []int{8}
 }
 
 // VerifyKeyslotGroupRequest names a group.
@@ -429,7 +531,7 @@ type VerifyKeyslotGroupRequest struct {
 
 func (x *VerifyKeyslotGroupRequest) Reset() {
 	*x = VerifyKeyslotGroupRequest{}
-	mi := &file_sigil_v1_keyslot_proto_msgTypes[7]
+	mi := &file_sigil_v1_keyslot_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -441,7 +543,7 @@ func (x *VerifyKeyslotGroupRequest) String() string {
 func (*VerifyKeyslotGroupRequest) ProtoMessage() {}
 
 func (x *VerifyKeyslotGroupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sigil_v1_keyslot_proto_msgTypes[7]
+	mi := &file_sigil_v1_keyslot_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -454,7 +556,7 @@ func (x *VerifyKeyslotGroupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyKeyslotGroupRequest.ProtoReflect.Descriptor instead.
 func (*VerifyKeyslotGroupRequest) Descriptor() ([]byte, []int) {
-	return file_sigil_v1_keyslot_proto_rawDescGZIP(), []int{7}
+	return file_sigil_v1_keyslot_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *VerifyKeyslotGroupRequest) GetGroup() uint32 {
@@ -473,7 +575,7 @@ type VerifyKeyslotGroupResponse struct {
 
 func (x *VerifyKeyslotGroupResponse) Reset() {
 	*x = VerifyKeyslotGroupResponse{}
-	mi := &file_sigil_v1_keyslot_proto_msgTypes[8]
+	mi := &file_sigil_v1_keyslot_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -485,7 +587,7 @@ func (x *VerifyKeyslotGroupResponse) String() string {
 func (*VerifyKeyslotGroupResponse) ProtoMessage() {}
 
 func (x *VerifyKeyslotGroupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sigil_v1_keyslot_proto_msgTypes[8]
+	mi := &file_sigil_v1_keyslot_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -498,7 +600,7 @@ func (x *VerifyKeyslotGroupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyKeyslotGroupResponse.ProtoReflect.Descriptor instead.
 func (*VerifyKeyslotGroupResponse) Descriptor() ([]byte, []int) {
-	return file_sigil_v1_keyslot_proto_rawDescGZIP(), []int{8}
+	return file_sigil_v1_keyslot_proto_rawDescGZIP(), []int{10}
 }
 
 // RotateRootKeyRequest is stamped by the operators' quorum.
@@ -512,7 +614,7 @@ type RotateRootKeyRequest struct {
 
 func (x *RotateRootKeyRequest) Reset() {
 	*x = RotateRootKeyRequest{}
-	mi := &file_sigil_v1_keyslot_proto_msgTypes[9]
+	mi := &file_sigil_v1_keyslot_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -524,7 +626,7 @@ func (x *RotateRootKeyRequest) String() string {
 func (*RotateRootKeyRequest) ProtoMessage() {}
 
 func (x *RotateRootKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sigil_v1_keyslot_proto_msgTypes[9]
+	mi := &file_sigil_v1_keyslot_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -537,7 +639,7 @@ func (x *RotateRootKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateRootKeyRequest.ProtoReflect.Descriptor instead.
 func (*RotateRootKeyRequest) Descriptor() ([]byte, []int) {
-	return file_sigil_v1_keyslot_proto_rawDescGZIP(), []int{9}
+	return file_sigil_v1_keyslot_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RotateRootKeyRequest) GetRequestId() string {
@@ -558,7 +660,7 @@ type RotateRootKeyResponse struct {
 
 func (x *RotateRootKeyResponse) Reset() {
 	*x = RotateRootKeyResponse{}
-	mi := &file_sigil_v1_keyslot_proto_msgTypes[10]
+	mi := &file_sigil_v1_keyslot_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -570,7 +672,7 @@ func (x *RotateRootKeyResponse) String() string {
 func (*RotateRootKeyResponse) ProtoMessage() {}
 
 func (x *RotateRootKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sigil_v1_keyslot_proto_msgTypes[10]
+	mi := &file_sigil_v1_keyslot_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -583,7 +685,7 @@ func (x *RotateRootKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateRootKeyResponse.ProtoReflect.Descriptor instead.
 func (*RotateRootKeyResponse) Descriptor() ([]byte, []int) {
-	return file_sigil_v1_keyslot_proto_rawDescGZIP(), []int{10}
+	return file_sigil_v1_keyslot_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RotateRootKeyResponse) GetRootKey() uint32 {
@@ -604,7 +706,7 @@ type RotateKEKRequest struct {
 
 func (x *RotateKEKRequest) Reset() {
 	*x = RotateKEKRequest{}
-	mi := &file_sigil_v1_keyslot_proto_msgTypes[11]
+	mi := &file_sigil_v1_keyslot_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -616,7 +718,7 @@ func (x *RotateKEKRequest) String() string {
 func (*RotateKEKRequest) ProtoMessage() {}
 
 func (x *RotateKEKRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sigil_v1_keyslot_proto_msgTypes[11]
+	mi := &file_sigil_v1_keyslot_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -629,7 +731,7 @@ func (x *RotateKEKRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateKEKRequest.ProtoReflect.Descriptor instead.
 func (*RotateKEKRequest) Descriptor() ([]byte, []int) {
-	return file_sigil_v1_keyslot_proto_rawDescGZIP(), []int{11}
+	return file_sigil_v1_keyslot_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RotateKEKRequest) GetRequestId() string {
@@ -648,7 +750,7 @@ type RotateKEKResponse struct {
 
 func (x *RotateKEKResponse) Reset() {
 	*x = RotateKEKResponse{}
-	mi := &file_sigil_v1_keyslot_proto_msgTypes[12]
+	mi := &file_sigil_v1_keyslot_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -660,7 +762,7 @@ func (x *RotateKEKResponse) String() string {
 func (*RotateKEKResponse) ProtoMessage() {}
 
 func (x *RotateKEKResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sigil_v1_keyslot_proto_msgTypes[12]
+	mi := &file_sigil_v1_keyslot_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -673,7 +775,7 @@ func (x *RotateKEKResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateKEKResponse.ProtoReflect.Descriptor instead.
 func (*RotateKEKResponse) Descriptor() ([]byte, []int) {
-	return file_sigil_v1_keyslot_proto_rawDescGZIP(), []int{12}
+	return file_sigil_v1_keyslot_proto_rawDescGZIP(), []int{14}
 }
 
 var File_sigil_v1_keyslot_proto protoreflect.FileDescriptor
@@ -705,6 +807,12 @@ const file_sigil_v1_keyslot_proto_rawDesc = "" +
 	"recipients\"-\n" +
 	"\x15AddCustodiansResponse\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\rR\x05group\"P\n" +
+	"\x15AddDeviceGroupRequest\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\x12\x18\n" +
+	"\adevices\x18\x02 \x03(\tR\adevices\".\n" +
+	"\x16AddDeviceGroupResponse\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\rR\x05group\"P\n" +
 	"\x19RemoveKeyslotGroupRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x14\n" +
@@ -721,10 +829,11 @@ const file_sigil_v1_keyslot_proto_rawDesc = "" +
 	"\x10RotateKEKRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\"\x13\n" +
-	"\x11RotateKEKResponse2\x8b\x04\n" +
+	"\x11RotateKEKResponse2\xe0\x04\n" +
 	"\x0eKeyslotService\x12M\n" +
 	"\fListKeyslots\x12\x1d.sigil.v1.ListKeyslotsRequest\x1a\x1e.sigil.v1.ListKeyslotsResponse\x12P\n" +
-	"\rAddCustodians\x12\x1e.sigil.v1.AddCustodiansRequest\x1a\x1f.sigil.v1.AddCustodiansResponse\x12_\n" +
+	"\rAddCustodians\x12\x1e.sigil.v1.AddCustodiansRequest\x1a\x1f.sigil.v1.AddCustodiansResponse\x12S\n" +
+	"\x0eAddDeviceGroup\x12\x1f.sigil.v1.AddDeviceGroupRequest\x1a .sigil.v1.AddDeviceGroupResponse\x12_\n" +
 	"\x12RemoveKeyslotGroup\x12#.sigil.v1.RemoveKeyslotGroupRequest\x1a$.sigil.v1.RemoveKeyslotGroupResponse\x12_\n" +
 	"\x12VerifyKeyslotGroup\x12#.sigil.v1.VerifyKeyslotGroupRequest\x1a$.sigil.v1.VerifyKeyslotGroupResponse\x12P\n" +
 	"\rRotateRootKey\x12\x1e.sigil.v1.RotateRootKeyRequest\x1a\x1f.sigil.v1.RotateRootKeyResponse\x12D\n" +
@@ -742,40 +851,44 @@ func file_sigil_v1_keyslot_proto_rawDescGZIP() []byte {
 	return file_sigil_v1_keyslot_proto_rawDescData
 }
 
-var file_sigil_v1_keyslot_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_sigil_v1_keyslot_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_sigil_v1_keyslot_proto_goTypes = []any{
 	(*ListKeyslotsRequest)(nil),        // 0: sigil.v1.ListKeyslotsRequest
 	(*ListKeyslotsResponse)(nil),       // 1: sigil.v1.ListKeyslotsResponse
 	(*Keyslot)(nil),                    // 2: sigil.v1.Keyslot
 	(*AddCustodiansRequest)(nil),       // 3: sigil.v1.AddCustodiansRequest
 	(*AddCustodiansResponse)(nil),      // 4: sigil.v1.AddCustodiansResponse
-	(*RemoveKeyslotGroupRequest)(nil),  // 5: sigil.v1.RemoveKeyslotGroupRequest
-	(*RemoveKeyslotGroupResponse)(nil), // 6: sigil.v1.RemoveKeyslotGroupResponse
-	(*VerifyKeyslotGroupRequest)(nil),  // 7: sigil.v1.VerifyKeyslotGroupRequest
-	(*VerifyKeyslotGroupResponse)(nil), // 8: sigil.v1.VerifyKeyslotGroupResponse
-	(*RotateRootKeyRequest)(nil),       // 9: sigil.v1.RotateRootKeyRequest
-	(*RotateRootKeyResponse)(nil),      // 10: sigil.v1.RotateRootKeyResponse
-	(*RotateKEKRequest)(nil),           // 11: sigil.v1.RotateKEKRequest
-	(*RotateKEKResponse)(nil),          // 12: sigil.v1.RotateKEKResponse
-	(*timestamppb.Timestamp)(nil),      // 13: google.protobuf.Timestamp
+	(*AddDeviceGroupRequest)(nil),      // 5: sigil.v1.AddDeviceGroupRequest
+	(*AddDeviceGroupResponse)(nil),     // 6: sigil.v1.AddDeviceGroupResponse
+	(*RemoveKeyslotGroupRequest)(nil),  // 7: sigil.v1.RemoveKeyslotGroupRequest
+	(*RemoveKeyslotGroupResponse)(nil), // 8: sigil.v1.RemoveKeyslotGroupResponse
+	(*VerifyKeyslotGroupRequest)(nil),  // 9: sigil.v1.VerifyKeyslotGroupRequest
+	(*VerifyKeyslotGroupResponse)(nil), // 10: sigil.v1.VerifyKeyslotGroupResponse
+	(*RotateRootKeyRequest)(nil),       // 11: sigil.v1.RotateRootKeyRequest
+	(*RotateRootKeyResponse)(nil),      // 12: sigil.v1.RotateRootKeyResponse
+	(*RotateKEKRequest)(nil),           // 13: sigil.v1.RotateKEKRequest
+	(*RotateKEKResponse)(nil),          // 14: sigil.v1.RotateKEKResponse
+	(*timestamppb.Timestamp)(nil),      // 15: google.protobuf.Timestamp
 }
 var file_sigil_v1_keyslot_proto_depIdxs = []int32{
 	2,  // 0: sigil.v1.ListKeyslotsResponse.keyslots:type_name -> sigil.v1.Keyslot
-	13, // 1: sigil.v1.Keyslot.created_at:type_name -> google.protobuf.Timestamp
+	15, // 1: sigil.v1.Keyslot.created_at:type_name -> google.protobuf.Timestamp
 	0,  // 2: sigil.v1.KeyslotService.ListKeyslots:input_type -> sigil.v1.ListKeyslotsRequest
 	3,  // 3: sigil.v1.KeyslotService.AddCustodians:input_type -> sigil.v1.AddCustodiansRequest
-	5,  // 4: sigil.v1.KeyslotService.RemoveKeyslotGroup:input_type -> sigil.v1.RemoveKeyslotGroupRequest
-	7,  // 5: sigil.v1.KeyslotService.VerifyKeyslotGroup:input_type -> sigil.v1.VerifyKeyslotGroupRequest
-	9,  // 6: sigil.v1.KeyslotService.RotateRootKey:input_type -> sigil.v1.RotateRootKeyRequest
-	11, // 7: sigil.v1.KeyslotService.RotateKEK:input_type -> sigil.v1.RotateKEKRequest
-	1,  // 8: sigil.v1.KeyslotService.ListKeyslots:output_type -> sigil.v1.ListKeyslotsResponse
-	4,  // 9: sigil.v1.KeyslotService.AddCustodians:output_type -> sigil.v1.AddCustodiansResponse
-	6,  // 10: sigil.v1.KeyslotService.RemoveKeyslotGroup:output_type -> sigil.v1.RemoveKeyslotGroupResponse
-	8,  // 11: sigil.v1.KeyslotService.VerifyKeyslotGroup:output_type -> sigil.v1.VerifyKeyslotGroupResponse
-	10, // 12: sigil.v1.KeyslotService.RotateRootKey:output_type -> sigil.v1.RotateRootKeyResponse
-	12, // 13: sigil.v1.KeyslotService.RotateKEK:output_type -> sigil.v1.RotateKEKResponse
-	8,  // [8:14] is the sub-list for method output_type
-	2,  // [2:8] is the sub-list for method input_type
+	5,  // 4: sigil.v1.KeyslotService.AddDeviceGroup:input_type -> sigil.v1.AddDeviceGroupRequest
+	7,  // 5: sigil.v1.KeyslotService.RemoveKeyslotGroup:input_type -> sigil.v1.RemoveKeyslotGroupRequest
+	9,  // 6: sigil.v1.KeyslotService.VerifyKeyslotGroup:input_type -> sigil.v1.VerifyKeyslotGroupRequest
+	11, // 7: sigil.v1.KeyslotService.RotateRootKey:input_type -> sigil.v1.RotateRootKeyRequest
+	13, // 8: sigil.v1.KeyslotService.RotateKEK:input_type -> sigil.v1.RotateKEKRequest
+	1,  // 9: sigil.v1.KeyslotService.ListKeyslots:output_type -> sigil.v1.ListKeyslotsResponse
+	4,  // 10: sigil.v1.KeyslotService.AddCustodians:output_type -> sigil.v1.AddCustodiansResponse
+	6,  // 11: sigil.v1.KeyslotService.AddDeviceGroup:output_type -> sigil.v1.AddDeviceGroupResponse
+	8,  // 12: sigil.v1.KeyslotService.RemoveKeyslotGroup:output_type -> sigil.v1.RemoveKeyslotGroupResponse
+	10, // 13: sigil.v1.KeyslotService.VerifyKeyslotGroup:output_type -> sigil.v1.VerifyKeyslotGroupResponse
+	12, // 14: sigil.v1.KeyslotService.RotateRootKey:output_type -> sigil.v1.RotateRootKeyResponse
+	14, // 15: sigil.v1.KeyslotService.RotateKEK:output_type -> sigil.v1.RotateKEKResponse
+	9,  // [9:16] is the sub-list for method output_type
+	2,  // [2:9] is the sub-list for method input_type
 	2,  // [2:2] is the sub-list for extension type_name
 	2,  // [2:2] is the sub-list for extension extendee
 	0,  // [0:2] is the sub-list for field type_name
@@ -792,7 +905,7 @@ func file_sigil_v1_keyslot_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sigil_v1_keyslot_proto_rawDesc), len(file_sigil_v1_keyslot_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

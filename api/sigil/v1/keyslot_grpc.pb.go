@@ -23,6 +23,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	KeyslotService_ListKeyslots_FullMethodName       = "/sigil.v1.KeyslotService/ListKeyslots"
 	KeyslotService_AddCustodians_FullMethodName      = "/sigil.v1.KeyslotService/AddCustodians"
+	KeyslotService_AddDeviceGroup_FullMethodName     = "/sigil.v1.KeyslotService/AddDeviceGroup"
 	KeyslotService_RemoveKeyslotGroup_FullMethodName = "/sigil.v1.KeyslotService/RemoveKeyslotGroup"
 	KeyslotService_VerifyKeyslotGroup_FullMethodName = "/sigil.v1.KeyslotService/VerifyKeyslotGroup"
 	KeyslotService_RotateRootKey_FullMethodName      = "/sigil.v1.KeyslotService/RotateRootKey"
@@ -41,6 +42,9 @@ type KeyslotServiceClient interface {
 	// AddCustodians adds a recovery group: any `needed` of the custodians open a copy
 	// of the store without this machine's device. The operators' quorum.
 	AddCustodians(ctx context.Context, in *AddCustodiansRequest, opts ...grpc.CallOption) (*AddCustodiansResponse, error)
+	// AddDeviceGroup adds a group of devices of the configuration, all of which are needed
+	// together. The operators' quorum.
+	AddDeviceGroup(ctx context.Context, in *AddDeviceGroupRequest, opts ...grpc.CallOption) (*AddDeviceGroupResponse, error)
 	// RemoveKeyslotGroup removes a group; the last that has a device is refused. Copies
 	// of the store that were made before still open by it. The operators' quorum.
 	RemoveKeyslotGroup(ctx context.Context, in *RemoveKeyslotGroupRequest, opts ...grpc.CallOption) (*RemoveKeyslotGroupResponse, error)
@@ -77,6 +81,16 @@ func (c *keyslotServiceClient) AddCustodians(ctx context.Context, in *AddCustodi
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(AddCustodiansResponse)
 	err := c.cc.Invoke(ctx, KeyslotService_AddCustodians_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *keyslotServiceClient) AddDeviceGroup(ctx context.Context, in *AddDeviceGroupRequest, opts ...grpc.CallOption) (*AddDeviceGroupResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AddDeviceGroupResponse)
+	err := c.cc.Invoke(ctx, KeyslotService_AddDeviceGroup_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -135,6 +149,9 @@ type KeyslotServiceServer interface {
 	// AddCustodians adds a recovery group: any `needed` of the custodians open a copy
 	// of the store without this machine's device. The operators' quorum.
 	AddCustodians(context.Context, *AddCustodiansRequest) (*AddCustodiansResponse, error)
+	// AddDeviceGroup adds a group of devices of the configuration, all of which are needed
+	// together. The operators' quorum.
+	AddDeviceGroup(context.Context, *AddDeviceGroupRequest) (*AddDeviceGroupResponse, error)
 	// RemoveKeyslotGroup removes a group; the last that has a device is refused. Copies
 	// of the store that were made before still open by it. The operators' quorum.
 	RemoveKeyslotGroup(context.Context, *RemoveKeyslotGroupRequest) (*RemoveKeyslotGroupResponse, error)
@@ -162,6 +179,9 @@ func (UnimplementedKeyslotServiceServer) ListKeyslots(context.Context, *ListKeys
 }
 func (UnimplementedKeyslotServiceServer) AddCustodians(context.Context, *AddCustodiansRequest) (*AddCustodiansResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method AddCustodians not implemented")
+}
+func (UnimplementedKeyslotServiceServer) AddDeviceGroup(context.Context, *AddDeviceGroupRequest) (*AddDeviceGroupResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AddDeviceGroup not implemented")
 }
 func (UnimplementedKeyslotServiceServer) RemoveKeyslotGroup(context.Context, *RemoveKeyslotGroupRequest) (*RemoveKeyslotGroupResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RemoveKeyslotGroup not implemented")
@@ -228,6 +248,24 @@ func _KeyslotService_AddCustodians_Handler(srv interface{}, ctx context.Context,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(KeyslotServiceServer).AddCustodians(ctx, req.(*AddCustodiansRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KeyslotService_AddDeviceGroup_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AddDeviceGroupRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeyslotServiceServer).AddDeviceGroup(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KeyslotService_AddDeviceGroup_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeyslotServiceServer).AddDeviceGroup(ctx, req.(*AddDeviceGroupRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -318,6 +356,10 @@ var KeyslotService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "AddCustodians",
 			Handler:    _KeyslotService_AddCustodians_Handler,
+		},
+		{
+			MethodName: "AddDeviceGroup",
+			Handler:    _KeyslotService_AddDeviceGroup_Handler,
 		},
 		{
 			MethodName: "RemoveKeyslotGroup",

@@ -102,7 +102,9 @@ type GetStatusResponse struct {
 	// Last journal entry in a segment of the archive; absent without an archive.
 	ArchiveSequence *uint64 `protobuf:"varint,23,opt,name=archive_sequence,json=archiveSequence,proto3,oneof" json:"archive_sequence,omitempty"`
 	// Why the last segment could not be written; absent when it could.
-	ArchiveAlarm  *string `protobuf:"bytes,24,opt,name=archive_alarm,json=archiveAlarm,proto3,oneof" json:"archive_alarm,omitempty"`
+	ArchiveAlarm *string `protobuf:"bytes,24,opt,name=archive_alarm,json=archiveAlarm,proto3,oneof" json:"archive_alarm,omitempty"`
+	// The sealing devices, and what the theft of one yields.
+	Sealing       *Sealing `protobuf:"bytes,40,opt,name=sealing,proto3" json:"sealing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -270,6 +272,13 @@ func (x *GetStatusResponse) GetArchiveAlarm() string {
 	return ""
 }
 
+func (x *GetStatusResponse) GetSealing() *Sealing {
+	if x != nil {
+		return x.Sealing
+	}
+	return nil
+}
+
 // PolicyFiles are the rules of this host that judge every organization.
 type PolicyFiles struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -412,8 +421,8 @@ var File_sigil_v1_status_proto protoreflect.FileDescriptor
 
 const file_sigil_v1_status_proto_rawDesc = "" +
 	"\n" +
-	"\x15sigil/v1/status.proto\x12\bsigil.v1\x1a\x16sigil/v1/control.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\xc3\a\n" +
+	"\x15sigil/v1/status.proto\x12\bsigil.v1\x1a\x16sigil/v1/control.proto\x1a\x16sigil/v1/sealing.proto\"\x12\n" +
+	"\x10GetStatusRequest\"\xf0\a\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12&\n" +
 	"\fappliance_id\x18\x02 \x01(\tH\x00R\vapplianceId\x88\x01\x01\x12\x16\n" +
@@ -435,7 +444,8 @@ const file_sigil_v1_status_proto_rawDesc = "" +
 	"\fpolicy_files\x18\x15 \x01(\v2\x15.sigil.v1.PolicyFilesH\x04R\vpolicyFiles\x88\x01\x01\x12.\n" +
 	"\x10checkpoint_alarm\x18\x16 \x01(\tH\x05R\x0fcheckpointAlarm\x88\x01\x01\x12.\n" +
 	"\x10archive_sequence\x18\x17 \x01(\x04H\x06R\x0farchiveSequence\x88\x01\x01\x12(\n" +
-	"\rarchive_alarm\x18\x18 \x01(\tH\aR\farchiveAlarm\x88\x01\x01B\x0f\n" +
+	"\rarchive_alarm\x18\x18 \x01(\tH\aR\farchiveAlarm\x88\x01\x01\x12+\n" +
+	"\asealing\x18( \x01(\v2\x11.sigil.v1.SealingR\asealingB\x0f\n" +
 	"\r_appliance_idB\x10\n" +
 	"\x0e_sealed_reasonB\t\n" +
 	"\a_pausedB\x0e\n" +
@@ -477,18 +487,20 @@ var file_sigil_v1_status_proto_goTypes = []any{
 	(*PolicyFiles)(nil),       // 2: sigil.v1.PolicyFiles
 	(*TPMLockout)(nil),        // 3: sigil.v1.TPMLockout
 	(*Pause)(nil),             // 4: sigil.v1.Pause
+	(*Sealing)(nil),           // 5: sigil.v1.Sealing
 }
 var file_sigil_v1_status_proto_depIdxs = []int32{
 	4, // 0: sigil.v1.GetStatusResponse.paused:type_name -> sigil.v1.Pause
 	3, // 1: sigil.v1.GetStatusResponse.tpm_lockout:type_name -> sigil.v1.TPMLockout
 	2, // 2: sigil.v1.GetStatusResponse.policy_files:type_name -> sigil.v1.PolicyFiles
-	0, // 3: sigil.v1.StatusService.GetStatus:input_type -> sigil.v1.GetStatusRequest
-	1, // 4: sigil.v1.StatusService.GetStatus:output_type -> sigil.v1.GetStatusResponse
-	4, // [4:5] is the sub-list for method output_type
-	3, // [3:4] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	5, // 3: sigil.v1.GetStatusResponse.sealing:type_name -> sigil.v1.Sealing
+	0, // 4: sigil.v1.StatusService.GetStatus:input_type -> sigil.v1.GetStatusRequest
+	1, // 5: sigil.v1.StatusService.GetStatus:output_type -> sigil.v1.GetStatusResponse
+	5, // [5:6] is the sub-list for method output_type
+	4, // [4:5] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_sigil_v1_status_proto_init() }
@@ -497,6 +509,7 @@ func file_sigil_v1_status_proto_init() {
 		return
 	}
 	file_sigil_v1_control_proto_init()
+	file_sigil_v1_sealing_proto_init()
 	file_sigil_v1_status_proto_msgTypes[1].OneofWrappers = []any{}
 	file_sigil_v1_status_proto_msgTypes[2].OneofWrappers = []any{}
 	type x struct{}
