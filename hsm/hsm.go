@@ -67,6 +67,7 @@ var (
 	_ seal.Decrypter = (*Provider)(nil)
 	_ seal.Roller    = (*Provider)(nil)
 	_ seal.KEKMaker  = (*Provider)(nil)
+	_ seal.Counting  = (*Provider)(nil)
 )
 
 // Open starts the worker, which logs in. While a wrong PIN is latched it starts
@@ -129,6 +130,17 @@ func (p *Provider) Health(ctx context.Context) error {
 		return fmt.Errorf("checking the HSM: %w", err)
 	}
 	return nil
+}
+
+// Calls implements [seal.Counting]: the requests that were made of the worker.
+func (p *Provider) Calls() map[string]uint64 {
+	out := map[string]uint64{}
+	for o := range p.sup.calls {
+		if n := p.sup.calls[o].Load(); n > 0 {
+			out[op(o).String()] = n
+		}
+	}
+	return out
 }
 
 // Info asks the token what it is.

@@ -49,6 +49,8 @@ type supervisor struct {
 	once sync.Once     // of close
 	// current is the worker, for close to kill while somebody waits for its answer.
 	current atomic.Pointer[child]
+	// calls counts requests, by op.
+	calls [len(shapes)]atomic.Uint64
 
 	now    func() time.Time
 	jitter func(time.Duration) time.Duration
@@ -113,6 +115,7 @@ func (s *supervisor) call(ctx context.Context, o op, use func(fields [][]byte) e
 		clear(frame)
 		return errClosed
 	}
+	s.calls[o].Add(1)
 	a, err := s.serve(&job{ctx: callCtx, frame: frame, op: o})
 	switch {
 	case errors.Is(err, errInterrupted):

@@ -88,6 +88,13 @@ type KEKMaker interface {
 	MakeKEK(ctx context.Context) (KeyRef, error)
 }
 
+// Counting is a device that counts what it was asked.
+type Counting interface {
+	// Calls says how often the device was called since it was opened, by what for; a
+	// device that does not tell them apart has one entry.
+	Calls() map[string]uint64
+}
+
 // Roller replaces a sealing key by a new one and destroys the old: whatever was
 // sealed under the old can then be opened by nobody, also not from a copy. The order
 // is BeginRoll, seal everything anew under the new key, make that durable, EndRoll of

@@ -38,6 +38,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/go-tpm/tpm2"
@@ -67,6 +68,8 @@ type Provider struct {
 	latchFile string // with a PIN
 	log       *slog.Logger
 
+	calls atomic.Uint64 // turns that were taken
+
 	life context.Context // ends when Close loses patience
 	end  context.CancelCauseFunc
 	shut chan struct{} // closed by Close: no new turn
@@ -86,6 +89,7 @@ var (
 	_ seal.Decrypter = (*Provider)(nil)
 	_ seal.Counter   = (*Provider)(nil)
 	_ seal.KEKMaker  = (*Provider)(nil)
+	_ seal.Counting  = (*Provider)(nil)
 )
 
 // errClosed is what calls get after Close.
@@ -170,6 +174,11 @@ func (p *Provider) Close() error {
 		<-p.turns
 	})
 	return nil
+}
+
+// Calls implements [seal.Counting]: the turns that were taken, each of a few commands.
+func (p *Provider) Calls() map[string]uint64 {
+	return map[string]uint64{"turn": p.calls.Load()}
 }
 
 // Health has the TPM draw random bytes in a session salted to the SRK: only the

@@ -32,6 +32,7 @@ func (p *Provider) do(ctx context.Context, work func(*turn) error) error {
 		return err
 	}
 	defer func() { <-p.turns }()
+	p.calls.Add(1)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(p.life, func() { cancel(errClosed) })()

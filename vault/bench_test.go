@@ -5,8 +5,11 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"os"
+	"runtime/debug"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -55,6 +58,69 @@ func BenchmarkOpenRecord2K(b *testing.B) {
 			b.Fatal(err)
 		}
 	})
+}
+
+// BenchmarkOpenRecordPerUse2K is the same with a part of a SoftHSM token, behind its worker.
+func BenchmarkOpenRecordPerUse2K(b *testing.B) {
+	p, _ := token(b)
+	v, _ := create(b, stateDir(b))
+	if err := v.Connect(p.ID(), p); err != nil {
+		b.Fatal(err)
+	}
+	addPartKey(b, v, p.ID(), p)
+	v.UseParts(PartRule{Text: "all", Types: []Type{TypeWallet}, Devices: func(Type, string) []string { return []string{p.ID()} }})
+	fill(b, v, 1000, 2048)
+	i := 0
+	reportP50(b, func() {
+		i = (i + 7919) % 1000
+		if err := v.With(context.Background(), TypeWallet, strconv.Itoa(i), func([]byte) error { return nil }); err != nil {
+			b.Fatal(err)
+		}
+	})
+}
+
+// BenchmarkResident100k is what an open store of 100,000 records adds to the process's
+// resident memory, a record, beside an empty one.
+func BenchmarkResident100k(b *testing.B) {
+	const n = 100_000
+	full, pin := create(b, stateDir(b))
+	fill(b, full, n, 256)
+	if err := full.Close(); err != nil {
+		b.Fatal(err)
+	}
+	empty, emptyPin := create(b, stateDir(b))
+	if err := empty.Close(); err != nil {
+		b.Fatal(err)
+	}
+	opened := func(dir string, pin Pin) int {
+		v, err := openUnsealed(dir, pin)
+		if err != nil {
+			b.Fatal(err)
+		}
+		debug.FreeOSMemory()
+		rss := residentBytes(b)
+		if err := v.Close(); err != nil {
+			b.Fatal(err)
+		}
+		return rss
+	}
+	for b.Loop() {
+		before := opened(empty.cfg.Dir, emptyPin)
+		b.ReportMetric(float64(opened(full.cfg.Dir, pin)-before)/n, "B/record")
+	}
+}
+
+// residentBytes is the process's RSS.
+func residentBytes(b *testing.B) int {
+	text, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		b.Fatal(err)
+	}
+	pages, err := strconv.Atoi(strings.Fields(string(text))[1])
+	if err != nil {
+		b.Fatal(err)
+	}
+	return pages * os.Getpagesize()
 }
 
 func BenchmarkPut(b *testing.B) {
