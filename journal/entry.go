@@ -106,9 +106,10 @@ type Entry struct {
 
 	Asked *Asked `json:"asked,omitempty"` // of an approval, an activity, or a refusal by policy or limit
 
-	Charges    []Charge `json:"charges,omitempty"`     // of an approval
-	ReplayKeys []string `json:"replay_keys,omitempty"` // of an approval: must not be signed with another Digest
-	Leases     []Lease  `json:"leases,omitempty"`      // of a lease
+	Charges    []Charge  `json:"charges,omitempty"`     // of an approval
+	ReplayKeys []string  `json:"replay_keys,omitempty"` // of an approval: must not be signed with another Digest
+	Replaces   *Replaced `json:"replaces,omitempty"`    // of an approval: the one whose place it takes under a replay key
+	Leases     []Lease   `json:"leases,omitempty"`      // of a lease
 
 	ApprovedSeq   uint64 `json:"approved_seq,omitempty"` // of signed, failed, outcome_unknown: the approval that ends
 	SignatureHash string `json:"signature_hash,omitempty"`
@@ -212,7 +213,7 @@ func (e *Entry) check() error {
 	if a := e.Asked; a != nil && (e.Kind != KindApproved && e.Kind != KindActivity && e.Kind != KindRefused || a.Kind == "" || a.Chain == "" || a.Address == "" || len(a.Payload) > MaxAsked) {
 		return fmt.Errorf("kind %s asks for a %q payload of %d bytes", e.Kind, a.Kind, len(a.Payload))
 	}
-	if e.Kind != KindApproved && (len(e.Charges) > 0 || len(e.ReplayKeys) > 0) {
+	if e.Kind != KindApproved && (len(e.Charges) > 0 || len(e.ReplayKeys) > 0 || e.Replaces != nil) {
 		return fmt.Errorf("kind %s has charges or replay keys, only an approval may", e.Kind)
 	}
 	if err := e.checkLeases(); err != nil {
@@ -228,6 +229,9 @@ func (e *Entry) check() error {
 		}
 		if slices.Contains(e.ReplayKeys, "") {
 			return errors.New("a replay key is empty")
+		}
+		if err := e.Replaces.check(); err != nil {
+			return err
 		}
 	case KindAct:
 		if e.RequestID != "" && e.RequestHash == "" {
@@ -256,8 +260,14 @@ func (e *Entry) checkText() error {
 	}
 	texts(e.Trace...)
 	texts(e.ReplayKeys...)
-	for _, c := range e.Charges {
-		texts(c.Chain, c.Asset, c.What, c.To)
+	charges := [][]Charge{e.Charges}
+	if e.Replaces != nil {
+		charges = append(charges, e.Replaces.Charges...)
+	}
+	for _, list := range charges {
+		for _, c := range list {
+			texts(c.Chain, c.Asset, c.What, c.To)
+		}
 	}
 	for _, l := range e.Leases {
 		texts(l.Of, l.ID, l.Asset)

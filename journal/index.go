@@ -9,8 +9,8 @@ import (
 )
 
 // The index is what memory keeps of requests that are over: 32 bytes each say
-// which rows tell the rest. Replay keys keep 48: a key and the digest that was
-// approved under it, for ever, also when the rows are pruned. Both are sorted runs;
+// which rows tell the rest. Replay keys keep 56: a key, the digest that was
+// approved under it and by which approval, for ever, also when the rows are pruned. Both are sorted runs;
 // a snapshot adds one run of each, and merges runs of like size, so that there are
 // few and each byte is written again a few times only. Runs never change.
 
@@ -34,10 +34,11 @@ func (k requestKey) index() indexKey {
 }
 func replayIndex(key string) indexKey { return indexKeyOf("sigild/journal/replay", key) }
 
-// The sizes of tuples: key ‖ approved seq u64 ‖ entry seq u64, and key ‖ digest.
+// The sizes of tuples: key ‖ approved seq u64 ‖ entry seq u64, and
+// key ‖ digest ‖ approved seq u64.
 const (
 	requestTuple = 16 + 8 + 8
-	replayTuple  = 16 + 32
+	replayTuple  = 16 + 32 + 8
 )
 
 // run is a sorted list of tuples, without two of one key.
@@ -199,13 +200,13 @@ func (p *projections) recall(k requestKey, approved, end uint64) (*RequestState,
 	return s, nil
 }
 
-// replay gives the digest approved under key; "" if none was.
-func (p *projections) replay(key string) string {
+// holder is what holds a key; its digest is empty if nothing does.
+func (p *projections) holder(key string) replayed {
 	if r, ok := p.replays[key]; ok {
-		return r.digest
+		return r
 	}
 	if t := p.held.find(replayIndex(key)); t != nil {
-		return hexOf(t)
+		return replayed{digest: hexOf(t[:32]), uses: 1, seq: binary.BigEndian.Uint64(t[32:])}
 	}
-	return ""
+	return replayed{}
 }

@@ -343,7 +343,7 @@ func (j *Journal) Spent(s Scope, asset, what string, since time.Time) Spent {
 func (j *Journal) ReplayKey(key string) (digest string, ok bool) {
 	j.mu.RLock()
 	defer j.mu.RUnlock()
-	digest = j.proj.replay(key)
+	digest = j.proj.holder(key).digest
 	return digest, digest != ""
 }
 

@@ -85,14 +85,17 @@ type reservation struct {
 	shares  []share
 	replay  []string
 	flying  bool
-	landed  int64 // ms at which its window began, when not flying
-	spoiled bool  // an attempt ended without proof that nothing was sent
+	landed  int64      // ms at which its window began, when not flying
+	spoiled bool       // an attempt ended without proof that nothing was sent
+	over    *overtaken // what it took the place of; nil: nothing
 }
 
-// replayed is one replay key: what was signed under it and by how many approvals.
+// replayed is one replay key: what was signed under it, by how many approvals, and
+// which was the first of them.
 type replayed struct {
 	digest string
 	uses   int
+	seq    uint64
 }
 
 // projections are the folds of the chain. They change by apply only, which is a
@@ -193,22 +196,28 @@ func (p *projections) applyApproved(e *Entry) (func(), error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, key := range e.ReplayKeys {
-		if digest := p.replay(key); digest != "" && digest != e.Digest {
-			return nil, &ReplayError{key, digest, e.Digest}
+	over, err := p.admitKeys(e)
+	if err != nil {
+		return nil, err
+	}
+	shares, restore := p.sharesOf(e, e.Charges, amounts), func() {}
+	if over != nil {
+		if shares, restore, err = p.overtake(e, over, shares); err != nil {
+			return nil, err
 		}
 	}
 	// Nothing fails from here on.
 	s := stateOf(e, StateApproved)
 	s.ApprovedSeq = e.Seq
 	undoRequest := p.setRequest(k, s)
-	r := &reservation{seq: e.Seq, request: k, replay: e.ReplayKeys, flying: true, shares: p.sharesOf(e, e.Charges, amounts)}
+	r := &reservation{seq: e.Seq, request: k, replay: e.ReplayKeys, flying: true, shares: shares, over: over}
 	p.reservations[e.Seq] = r
 	p.hold(r, e.Digest)
 	putBack := p.take(r)
 	return func() {
 		putBack()
 		p.release(r)
+		restore()
 		delete(p.reservations, e.Seq)
 		undoRequest()
 	}, nil
@@ -220,7 +229,12 @@ func (p *projections) hold(r *reservation, digest string) {
 		r.shares[i].acc.depart(&r.shares[i].sum)
 	}
 	for _, key := range r.replay {
-		p.replays[key] = replayed{digest, p.replays[key].uses + 1}
+		x := p.replays[key]
+		if x.digest != digest { // it was free, the runs have it, or it is taken over
+			x = replayed{digest: digest, seq: r.seq}
+		}
+		x.uses++
+		p.replays[key] = x
 	}
 }
 
@@ -230,9 +244,13 @@ func (p *projections) release(r *reservation) {
 	}
 	for _, key := range r.replay {
 		if x := p.replays[key]; x.uses > 1 {
-			p.replays[key] = replayed{x.digest, x.uses - 1}
-		} else {
-			delete(p.replays, key)
+			x.uses--
+			p.replays[key] = x
+			continue
+		}
+		delete(p.replays, key)
+		if r.over != nil && r.over.key == key {
+			p.putBack(r.over)
 		}
 	}
 }
@@ -257,10 +275,16 @@ func (p *projections) applyEnd(e *Entry) (func(), error) {
 	if e.Refunded() {
 		p.release(r)
 		putBack := p.giveBack(r)
+		if r.over != nil {
+			r.over.comeBack(e.TimeMS)
+		}
 		delete(p.reservations, r.seq)
 		return func() {
 			putBack()
 			p.reservations[before.seq] = r
+			if r.over != nil {
+				r.over.leaveAgain()
+			}
 			p.hold(r, s.Digest)
 			undoRequest()
 		}, nil

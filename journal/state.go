@@ -29,9 +29,10 @@ import (
 //	| accounts, sorted: scope u8, id, to, asset, what, history list of (from u64, ms u64, seq u64, total, count u64)
 //	| requests, sorted: organization, id, request hash, method, wallet, delegation, share set, digest, rule, state u8,
 //	  refunded u8, approved u64, entry u64, charged ms u64, answer, signature hash
-//	| reservations by number: seq u64, organization, id, flags u8 (1 flying, 2 spoiled), landed u64,
-//	  list of replay keys, list of (account u32, total)
-//	| replay keys, sorted: key, digest, uses u32
+//	| reservations by number: seq u64, organization, id, flags u8 (1 flying, 2 spoiled, 4 replaces), landed u64,
+//	  list of replay keys, list of (account u32, total); where it replaces: seq u64 of the
+//	  approval before, its replay key as below, list of (account u32, total)
+//	| replay keys, sorted: key, digest, uses u32, seq u64
 //	| leases, sorted: account u32, flags u8 (1 amount, 2 count), each left 32 | approvals: u8 1, left 32; or 0
 //
 // A total is lo 32 | hi u64 | unbounded u64. Requests that are over and replay keys
@@ -39,7 +40,7 @@ import (
 
 const (
 	stateMagic   = "SGJP"
-	stateVersion = 3
+	stateVersion = 4
 )
 
 // position is where in the chain a state was taken.
@@ -85,7 +86,7 @@ func (p *projections) snapshot(at position, ms int64) (state []byte, over, held 
 			continue
 		}
 		k := replayIndex(key)
-		replays = append(append(replays, k[:]...), digest...)
+		replays = binary.BigEndian.AppendUint64(append(append(replays, k[:]...), digest...), r.seq)
 	}
 	sortTuples(requests, requestTuple)
 	sortTuples(replays, replayTuple)
@@ -127,6 +128,11 @@ func (p *projections) pack(at position, ms int64, hot map[requestKey]*RequestSta
 		for i := range r.shares {
 			used[r.shares[i].acc] = true
 		}
+		if r.over != nil {
+			for i := range r.over.shares {
+				used[r.over.shares[i].acc] = true
+			}
+		}
 	}
 	var accounts []accountKey
 	for k, a := range p.accounts {
@@ -164,20 +170,20 @@ func (p *projections) pack(at position, ms int64, hot map[requestKey]*RequestSta
 		r := p.reservations[seq]
 		w.u64(r.seq)
 		w.text(r.request.organization, r.request.id)
-		w.raw([]byte{bit(r.flying) | bit(r.spoiled)<<1})
+		w.raw([]byte{bit(r.flying) | bit(r.spoiled)<<1 | bit(r.over != nil)<<2})
 		w.u64(uint64(r.landed))
 		w.u32(len(r.replay))
 		w.text(r.replay...)
-		w.u32(len(r.shares))
-		for i := range r.shares {
-			w.u32(numbers[r.shares[i].acc])
-			w.total(&r.shares[i].sum)
+		w.shares(r.shares, numbers)
+		if r.over != nil {
+			w.u64(r.over.seq)
+			w.replayed(r.over.key, r.over.was)
+			w.shares(r.over.shares, numbers)
 		}
 	}
 	w.u32(len(replays))
 	for _, key := range slices.Sorted(maps.Keys(replays)) {
-		w.text(key, replays[key].digest)
-		w.u32(replays[key].uses)
+		w.replayed(key, replays[key])
 	}
 	w.leases(p, leased, numbers)
 	return w.b
@@ -237,8 +243,8 @@ func unpackState(b []byte, read entryReader) (*projections, position, error) {
 	r.requests(p)
 	r.reservations(p, accounts)
 	for n := r.count(12); n > 0; n-- {
-		key, digest := r.text(), r.text()
-		p.replays[key] = replayed{digest, int(r.u32())}
+		key, x := r.replayed()
+		p.replays[key] = x
 	}
 	r.leases(p, accounts)
 	if r.bad || len(r.b) > 0 {
@@ -297,13 +303,11 @@ func (r *unpacker) reservations(p *projections, accounts []*account) {
 		for m := r.count(4); m > 0; m-- {
 			x.replay = append(x.replay, r.text())
 		}
-		for m := r.count(52); m > 0; m-- {
-			i := int(r.u32())
-			if i >= len(accounts) {
-				r.bad = true
-				return
-			}
-			x.shares = append(x.shares, share{accounts[i], r.total()})
+		x.shares = r.shares(accounts)
+		if flags&4 != 0 {
+			x.over = &overtaken{seq: r.u64()}
+			x.over.key, x.over.was = r.replayed()
+			x.over.shares = r.shares(accounts)
 		}
 		if r.bad || p.requests[x.request] == nil {
 			r.bad = true
@@ -316,6 +320,25 @@ func (r *unpacker) reservations(p *projections, accounts []*account) {
 		}
 		p.reservations[x.seq] = x
 	}
+}
+
+// shares reads what a reservation put into accounts.
+func (r *unpacker) shares(accounts []*account) (list []share) {
+	for m := r.count(52); m > 0; m-- {
+		i := int(r.u32())
+		if i >= len(accounts) {
+			r.bad = true
+			return nil
+		}
+		list = append(list, share{accounts[i], r.total()})
+	}
+	return list
+}
+
+func (r *unpacker) replayed() (key string, x replayed) {
+	key, x.digest = r.text(), r.text()
+	x.uses, x.seq = int(r.u32()), r.u64()
+	return key, x
 }
 
 // packer writes the form.
@@ -350,6 +373,20 @@ func (w *packer) head(h vault.JournalHead) {
 func (w *packer) amount(n *uint256.Int) {
 	b := n.Bytes32()
 	w.raw(b[:])
+}
+
+func (w *packer) shares(list []share, numbers map[*account]int) {
+	w.u32(len(list))
+	for i := range list {
+		w.u32(numbers[list[i].acc])
+		w.total(&list[i].sum)
+	}
+}
+
+func (w *packer) replayed(key string, x replayed) {
+	w.text(key, x.digest)
+	w.u32(x.uses)
+	w.u64(x.seq)
 }
 
 func (w *packer) total(t *total) {
