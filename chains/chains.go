@@ -86,6 +86,10 @@ type Decoded struct {
 	// ReplayKeys name what must not be signed twice with another digest, as
 	// "evm-nonce:<chain id>:<address>:<nonce>". Empty when the chain itself guards.
 	ReplayKeys []string
+	// Bid is what the payload offers to be taken before another one under its replay
+	// key: every rate must rise for that. Of an EVM transaction, in wei per gas: max fee,
+	// max priority fee, and with blobs max fee per blob gas. Nil: nothing is replaced.
+	Bid []uint256.Int
 	// Summary says in plain ASCII what will happen, for people.
 	Summary string
 	// Opaque: some part was not understood; amount-based rules must fail closed.

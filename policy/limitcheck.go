@@ -58,6 +58,9 @@ type Spending struct {
 	// asks and Wallet what signs: a limit per user refuses where there is none.
 	Delegation, User, Wallet string
 	Now                      time.Time
+	// Reserved: the charges are in what Spent answers already, and the limits are held
+	// against that alone. Of Charges only the groups matter then.
+	Reserved bool
 	// Spent sums charges that were reserved before. It is called under the lock under
 	// which the request will be reserved.
 	Spent func(SpentQuery) Usage
@@ -184,9 +187,9 @@ func (l *Limit) checkGroup(a *asking, asset string, sp Spending, refusal LimitEx
 		return &refusal
 	}
 	switch {
-	case l.fits(&before, a):
+	case l.fits(&before, a, sp.Reserved):
 		return nil
-	case l.MaxCount > 0 && before.Count >= l.MaxCount:
+	case l.MaxCount > 0 && !l.fits(&Usage{Count: before.Count}, &asking{}, sp.Reserved):
 		refusal.MaxCount, refusal.Count = l.MaxCount, before.Count
 	default:
 		refusal.SpentUnbounded = before.Unbounded
@@ -306,21 +309,21 @@ func within(chain, asset string) bool {
 	return own == chain || !strings.Contains(chain, ":") && strings.HasPrefix(own, chain+":")
 }
 
-// fits reports whether one more request fits beside what was spent, without
-// wrapping around.
-func (l *Limit) fits(before *Usage, a *asking) bool {
-	if l.MaxCount > 0 && before.Count >= l.MaxCount {
+// fits reports whether the request fits beside what was spent, without wrapping
+// around; reserved: it is among that.
+func (l *Limit) fits(spent *Usage, a *asking, reserved bool) bool {
+	count, sum, overflow := spent.Count, spent.Sum, false
+	if !reserved {
+		count++
+		_, overflow = sum.AddOverflow(&sum, &a.amount)
+	}
+	if l.MaxCount > 0 && count > l.MaxCount {
 		return false
 	}
-	if l.AnyAmount || !a.unbounded && a.amount.IsZero() {
+	if l.AnyAmount || !reserved && a.amount.IsZero() {
 		return true
 	}
-	if before.Unbounded {
-		return false
-	}
-	var sum uint256.Int
-	_, overflow := sum.AddOverflow(&before.Sum, &a.amount)
-	return !overflow && !sum.Gt(&l.Max)
+	return !spent.Unbounded && !overflow && !sum.Gt(&l.Max)
 }
 
 // retryAfter searches for the first second at which enough has left the window.
@@ -332,7 +335,7 @@ func (l *Limit) retryAfter(query SpentQuery, a *asking, sp Spending) time.Durati
 	seconds := sort.Search(int(l.Window/time.Second)+1, func(s int) bool {
 		query.Since = sp.Now.Add(time.Duration(s)*time.Second - l.Window)
 		before := sp.Spent(query)
-		return l.fits(&before, a)
+		return l.fits(&before, a, sp.Reserved)
 	})
 	if seconds > int(l.Window/time.Second) {
 		return 0 // what is in flight alone is too much

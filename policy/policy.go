@@ -200,9 +200,6 @@ func (p *Policy) diagnose(add func(Diagnostic)) {
 	if (p.OneTime || p.Replace) && p.Effect != Allow {
 		fail("effect", CodeBadEffect, "one_time and replace are about what is allowed; this policy denies")
 	}
-	if p.Replace {
-		fail("replace", CodeUnsupported, "replacing a transaction is not supported yet")
-	}
 	if p.Scope.Delegation != "" && !validID(p.Scope.Delegation) {
 		fail("scope", CodeBadID, "a delegation id is 1 to %d printable ASCII characters without spaces", maxIDBytes)
 	}

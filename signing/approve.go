@@ -169,10 +169,20 @@ func (s *Service) approve(ctx context.Context, r Request, st *Standing, d *chain
 			return nil
 		}
 		guards := guardKeys(st, d)
-		if err := checkReplay(known, guards, d); err != nil {
+		at, name := taken(known, guards, d), ""
+		if at >= 0 {
+			name = d.ReplayKeys[at]
+		}
+		allowing, err := allowedBy(known, st, v.Decision, d, name)
+		if err != nil {
 			return err
 		}
-		allowing, err := allowedBy(known, st, v.Decision, d)
+		var replaces *journal.Replaced
+		if at < 0 {
+			err = checkLimits(*spending(known, known.Now(), st, d, earlier{}), st)
+		} else {
+			replaces, err = replacement(known, st, guards[at], name, d)
+		}
 		if err != nil {
 			return err
 		}
@@ -180,9 +190,6 @@ func (s *Service) approve(ctx context.Context, r Request, st *Standing, d *chain
 		if k := onceKey(st, allowing); k != "" {
 			guards = append(guards, k)
 			tx.Advance() // no older copy of the store may use it once more
-		}
-		if err := checkLimits(known, st, d); err != nil {
-			return err
 		}
 		if err := s.journal.Lease(tx, func() []journal.Bound { return bounds(known, st, d) }); err != nil {
 			return err
@@ -200,10 +207,17 @@ func (s *Service) approve(ctx context.Context, r Request, st *Standing, d *chain
 			}
 			e.Charges = append(e.Charges, charge)
 		}
-		e.ReplayKeys, e.Asked = guards, asked(r, st.Wallet)
+		e.ReplayKeys, e.Replaces, e.Asked = guards, replaces, asked(r, st.Wallet)
 		v.consent.consented(&e)
-		a.sequence, err = s.journal.Append(tx, e)
-		return err
+		noteBid(&e, d)
+		if a.sequence, err = s.journal.Append(tx, e); err != nil || replaces == nil {
+			return err
+		}
+		// What it takes the place of is charged no more, which only the journal's new
+		// sums show: limits are held against these, and if one fails they are taken back.
+		// A charge that moves may not stand in an older copy of the store, so the anchor moves, too.
+		tx.Advance()
+		return checkLimits(afterReplacing(known, st, d, replaces), st)
 	})
 	var reused *journal.RequestReusedError
 	if errors.As(err, &reused) { // by an act, which takes no turn here

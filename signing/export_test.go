@@ -75,3 +75,6 @@ func (s *Service) DecodeAndJudge(r Request, st *Standing) (*chains.Decoded, poli
 func (s *Service) LendShares(ctx context.Context, st *Standing, use func([][]byte) error) error {
 	return s.vault.WithAll(ctx, vault.TypeShare, st.ShareIDs, use)
 }
+
+// GuardKeys are guardKeys.
+func GuardKeys(st *Standing, d *chains.Decoded) []string { return guardKeys(st, d) }

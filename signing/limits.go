@@ -2,6 +2,7 @@ package signing
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -62,9 +63,23 @@ func leaveOut(u *policy.Usage, q policy.SpentQuery, own []chains.Charge) {
 	}
 }
 
+// afterReplacing is the request as limits see it when it was reserved in the place of
+// others: the groups of all of them count.
+func afterReplacing(known journal.View, st *Standing, d *chains.Decoded, r *journal.Replaced) policy.Spending {
+	sp := *spending(known, known.Now(), st, d, earlier{})
+	sp.Reserved = true
+	sp.Charges = slices.Clone(sp.Charges)
+	for _, charges := range r.Charges {
+		for _, c := range charges {
+			sp.Charges = append(sp.Charges, chains.Charge{Chain: c.Chain, Asset: c.Asset, Unbounded: c.Unbounded, What: c.What, To: c.To})
+		}
+	}
+	return sp
+}
+
 // checkLimits is called under the lock under which the request is reserved.
-func checkLimits(known journal.View, st *Standing, d *chains.Decoded) error {
-	over := st.Rules.CheckLimits(*spending(known, known.Now(), st, d, earlier{}))
+func checkLimits(sp policy.Spending, st *Standing) error {
+	over := st.Rules.CheckLimits(sp)
 	if over == nil {
 		return nil
 	}

@@ -31,9 +31,12 @@ func (g *grant) payTo(to [32]byte, lamports uint64, n byte) []byte {
 }
 
 // transfer is an unsigned EIP-1559 transfer on chain 1 to the payee.
-func transfer(t testing.TB, nonce uint64, amount int64) []byte {
+func transfer(t testing.TB, nonce uint64, amount int64) []byte { return transferFor(t, nonce, amount, 1, 2) }
+
+// transferFor is transfer for a highest tip and fee, in wei per gas.
+func transferFor(t testing.TB, nonce uint64, amount, tip, most int64) []byte {
 	t.Helper()
-	body, err := rlp.EncodeToBytes([]any{uint64(1), nonce, big.NewInt(1), big.NewInt(2), uint64(21_000), evmPayee, big.NewInt(amount), []byte{}, types.AccessList{}})
+	body, err := rlp.EncodeToBytes([]any{uint64(1), nonce, big.NewInt(tip), big.NewInt(most), uint64(21_000), evmPayee, big.NewInt(amount), []byte{}, types.AccessList{}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/ethereum/go-ethereum/crypto"
+	"github.com/holiman/uint256"
 
 	"github.com/sigild/sigild/chains"
 )
@@ -39,6 +40,7 @@ func decodeTransaction(raw []byte, o Options) (*chains.Decoded, error) {
 	}
 	if o.walletKnown() {
 		d.ReplayKeys = []string{fmt.Sprintf("evm-nonce:%s:0x%x:%d", t.chainID.Dec(), o.Wallet, t.nonce)}
+		d.Bid = t.bid()
 	}
 	d.Summary = t.summary(calls, len(auths), own)
 	return d, nil
@@ -59,4 +61,17 @@ func (t *tx) authorizationViews(o Options) (views []chains.Value, own bool) {
 		views = append(views, chains.StructValue(chains.AddressValue(a.address), chains.IntValue(&a.chainID), chains.Uint64Value(a.nonce), who))
 	}
 	return views, own
+}
+
+// bid is what the transaction offers, for [chains.Decoded.Bid]; one gas price is both
+// rates, as it is for nodes.
+func (t *tx) bid() []uint256.Int {
+	bid := []uint256.Int{t.price, t.tip}
+	if t.typ < typeDynamic {
+		bid[1] = t.price
+	}
+	if t.blobs > 0 {
+		bid = append(bid, t.blobFee)
+	}
+	return bid
 }

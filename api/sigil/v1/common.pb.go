@@ -287,7 +287,7 @@ type Policy struct {
 	// An ALLOW that allows one transaction, ever: the approval consumes it.
 	OneTime bool `protobuf:"varint,7,opt,name=one_time,json=oneTime,proto3" json:"one_time,omitempty"`
 	// An ALLOW that also allows a transaction in place of one that was signed with the
-	// same nonce before, if its fees are at least a tenth higher. Refused yet.
+	// same nonce before, if its fees are at least a tenth higher.
 	Replace bool `protobuf:"varint,8,opt,name=replace,proto3" json:"replace,omitempty"`
 	// Whether whoever asks does not count among the approvers; otherwise asking is approving, once.
 	RequesterAbstains bool `protobuf:"varint,9,opt,name=requester_abstains,json=requesterAbstains,proto3" json:"requester_abstains,omitempty"`
