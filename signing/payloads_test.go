@@ -31,7 +31,9 @@ func (g *grant) payTo(to [32]byte, lamports uint64, n byte) []byte {
 }
 
 // transfer is an unsigned EIP-1559 transfer on chain 1 to the payee.
-func transfer(t testing.TB, nonce uint64, amount int64) []byte { return transferFor(t, nonce, amount, 1, 2) }
+func transfer(t testing.TB, nonce uint64, amount int64) []byte {
+	return transferFor(t, nonce, amount, 1, 2)
+}
 
 // transferFor is transfer for a highest tip and fee, in wei per gas.
 func transferFor(t testing.TB, nonce uint64, amount, tip, most int64) []byte {
