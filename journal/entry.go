@@ -31,13 +31,15 @@ const (
 	KindSnapshot       Kind = "snapshot"        // the folds are in the vault's records; the next start begins here
 	KindPruned         Kind = "pruned"          // archived entries are no longer in the store
 	KindLease          Kind = "lease"           // what may be spent before the anchor moves again; see lease.go
+	KindRecords        Kind = "records"         // what an update changed of the vault's records; see records.go
+	KindEpoch          Kind = "epoch"           // the anchor moves with this commit
 	KindStarted        Kind = "started"         // the daemon started
 	KindStopped        Kind = "stopped"         // the daemon stopped in order
 )
 
 var kinds = []Kind{
 	KindGenesis, KindAct, KindApproved, KindSigned, KindFailed, KindOutcomeUnknown,
-	KindActivity, KindRefused, KindRefusals, KindCheckpoint, KindArchived, KindSnapshot, KindPruned, KindLease, KindStarted, KindStopped,
+	KindActivity, KindRefused, KindRefusals, KindCheckpoint, KindArchived, KindSnapshot, KindPruned, KindLease, KindRecords, KindEpoch, KindStarted, KindStopped,
 }
 
 // upkeep says whether an entry is the journal's own work on itself: alone it is no
@@ -116,6 +118,8 @@ type Entry struct {
 	// Answer is what the same request gets when it is asked again; base64 in JSON.
 	Answer []byte            `json:"answer,omitempty"`
 	Facts  map[string]string `json:"facts,omitempty"`
+	// Records are what the update changed of the vault's records, sealed; base64 in JSON.
+	Records []byte `json:"records,omitempty"`
 
 	// Urgent asks for a checkpoint, and where there is an archive for a segment, as
 	// soon as the entry is on disk: a revocation, a pause, a change of who may do what.
@@ -216,6 +220,9 @@ func (e *Entry) check() error {
 	if e.Kind != KindApproved && (len(e.Charges) > 0 || len(e.ReplayKeys) > 0 || e.Replaces != nil) {
 		return fmt.Errorf("kind %s has charges or replay keys, only an approval may", e.Kind)
 	}
+	if len(e.Records) > 0 && e.Kind != KindRecords && e.Kind != KindAct {
+		return fmt.Errorf("kind %s has changed records", e.Kind)
+	}
 	if err := e.checkLeases(); err != nil {
 		return err
 	}
@@ -232,6 +239,10 @@ func (e *Entry) check() error {
 		}
 		if err := e.Replaces.check(); err != nil {
 			return err
+		}
+	case KindRecords:
+		if len(e.Records) == 0 {
+			return errors.New("an entry of changed records has none")
 		}
 	case KindAct:
 		if e.RequestID != "" && e.RequestHash == "" {

@@ -147,6 +147,7 @@ func Create(ctx context.Context, v *vault.Vault, cfg Config, g Genesis, also fun
 		return nil, err
 	}
 	j := newJournal(v, cfg)
+	v.Observe(observer{j})
 	err = v.UpdateAlone(ctx, func(tx *vault.Tx) error {
 		if _, err := j.Append(tx, e); err != nil {
 			return err
@@ -177,6 +178,11 @@ func newJournal(v *vault.Vault, cfg Config) *Journal {
 // a crash left without an end, and a charge of leases that it left. Errors: [ErrNoGenesis], [*VerifyError] naming
 // the entry, those of the device and of the vault.
 func Open(ctx context.Context, v *vault.Vault, cfg Config) (*Journal, error) {
+	return open(ctx, v, cfg, nil)
+}
+
+// open is Open; more, if any, runs behind the last row and may go on from there.
+func open(ctx context.Context, v *vault.Vault, cfg Config, more func(*Journal, *walker) error) (*Journal, error) {
 	cfg = cfg.withDefaults()
 	head, err := v.JournalHead()
 	if err != nil {
@@ -193,13 +199,17 @@ func Open(ctx context.Context, v *vault.Vault, cfg Config) (*Journal, error) {
 	w := &walker{storeID: v.StoreID(), pub: pub}
 	err = v.Derive(macPurpose, func(key []byte) error {
 		w.mac = hmac.New(sha256.New, key)
-		return j.load(ctx, head, w)
+		if err := j.load(ctx, head, w); err != nil || more == nil {
+			return err
+		}
+		return more(j, w)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("opening the journal: %w", err)
 	}
 	j.proj.read = j.reader(nil)
 	j.genesis, j.durable = w.genesis, w.last.Seq
+	v.Observe(observer{j})
 	if err := j.settleCrash(ctx); err != nil {
 		return nil, fmt.Errorf("opening the journal: %w", err)
 	}
@@ -227,11 +237,24 @@ func (j *Journal) settleCrash(ctx context.Context) error {
 
 // Append adds e to the chain as part of tx; it is durable when the update
 // returns nil, and takes part in the update's failure. It assigns Seq and
-// TimeMS and keeps e's slices and maps. The projections change at once, for
+// TimeMS and keeps e's slices and maps. An act takes along what the closure has
+// changed of records so far. The projections change at once, for
 // this update and those behind it in the batch. Errors say why the entry
 // doesn't fit: [*RequestReusedError], [*ReplayError], [ErrRequestExists],
 // [ErrNotApproved], [ErrNoRefund]; then nothing was appended.
 func (j *Journal) Append(tx *vault.Tx, e Entry) (seq uint64, err error) {
+	if e.Kind != KindAct {
+		return j.append(tx, e, nil)
+	}
+	mine, rest := actChanges(tx)
+	if seq, err = j.append(tx, e, mine); err != nil || rest == nil {
+		return seq, err
+	}
+	return seq, observer{j}.Changed(tx, rest)
+}
+
+// append is Append with what the update changed of records, to be sealed into the entry.
+func (j *Journal) append(tx *vault.Tx, e Entry, changes []vault.Change) (seq uint64, err error) {
 	head, err := tx.JournalHead()
 	if err != nil {
 		return 0, err
@@ -239,6 +262,12 @@ func (j *Journal) Append(tx *vault.Tx, e Entry) (seq uint64, err error) {
 	// Closures run one at a time, so lastMS can't move meanwhile.
 	before := j.lastMS
 	e.Seq, e.TimeMS = head.Seq+1, j.nowLocked()
+	e.Records = nil
+	if len(changes) > 0 {
+		if e.Records, err = sealChanges(j.v, e.Seq, changes); err != nil {
+			return 0, err
+		}
+	}
 	if err := e.check(); err != nil {
 		return 0, fmt.Errorf("appending to the journal: %w", err)
 	}

@@ -301,22 +301,28 @@ func (f *folder) row(row vault.JournalRow) error {
 
 // refold takes the snapshot that e tells of once more.
 func (j *Journal) refold(e Entry, before vault.JournalHead) error {
+	_, _, _, err := j.refoldState(e, before)
+	return err
+}
+
+// refoldState is refold that gives what was taken.
+func (j *Journal) refoldState(e Entry, before vault.JournalHead) (state []byte, over, held runs, err error) {
 	ms, err := strconv.ParseInt(e.Facts[factTime], 10, 64)
 	if err != nil || ms < 0 || ms > e.TimeMS {
-		return errors.New("snapshot entry has an unknown form")
+		return nil, over, held, errors.New("snapshot entry has an unknown form")
 	}
-	state, over, held := j.proj.snapshot(j.positionLocked(before), ms)
+	state, over, held = j.proj.snapshot(j.positionLocked(before), ms)
 	want := snapshotEntry(ms, state, over, held)
 	for name, value := range want.Facts {
 		if e.Facts[name] != value {
-			return fmt.Errorf("the snapshot is not what the entries add up to: its %s differ", name)
+			return nil, over, held, fmt.Errorf("the snapshot is not what the entries add up to: its %s differ", name)
 		}
 	}
 	if j.proj, err = j.proj.replaced(state, over, held); err != nil {
-		return err
+		return nil, over, held, err
 	}
-	j.snapped = before.Seq
-	return nil
+	j.snapped, j.stateLen = before.Seq, uint64(len(state))
+	return state, over, held, nil
 }
 
 // reader reads single rows and authenticates each; mac nil: under the vault's key.

@@ -33,6 +33,7 @@ type batch struct {
 	version uint64   // the head's seq after this commit
 	created int64
 	extra   extra
+	untold  []Change // of the running closure, for the observer
 }
 
 // extra is what an update changes beside records and rows.
@@ -69,8 +70,9 @@ type JournalRow struct {
 }
 
 // Put seals plaintext (≤ [MaxRecord] bytes, kept by the caller) as the new
-// version of the record. id is 1 to [MaxID] bytes of UTF-8. A record that the rule of
-// [Vault.UseParts] names waits for its devices, and everybody with it.
+// version of the record. id is 1 to [MaxID] bytes of UTF-8. The change of a record
+// that says who may do what moves the anchor, as [Tx.Advance] does. A record that the
+// rule of [Vault.UseParts] names waits for its devices, and everybody with it.
 func (tx *Tx) Put(t Type, id string, plaintext []byte) error {
 	if len(plaintext) > MaxRecord {
 		return fmt.Errorf("writing %s %q: %w: %d bytes, at most %d", t, id, ErrTooLarge, len(plaintext), MaxRecord)
@@ -95,7 +97,10 @@ func (tx *Tx) Put(t Type, id string, plaintext []byte) error {
 	if err != nil {
 		return fmt.Errorf("writing %s %q: %w", t, id, err)
 	}
+	there := b.has(k)
 	b.set(k, &change{leaf: leafOf(m, env), env: env})
+	b.extra.advance = b.extra.advance || there && t.standing()
+	b.note(t, id, plaintext, false, there)
 	return nil
 }
 
@@ -110,7 +115,8 @@ func (tx *Tx) Delete(t Type, id string) error {
 		return fmt.Errorf("deleting %s %q: %w", t, id, ErrNotFound)
 	}
 	b.set(k, &change{leaf: leaf{key: k}, remove: true})
-	b.extra.advance = b.extra.advance || t.final()
+	b.extra.advance = b.extra.advance || t.final() || t.standing()
+	b.note(t, id, nil, true, true)
 	return nil
 }
 

@@ -159,7 +159,12 @@ func (v *Vault) runBatch(jobs []*job) {
 			continue
 		}
 		m := b.mark()
-		if err := v.call(b, j.fn); err != nil {
+		b.untold = nil
+		err := v.call(b, j.fn)
+		if err == nil {
+			err = v.call(b, b.tell)
+		}
+		if err != nil {
 			b.revert(m)
 			j.answer(err)
 		}
@@ -241,6 +246,11 @@ func (v *Vault) commit(b *batch) error {
 			only = ""
 		}
 		if err := v.beginRoll(b, only); err != nil {
+			return err
+		}
+	}
+	if anchored {
+		if err := v.tellAdvance(b, u.head.epoch+1); err != nil {
 			return err
 		}
 	}
