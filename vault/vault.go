@@ -85,7 +85,7 @@ type Vault struct {
 
 	partRule  atomic.Pointer[PartRule] // nil: no record gets devices' parts
 	resealing sync.Mutex               // one ResealParts at a time
-	observer atomic.Pointer[Observer]
+	observer  atomic.Pointer[Observer]
 
 	queue  chan *job     // unbuffered: a sender is in the batch or not at all
 	held   *job          // the writer goroutine's: taken from queue, to run next and alone
