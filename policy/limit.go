@@ -72,13 +72,6 @@ type Limit struct {
 	Control bool
 }
 
-func (l *Limit) title() string {
-	if l.Name != "" {
-		return l.Name
-	}
-	return l.ID
-}
-
 // compileLimits checks limits and returns them ordered by id, assets canonical.
 func compileLimits(limits []Limit, add func(Diagnostic)) []Limit {
 	sorted := slices.Clone(limits)

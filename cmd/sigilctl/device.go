@@ -100,7 +100,7 @@ func printSealing(w io.Writer, s *sigilv1.Sealing) {
 	if s.GetPending() {
 		fmt.Fprintln(w, "shares\tare being sealed so; some may still be as before")
 	}
-	if s.Alarm != nil {
+	if s.GetAlarm() != "" {
 		fmt.Fprintf(w, "ALARM\tshares can't be sealed as the configuration says: %s\n", s.GetAlarm())
 	}
 	fmt.Fprintf(w, "theft\t%s\n", theft(s.GetTheftOf()))
