@@ -18,6 +18,8 @@ const (
 	ForOrganizationRoot Purpose = "organization-root"
 	// ForUser: an end user's credential.
 	ForUser Purpose = "user"
+	// ForDelegatedUser: a delegated user's credential, which signs and administers nothing.
+	ForDelegatedUser Purpose = "delegated-user"
 	// ForPolicyBundle: signs the bundles of an organization's policy authority.
 	ForPolicyBundle Purpose = "policy-bundle"
 	// ForPCRApproval: approves boot states of a host with a TPM.
@@ -26,7 +28,7 @@ const (
 
 func (p Purpose) check() error {
 	switch p {
-	case ForOperator, ForOrganizationRoot, ForUser, ForPolicyBundle, ForPCRApproval:
+	case ForOperator, ForOrganizationRoot, ForUser, ForDelegatedUser, ForPolicyBundle, ForPCRApproval:
 		return nil
 	}
 	return fmt.Errorf("unknown purpose %q", clip(string(p)))
@@ -57,13 +59,19 @@ func NewProof(signer Signer, purpose Purpose, name string) ([]byte, error) {
 // VerifyProof checks a proof of possession. Errors: [ErrSignature], or what is
 // wrong with purpose, name or key.
 func VerifyProof(key PublicKey, purpose Purpose, name string, proof []byte) error {
+	return VerifyProofAs(key, nil, purpose, name, proof)
+}
+
+// VerifyProofAs is VerifyProof for a key that may be of [WebAuthnP256]: the proof
+// is then an encoded [Assertion] for its relying party.
+func VerifyProofAs(key PublicKey, rp *RelyingParty, purpose Purpose, name string, proof []byte) error {
 	if err := purpose.check(); err != nil {
 		return fmt.Errorf("verifying proof of possession: %w", err)
 	}
 	if err := CheckName(name); err != nil {
 		return fmt.Errorf("verifying proof of possession: %w", err)
 	}
-	if err := key.Verify(proofStatement(purpose, key, name), proof); err != nil {
+	if err := key.VerifyAs(rp, proofStatement(purpose, key, name), proof); err != nil {
 		return fmt.Errorf("verifying proof of possession of %q: %w", name, err)
 	}
 	return nil

@@ -8,12 +8,14 @@
 // under it), a signature that isn't strict DER, JSON with unknown, missing or
 // repeated members, hex in capitals.
 //
-// Three algorithms, chosen by what the holders of keys have at hand:
+// The algorithms, chosen by what the holders of keys have at hand:
 //
 //	p256       ECDSA, SHA-256 of the statement, DER (SEC 1 C.5); s may be in
 //	           either half, as secure elements and WebCrypto make it
 //	ed25519    RFC 8032 over the statement itself, 64 bytes
 //	secp256k1  ECDSA, SHA-256 of the statement, DER with s in the lower half
+//	webauthn-p256  what an authenticator signs (webauthn.go): its challenge is
+//	           SHA-256 of the statement, its signature ECDSA in DER over P-256
 //
 // A signature's bytes are never used as an identity, so the two halves of P-256
 // do no harm.
@@ -43,6 +45,8 @@ const (
 	P256      Algorithm = "p256"
 	Ed25519   Algorithm = "ed25519"
 	Secp256k1 Algorithm = "secp256k1"
+	// WebAuthnP256 is ES256 inside an assertion ([RelyingParty]), never by itself.
+	WebAuthnP256 Algorithm = "webauthn-p256"
 )
 
 // ErrSignature: the signature isn't the key's signature over the message, or
@@ -54,7 +58,7 @@ var ErrSignature = errors.New("signature does not verify")
 type PublicKey struct {
 	// Algorithm says how Bytes is read.
 	Algorithm Algorithm
-	// Bytes is SEC 1 compressed, 33 bytes, for the two ECDSA curves, and the 32
+	// Bytes is SEC 1 compressed, 33 bytes, for the ECDSA curves, and the 32
 	// bytes of RFC 8032 for Ed25519.
 	Bytes []byte
 }
@@ -77,6 +81,8 @@ func (k PublicKey) check() error {
 		err = checkEd25519(k.Bytes)
 	case Secp256k1:
 		_, err = k.secp256k1()
+	case WebAuthnP256:
+		_, err = pointOfP256(k.Bytes)
 	default:
 		err = fmt.Errorf("reading public key: unknown algorithm %q", clip(string(k.Algorithm)))
 	}
@@ -88,10 +94,14 @@ func (k PublicKey) P256() (*ecdsa.PublicKey, error) {
 	if k.Algorithm != P256 {
 		return nil, fmt.Errorf("reading p256 public key: it is of algorithm %q", clip(string(k.Algorithm)))
 	}
-	if len(k.Bytes) != 33 {
-		return nil, fmt.Errorf("reading p256 public key: %d bytes, want 33 (SEC 1 compressed)", len(k.Bytes))
+	return pointOfP256(k.Bytes)
+}
+
+func pointOfP256(b []byte) (*ecdsa.PublicKey, error) {
+	if len(b) != 33 {
+		return nil, fmt.Errorf("reading p256 public key: %d bytes, want 33 (SEC 1 compressed)", len(b))
 	}
-	x, y := elliptic.UnmarshalCompressed(elliptic.P256(), k.Bytes)
+	x, y := elliptic.UnmarshalCompressed(elliptic.P256(), b)
 	if x == nil {
 		return nil, errors.New("reading p256 public key: not a point of the curve")
 	}
@@ -171,6 +181,8 @@ func (k PublicKey) Verify(message, signature []byte) error {
 		s := sig.S()
 		digest := sha256.Sum256(message)
 		ok = !s.IsOverHalfOrder() && sig.Verify(digest[:], pub)
+	case WebAuthnP256: // it signs nothing but assertions
+		return ErrSignature
 	default:
 		return k.check()
 	}

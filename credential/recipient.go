@@ -30,10 +30,15 @@ func SignRecipient(signer Signer, recipient string) ([]byte, error) {
 // VerifyRecipient checks [SignRecipient]'s signature. Errors: [ErrSignature], or
 // what is wrong with recipient or key.
 func VerifyRecipient(key PublicKey, recipient string, signature []byte) error {
+	return VerifyRecipientAs(key, nil, recipient, signature)
+}
+
+// VerifyRecipientAs is VerifyRecipient for a key that may be of [WebAuthnP256].
+func VerifyRecipientAs(key PublicKey, rp *RelyingParty, recipient string, signature []byte) error {
 	if err := checkRecipient(recipient); err != nil {
 		return fmt.Errorf("verifying recipient: %w", err)
 	}
-	if err := key.Verify(recipientStatement(key, recipient), signature); err != nil {
+	if err := key.VerifyAs(rp, recipientStatement(key, recipient), signature); err != nil {
 		return fmt.Errorf("verifying recipient: %w", err)
 	}
 	return nil

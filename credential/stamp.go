@@ -29,10 +29,11 @@ const (
 	schemeP256      = "SIGILD_P256_SHA256"
 	schemeEd25519   = "SIGILD_ED25519"
 	schemeSecp256k1 = "SIGILD_SECP256K1_SHA256"
+	schemeWebAuthn  = "SIGILD_WEBAUTHN_P256"
 )
 
-var schemeOf = map[Algorithm]string{P256: schemeP256, Ed25519: schemeEd25519, Secp256k1: schemeSecp256k1}
-var algorithmOf = map[string]Algorithm{schemeP256: P256, schemeEd25519: Ed25519, schemeSecp256k1: Secp256k1}
+var schemeOf = map[Algorithm]string{P256: schemeP256, Ed25519: schemeEd25519, Secp256k1: schemeSecp256k1, WebAuthnP256: schemeWebAuthn}
+var algorithmOf = map[string]Algorithm{schemeP256: P256, schemeEd25519: Ed25519, schemeSecp256k1: Secp256k1, schemeWebAuthn: WebAuthnP256}
 
 // Act is what a stamp is made over: one call, to one appliance, for one
 // organization, at one time.
@@ -65,12 +66,15 @@ func (a Act) Statement() []byte {
 type Stamp struct {
 	// PublicKey is the credential that signed.
 	PublicKey PublicKey
-	// Signature is in the form of the package comment.
+	// Signature is in the form of the package comment; of an assertion it is that of
+	// the authenticator.
 	Signature []byte
 	// IssuedAt is when it was made, in whole milliseconds.
 	IssuedAt time.Time
 	// OrganizationID is the organization acted for; empty for an operator.
 	OrganizationID string
+	// AuthenticatorData and ClientDataJSON are of [WebAuthnP256] alone.
+	AuthenticatorData, ClientDataJSON []byte
 }
 
 // NewStamp signs act with signer. An act without appliance id, method or time is refused.
@@ -105,6 +109,9 @@ type stampJSON struct {
 	Signature      string `json:"signature"`
 	IssuedAt       int64  `json:"issuedAt"`
 	OrganizationID string `json:"organizationId"`
+	// Of an assertion alone; hex.
+	AuthenticatorData string `json:"authenticatorData,omitempty"`
+	ClientDataJSON    string `json:"clientDataJson,omitempty"`
 }
 
 // Encode returns the stamp as it travels in metadata "sigild-stamp-bin": JSON
@@ -121,6 +128,9 @@ func (s Stamp) Encode() ([]byte, error) {
 		Signature:      hex.EncodeToString(s.Signature),
 		IssuedAt:       s.IssuedAt.UnixMilli(),
 		OrganizationID: s.OrganizationID,
+
+		AuthenticatorData: hex.EncodeToString(s.AuthenticatorData),
+		ClientDataJSON:    hex.EncodeToString(s.ClientDataJSON),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("encoding stamp: %w", err)
@@ -132,9 +142,11 @@ func (s Stamp) Encode() ([]byte, error) {
 }
 
 // ParseStamp reads an encoded stamp. Every member must be there once, and no
-// other. The signature is not checked here.
+// other: authenticatorData and clientDataJson in that of an assertion, and only
+// there. The signature is not checked here.
 func ParseStamp(data []byte) (Stamp, error) {
-	fields, err := readFlat(data, MaxStampBytes, "publicKey", "scheme", "signature", "issuedAt", "organizationId")
+	fields, err := readMembers(data, MaxStampBytes, []string{"publicKey", "scheme", "signature", "issuedAt", "organizationId"},
+		[]string{"authenticatorData", "clientDataJson"})
 	if err != nil {
 		return Stamp{}, fmt.Errorf("reading stamp: %w", err)
 	}
@@ -180,7 +192,19 @@ func (f flat) stamp() (Stamp, error) {
 	if err := checkOrganizationID(organization); err != nil {
 		return Stamp{}, err
 	}
-	return Stamp{PublicKey: public, Signature: signature, IssuedAt: time.UnixMilli(issued), OrganizationID: organization}, nil
+	out := Stamp{PublicKey: public, Signature: signature, IssuedAt: time.UnixMilli(issued), OrganizationID: organization}
+	for name, to := range map[string]*[]byte{"authenticatorData": &out.AuthenticatorData, "clientDataJson": &out.ClientDataJSON} {
+		if _, there := f[name]; there != (algorithm == WebAuthnP256) {
+			return Stamp{}, fmt.Errorf("member %q belongs to stamps of scheme %s, and to no others", name, schemeWebAuthn)
+		}
+		if algorithm != WebAuthnP256 {
+			continue
+		}
+		if *to, err = f.hexBytes(name); err != nil {
+			return Stamp{}, err
+		}
+	}
+	return out, nil
 }
 
 // checkOrganizationID accepts an id of the appliance's making, or none.
@@ -211,13 +235,28 @@ func (s Stamp) Fresh(now time.Time) error {
 
 // Verify checks that the stamp was made for this appliance and method over
 // exactly these message bytes. It doesn't judge time ([Stamp.Fresh]) nor whether
-// the credential is anybody's. Errors: [ErrSignature] or a key that is refused.
+// the credential is anybody's. Errors: [ErrSignature] or a key that is refused; a
+// stamp of [WebAuthnP256] needs [Stamp.VerifyAs].
 func (s Stamp) Verify(applianceID, method string, message []byte) error {
-	return s.PublicKey.Verify(Act{
+	_, err := s.VerifyAs(nil, applianceID, method, message)
+	return err
+}
+
+// VerifyAs is Verify for a credential whose relying party is rp, nil for one that
+// has none. counter is what an authenticator of [WebAuthnP256] counted.
+func (s Stamp) VerifyAs(rp *RelyingParty, applianceID, method string, message []byte) (counter uint32, err error) {
+	statement := Act{
 		ApplianceID:    applianceID,
 		OrganizationID: s.OrganizationID,
 		Method:         method,
 		IssuedAt:       s.IssuedAt,
 		MessageHash:    sha256.Sum256(message),
-	}.Statement(), s.Signature)
+	}.Statement()
+	if s.PublicKey.Algorithm != WebAuthnP256 {
+		return 0, s.PublicKey.Verify(statement, s.Signature)
+	}
+	if rp == nil {
+		return 0, ErrSignature
+	}
+	return rp.Verify(s.PublicKey, statement, Assertion{s.AuthenticatorData, s.ClientDataJSON, s.Signature})
 }

@@ -19,6 +19,11 @@ type flat map[string]any
 // each once, in any order. encoding/json alone would fold case, keep the last
 // of two members and skip what it doesn't know.
 func readFlat(data []byte, max int, names ...string) (flat, error) {
+	return readMembers(data, max, names, nil)
+}
+
+// readMembers is readFlat with members that may be missing.
+func readMembers(data []byte, max int, names, optional []string) (flat, error) {
 	if len(data) > max {
 		return nil, fmt.Errorf("%d bytes, at most %d are read", len(data), max)
 	}
@@ -37,7 +42,7 @@ func readFlat(data []byte, max int, names ...string) (flat, error) {
 			return nil, errors.New("not JSON in UTF-8")
 		}
 		name, _ := key.(string)
-		if !slices.Contains(names, name) {
+		if !slices.Contains(names, name) && !slices.Contains(optional, name) {
 			return nil, fmt.Errorf("unknown member %q", clip(name))
 		}
 		if _, twice := out[name]; twice {
