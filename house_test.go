@@ -20,7 +20,7 @@ const order = `
 	server             -> delegation delivery api systemd link
 	delegation         -> signing bundle
 	delivery           -> journal
-	signing            -> policy mpc chains/signable journal refusal
+	signing            -> policy mpc chains/signable journal refusal credential
 	journal            -> vault refusal
 	vault              -> seal
 	policy             -> chains/evm chains/solana

@@ -105,7 +105,7 @@ func (c *Client) WithAPIKey(key []byte) *Client {
 
 // WithStamps returns a client whose calls carry a stamp of each signer, for one
 // organization; for operators, whose acts concern the appliance, it is "". Status
-// and Signing calls carry none, they take none.
+// calls carry none, they take none.
 func (c *Client) WithStamps(organizationID string, signers ...credential.Signer) *Client {
 	return &Client{conn: c.conn, org: organizationID, signers: signers}
 }
@@ -188,9 +188,22 @@ func (c *Client) Orders() sigilv1.OrderServiceClient {
 	return sigilv1.NewOrderServiceClient(keyed{Client: c})
 }
 
-// Signing calls show the wallet API key.
+// Signing calls show the wallet API key, or without one the stamps of users.
 func (c *Client) Signing() sigilv1.SigningServiceClient {
+	if c.apiKey == "" && len(c.signers) > 0 {
+		return sigilv1.NewSigningServiceClient(stamped{Client: c})
+	}
 	return sigilv1.NewSigningServiceClient(keyed{Client: c})
+}
+
+// Members calls are stamped by root members, end users or a credential itself.
+func (c *Client) Members() sigilv1.MemberServiceClient {
+	return sigilv1.NewMemberServiceClient(stamped{Client: c})
+}
+
+// DelegatedUsers calls are stamped by the root of the organization or of its parent.
+func (c *Client) DelegatedUsers() sigilv1.DelegatedUserServiceClient {
+	return sigilv1.NewDelegatedUserServiceClient(stamped{Client: c})
 }
 
 // Reason is sigild's reason for err ("POLICY_DENIED", docs/errors.md), or "" for

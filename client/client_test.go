@@ -182,7 +182,7 @@ func TestEveryCallShowsOnlyItsOwn(t *testing.T) {
 		{"status", func() error { _, err := stamped.Status().GetStatus(ctx, &sigilv1.GetStatusRequest{}); return err }, 0, 0},
 		{"status with a key", func() error { _, err := keyed.Status().GetStatus(ctx, &sigilv1.GetStatusRequest{}); return err }, 0, 0},
 		{"signing", func() error { _, err := keyed.Signing().Sign(ctx, &sigilv1.SignRequest{}); return err }, 0, 1},
-		{"signing with stamps", func() error { _, err := stamped.Signing().Sign(ctx, &sigilv1.SignRequest{}); return err }, 0, 0},
+		{"signing with stamps", func() error { _, err := stamped.Signing().Sign(ctx, &sigilv1.SignRequest{}); return err }, 1, 0},
 		{"organizations", func() error {
 			_, err := stamped.Organizations().CreateOrganization(ctx, &sigilv1.CreateOrganizationRequest{})
 			return err

@@ -48,7 +48,7 @@ func acts() []actCase {
 	// eitherShort falls short of the root quorum and of the owner.
 	eitherShort := map[string][]holder{"one root of two": site.root[:1], "another user": {site.erin.holder}, "operators": site.operators,
 		"another organization's root": site.globexRoot, "none": nil}
-	return []actCase{{
+	return append([]actCase{{
 		name: "CreateOrganization", by: func() []holder { return site.operators[1:] },
 		short: map[string][]holder{"one of two": site.operators[:1], "one twice": {site.operators[0], site.operators[0]}, "root": site.root, "none": nil},
 		call: func(h *house, a func(any) Actor, _, id string, n int) (any, error) {
@@ -156,7 +156,7 @@ func acts() []actCase {
 			m := NewPause{RequestID: id, Scope: Scope{Organization: org}, Reason: fmt.Sprint("drill ", n)}
 			return nil, h.Resume(context.Background(), a(m), id, m.Scope)
 		},
-	}}
+	}}, memberActs(both, rootShort, ownerShort)...)
 }
 
 // pendingWallet is a wallet of dana's whose share waits; its ciphertext is one byte, 1.
@@ -181,6 +181,9 @@ func withDelegations(h *house) {
 	set := mpctest.Ed25519DelegateSet(h.t)
 	h.active("dlg_1", set)
 	h.active("dlg_2", set)
+	h.put(func(tx *vault.Tx) error {
+		return store(tx, vault.TypeUser, spareUser, &user{V: recordVersion, ID: spareUser, Organization: site.acme, Name: "spare", Kind: DelegatedUser, CreatedAt: began})
+	})
 }
 
 // active writes an active delegation whose API key nobody has.
@@ -436,8 +439,8 @@ func TestDelegatedUserAuthorizesNothing(t *testing.T) {
 		wantRefusal(t, "Delegation", err, refusal.QuorumMissing)
 		_, err = h.FetchShare(context.Background(), look(site.acme, intruder), site.acme, ethWallet)
 		wantRefusal(t, "FetchShare", err, refusal.QuorumMissing)
-		if h.KnownCredential(site.acme, intruder.key.Public()) {
-			t.Error("its credential is known")
+		if known := h.KnownCredential(site.acme, intruder.key.Public()); !known {
+			t.Error("its credential is not known, so it could not even sign")
 		}
 	})
 }

@@ -81,7 +81,7 @@ func (b *book) loadActivities(ctx context.Context, v *vault.Vault) error {
 		case bad != nil:
 		case err != nil:
 			bad = fmt.Errorf("record %s: %w", id, err)
-		case a.ID != id || shown.ID != id || shown.Organization != a.Organization || shown.RequestID != a.RequestID || b.delegations[a.Delegation] == nil || shown.Delegation != a.Delegation:
+		case a.ID != id || shown.ID != id || shown.Organization != a.Organization || shown.RequestID != a.RequestID || !b.hasAsked(a) || shown.Delegation != a.Delegation:
 			bad = fmt.Errorf("record %s: it says it is %q, of delegation %q", id, a.ID, a.Delegation)
 		default:
 			a.shown = shown
@@ -94,28 +94,41 @@ func (b *book) loadActivities(ctx context.Context, v *vault.Vault) error {
 	return bad
 }
 
+// hasAsked reports whether an activity's delegation is there, or for a stamped request
+// its organization.
+func (b *book) hasAsked(a *activity) bool {
+	if a.Delegation == "" {
+		return b.organizations[a.Organization] != nil
+	}
+	return b.delegations[a.Delegation] != nil
+}
+
 // approver is how policies see a user.
-func approver(u *user) policy.User { return policy.User{ID: u.ID, Alias: u.Name} }
+func approver(u *user) policy.User { return policy.User{ID: u.ID, Alias: u.Name, Tags: u.Tags} }
 
 // credentialTypes are Turnkey's words for what a stamp is made with.
 var credentialTypes = map[credential.Algorithm]string{
 	credential.P256: "CREDENTIAL_TYPE_API_KEY_P256", credential.Ed25519: "CREDENTIAL_TYPE_API_KEY_ED25519", credential.Secp256k1: "CREDENTIAL_TYPE_API_KEY_SECP256K1",
+	credential.WebAuthnP256: "CREDENTIAL_TYPE_WEBAUTHN_AUTHENTICATOR",
 }
 
 func stampedWith(u *user, k credential.PublicKey) policy.Credential {
-	return policy.Credential{ID: k.ID(), UserID: u.ID, Type: credentialTypes[k.Algorithm], PublicKey: fmt.Sprintf("%x", k.Bytes)}
+	shown := policy.Credential{ID: k.ID(), UserID: u.ID, Type: credentialTypes[k.Algorithm], PublicKey: fmt.Sprintf("%x", k.Bytes)}
+	for _, r := range u.Credentials {
+		if r.isKey(k) && r.Party != nil {
+			shown.CredentialID = base64.RawURLEncoding.EncodeToString(r.Party.CredentialID)
+		}
+	}
+	return shown
 }
 
 // holder finds the user of an organization whose live credential k is; nil for none.
-func (b *book) holder(org string, k credential.PublicKey) *user {
-	b.mu.RLock()
-	defer b.mu.RUnlock()
-	for _, u := range b.users {
-		if u.Organization == org && matching(u.Credentials, Actor{Organization: org, Credentials: []credential.PublicKey{k}}) > 0 {
-			return u
-		}
+func (s *Service) holder(org string, k credential.PublicKey) *user {
+	u := s.book.holder(org, k.ID())
+	if u == nil || u.Removed || matching(u.Credentials, Actor{Organization: org, Credentials: []credential.PublicKey{k}}, s.clock()) == 0 {
+		return nil
 	}
-	return nil
+	return u
 }
 
 // Consent is the answer to signing: who approved the activity of a request id, of
@@ -130,7 +143,7 @@ func (s *Service) Consent(org, requestID string) *signing.Consent {
 	c := &signing.Consent{Activity: a.shown, Rejected: a.Rejection != nil}
 	for _, v := range a.Approvals {
 		k := v.key()
-		if u := s.book.holder(org, k); u != nil && u.ID == v.User {
+		if u := s.holder(org, k); u != nil && u.ID == v.User {
 			c.Approvers, c.Credentials = append(c.Approvers, approver(u)), append(c.Credentials, stampedWith(u, k))
 		}
 	}
@@ -158,7 +171,7 @@ func (s *Service) OpenActivity(ctx context.Context, p signing.NewActivity) (*sig
 		if _, err := signing.ParseActivity(a.Bytes); err != nil {
 			return refusal.New(refusal.PayloadNotUnderstood, "what the payload does takes %d bytes to say, and nobody would read that before approving it", len(shown.Summary))
 		}
-		old, pending := s.book.opened(shown.Delegation, now)
+		old, pending := s.book.opened(shown.Organization, shown.Delegation, now)
 		if pending >= maxPending {
 			no := refusal.New(refusal.RateLimited, "%d requests of this delegation wait for approvals, and no more are taken", pending)
 			no.After = time.Minute
@@ -203,15 +216,15 @@ func (b *book) waitingFor(r requestRef) *activity {
 }
 
 // opened finds the activities of all delegations that may be removed, and counts
-// those of one that may still be approved.
-func (b *book) opened(delegation string, now time.Time) (gone []*activity, pending int) {
+// those of one that may still be approved; "" is an organization's stamped requests.
+func (b *book) opened(org, delegation string, now time.Time) (gone []*activity, pending int) {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	for _, a := range b.activities {
 		switch {
 		case a.gone(now):
 			gone = append(gone, a)
-		case a.Delegation == delegation && a.Rejection == nil && now.Before(a.shown.ExpiresAt):
+		case a.Organization == org && a.Delegation == delegation && a.Rejection == nil && now.Before(a.shown.ExpiresAt):
 			pending++
 		}
 	}

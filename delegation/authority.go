@@ -29,16 +29,28 @@ func (b *book) standing(d *delegationRecord) (*standing, error) {
 	if err != nil {
 		return nil, err
 	}
+	return b.standingOf(d, w, k, u)
+}
+
+// standingFor is standing when the delegated user is about to be u.
+func (b *book) standingFor(d *delegationRecord, u *user) (*standing, error) {
+	w, k, err := b.wallet(d.Organization, d.Wallet)
+	if err != nil {
+		return nil, err
+	}
+	return b.standingOf(d, w, k, u)
+}
+
+func (b *book) standingOf(d *delegationRecord, w *wallet, k *key, u *user) (*standing, error) {
 	rules, problems := policy.Compile(d.Policies, d.Limits, nil)
 	if rules == nil {
 		return nil, fmt.Errorf("compiling stored policies: %v", problems)
 	}
 	st := signing.Standing{
 		Delegation: d.ID, Organization: d.Organization, Owner: d.Owner, DelegatedUser: u.ID, DelegatedUserName: u.Name,
-		APIKey: d.APIKey, Version: d.Version,
-		Wallet: signing.WalletInfo{
-			ID: w.ID, Name: w.Name, Key: k.ID, Chain: w.Chain, Address: w.Address, Scheme: k.Scheme, PublicKey: w.publicKey(k), Path: w.Path,
-		},
+		Approvers:   []policy.User{approver(u)},
+		Credentials: []policy.Credential{{ID: d.APIKey, UserID: u.ID, Type: "CREDENTIAL_TYPE_WALLET_API_KEY"}},
+		APIKey:      d.APIKey, Version: d.Version, Wallet: walletInfo(w, k),
 		Set: d.Set, ShareIDs: shareIDs(d.Set.ID, d.Set.Parties),
 	}
 	if d.ExpiresAt != nil {
@@ -51,6 +63,13 @@ func (b *book) standing(d *delegationRecord) (*standing, error) {
 		st.Ended = refusal.New(refusal.DelegationExpired, "the delegation ended at %s", d.ExpiresAt.Format(time.RFC3339))
 	}
 	return &standing{base: st, own: rules, organizationAllows: d.OrganizationAllows}, nil
+}
+
+// walletInfo is a wallet as signing sees it.
+func walletInfo(w *wallet, k *key) signing.WalletInfo {
+	return signing.WalletInfo{
+		ID: w.ID, Name: w.Name, Key: k.ID, Chain: w.Chain, Address: w.Address, Scheme: k.Scheme, PublicKey: w.publicKey(k), Path: w.Path,
+	}
 }
 
 // now finds the standing of a delegation as it is judged at this moment; nil for
@@ -96,9 +115,9 @@ func (s *Service) Authenticate(walletID string, apiKey []byte) (*signing.Standin
 }
 
 // Enter is step 7's second look, inside the transaction.
-func (s *Service) Enter(delegationID string) (*signing.Standing, func(), error) {
-	leave := s.flights.enter(delegationID)
-	st, err := s.Current(delegationID)
+func (s *Service) Enter(then *signing.Standing) (*signing.Standing, func(), error) {
+	leave := s.flights.enter(flightOf(then))
+	st, err := s.Current(then)
 	if err != nil {
 		leave()
 		return nil, nil, err
@@ -107,7 +126,11 @@ func (s *Service) Enter(delegationID string) (*signing.Standing, func(), error) 
 }
 
 // Current is step 9's last look. It sees a revocation from its first moment, before it is on disk.
-func (s *Service) Current(delegationID string) (*signing.Standing, error) {
+func (s *Service) Current(then *signing.Standing) (*signing.Standing, error) {
+	delegationID := then.Delegation
+	if len(then.Stamps) > 0 {
+		return s.currentStamped(then)
+	}
 	if s.flights.ending(delegationID) {
 		return nil, refusal.New(refusal.DelegationRevoked, "the delegation is being revoked")
 	}

@@ -3,6 +3,7 @@ package delegation
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/sigild/sigild/refusal"
@@ -18,11 +19,13 @@ type book struct {
 	self          *appliance
 	organizations map[string]*organization
 	users         map[string]*user
-	keys          map[string]*key
-	wallets       map[string]*wallet
-	delegations   map[string]*delegationRecord
-	apiKeys       map[string]*apiKeyRecord
-	ceremonies    map[string]*ceremonyRecord
+	// holders finds the user of a credential, by organization and credential id.
+	holders     map[credentialKey]*user
+	keys        map[string]*key
+	wallets     map[string]*wallet
+	delegations map[string]*delegationRecord
+	apiKeys     map[string]*apiKeyRecord
+	ceremonies  map[string]*ceremonyRecord
 	// standings holds, for each delegation that was ever active, what signing needs to know.
 	standings map[string]*standing
 	// orders holds those of each delegation that ever had one.
@@ -38,7 +41,7 @@ type book struct {
 
 func newBook() *book {
 	return &book{
-		organizations: map[string]*organization{}, users: map[string]*user{}, keys: map[string]*key{},
+		organizations: map[string]*organization{}, users: map[string]*user{}, holders: map[credentialKey]*user{}, keys: map[string]*key{},
 		wallets: map[string]*wallet{}, delegations: map[string]*delegationRecord{}, apiKeys: map[string]*apiKeyRecord{},
 		ceremonies: map[string]*ceremonyRecord{}, standings: map[string]*standing{}, rulebooks: map[string]*rulebook{}, files: noFiles, orders: map[string]*orders{},
 		activities: map[string]*activity{}, waiting: map[requestRef]*activity{},
@@ -58,7 +61,7 @@ func loadBook(ctx context.Context, v *vault.Vault) (*book, error) {
 	if err := load(ctx, v, vault.TypeOrganization, func(id string, o *organization) { b.organizations[id] = o }); err != nil {
 		return nil, err
 	}
-	if err := load(ctx, v, vault.TypeUser, func(id string, u *user) { b.users[id] = u }); err != nil {
+	if err := load(ctx, v, vault.TypeUser, func(id string, u *user) { b.users[id] = u; b.indexLocked(u) }); err != nil {
 		return nil, err
 	}
 	if err := load(ctx, v, vault.TypeKey, func(id string, k *key) { b.keys[id] = k }); err != nil {
@@ -117,7 +120,7 @@ func (b *book) check(documents map[string]*document) error {
 		}
 	}
 	for id, o := range b.organizations {
-		look(id, o.ID, true)
+		look(id, o.ID, (o.Parent == "" || b.organizations[o.Parent] != nil) && !slices.ContainsFunc(o.RootUsers, func(u string) bool { return b.users[u] == nil }))
 	}
 	for id, u := range b.users {
 		look(id, u.ID, b.organizations[u.Organization] != nil)

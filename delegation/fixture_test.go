@@ -28,6 +28,7 @@ import (
 	"github.com/sigild/sigild/policy"
 	"github.com/sigild/sigild/refusal"
 	"github.com/sigild/sigild/seal"
+	"github.com/sigild/sigild/signing"
 	"github.com/sigild/sigild/vault"
 )
 
@@ -218,6 +219,21 @@ func (h *house) crashed() *house {
 	c.open()
 	h.t.Cleanup(func() { c.Service.Close() })
 	return c
+}
+
+// Current and Enter are those of a delegation's standing.
+func (h *house) Current(delegation string) (*signing.Standing, error) {
+	return h.Service.Current(&signing.Standing{Delegation: delegation})
+}
+
+func (h *house) Enter(delegation string) (*signing.Standing, func(), error) {
+	return h.Service.Enter(&signing.Standing{Delegation: delegation})
+}
+
+// KnownCredential is the service's without the relying party.
+func (h *house) KnownCredential(org string, pk credential.PublicKey) bool {
+	_, known := h.Service.KnownCredential(org, pk)
+	return known
 }
 
 // put writes records as ceremonies would have left them.

@@ -2,6 +2,8 @@ package delegation
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 )
 
@@ -50,6 +52,13 @@ func (f *flights) end(id string) (undo func()) {
 		defer f.mu.Unlock()
 		delete(f.ended, id)
 	}
+}
+
+// underWay lists what signatures are counted by at this moment.
+func (f *flights) underWay() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Collect(maps.Keys(f.count))
 }
 
 func (f *flights) ending(id string) bool {

@@ -34,7 +34,7 @@ func (s *Service) VerifyKeyslots(ctx context.Context, a Actor, group uint32) err
 }
 
 func (s *Service) anyOperator(a Actor) error {
-	if a.Organization != "" || matching(s.book.appliance().Operators, a) == 0 {
+	if a.Organization != "" || matching(s.book.appliance().Operators, a, s.clock()) == 0 {
 		return quorumMissing("operators", 0, 1)
 	}
 	return nil

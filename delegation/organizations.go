@@ -3,6 +3,7 @@ package delegation
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/sigild/sigild/credential"
 	"github.com/sigild/sigild/journal"
@@ -15,12 +16,29 @@ type NewCredential struct {
 	Name      string
 	PublicKey credential.PublicKey
 	Proof     []byte
+	// Party is what a WebAuthn credential was made for; nil for others.
+	Party *credential.RelyingParty
+	// ExpiresAt ends it; nil: until revoked. Only for users.
+	ExpiresAt *time.Time
+	// UnusedAlarm is after how long without use somebody should ask; 0: never. Only for users.
+	UnusedAlarm time.Duration
 }
 
 const maxCredentials = 16
 
-// register checks names, proofs and distinctness of credentials.
+// register checks names, proofs and distinctness of credentials of purposes whose
+// credentials neither expire nor belong to an authenticator.
 func register(purpose credential.Purpose, list []NewCredential) ([]registered, error) {
+	for _, c := range list {
+		if c.ExpiresAt != nil || c.UnusedAlarm != 0 || c.Party != nil {
+			return nil, refusal.New(refusal.RequestInvalid, "credential %q: only those of users expire, have alarms or are WebAuthn's", c.Name).With("field", "credentials")
+		}
+	}
+	return registerAll(purpose, list)
+}
+
+// registerAll checks names, proofs and distinctness of credentials.
+func registerAll(purpose credential.Purpose, list []NewCredential) ([]registered, error) {
 	if len(list) == 0 || len(list) > maxCredentials {
 		return nil, refusal.New(refusal.RequestInvalid, "1 to %d credentials are needed", maxCredentials).With("field", "credentials")
 	}
@@ -30,7 +48,13 @@ func register(purpose credential.Purpose, list []NewCredential) ([]registered, e
 		if err := checkName("credential name", c.Name); err != nil {
 			return nil, err
 		}
-		if err := credential.VerifyProof(c.PublicKey, purpose, c.Name, c.Proof); err != nil {
+		if c.UnusedAlarm < 0 || c.UnusedAlarm > maxUnusedAlarm || c.UnusedAlarm%time.Second != 0 {
+			return nil, refusal.New(refusal.RequestInvalid, "credential %q: an alarm is after whole seconds, at most %d", c.Name, maxUnusedAlarm/time.Second).With("field", "unused_alarm_seconds")
+		}
+		if (c.Party != nil) != (c.PublicKey.Algorithm == credential.WebAuthnP256) {
+			return nil, refusal.New(refusal.RequestInvalid, "credential %q: a relying party is what WebAuthn's have, and no others", c.Name).With("field", "webauthn")
+		}
+		if err := credential.VerifyProofAs(c.PublicKey, c.Party, purpose, c.Name, c.Proof); err != nil {
 			return nil, refusal.New(refusal.RequestInvalid, "credential %q has no valid proof of possession", c.Name).With("field", "proof").Because(err)
 		}
 		id := c.PublicKey.ID()
@@ -38,7 +62,10 @@ func register(purpose credential.Purpose, list []NewCredential) ([]registered, e
 			return nil, refusal.New(refusal.RequestInvalid, "credential %q is given twice", c.Name).With("field", "credentials")
 		}
 		seen[id] = true
-		out = append(out, registered{ID: id, Name: c.Name, Algorithm: string(c.PublicKey.Algorithm), PublicKey: c.PublicKey.Bytes})
+		out = append(out, registered{
+			ID: id, Name: c.Name, Algorithm: string(c.PublicKey.Algorithm), PublicKey: c.PublicKey.Bytes,
+			Party: c.Party, ExpiresAt: inUTC(c.ExpiresAt), UnusedAlarm: uint32(c.UnusedAlarm / time.Second),
+		})
 	}
 	return out, nil
 }

@@ -102,7 +102,7 @@ func rank(l Level) int {
 // mayPause finds the level at which the actor may stop the scope.
 func (s *Service) mayPause(a Actor, scope Scope) (Level, error) {
 	if scope.Organization == "" {
-		if a.Organization != "" || matching(s.book.appliance().Operators, a) == 0 {
+		if a.Organization != "" || matching(s.book.appliance().Operators, a, s.clock()) == 0 {
 			return "", quorumMissing("operators", 0, 1)
 		}
 		return LevelOperator, nil
@@ -115,7 +115,7 @@ func (s *Service) mayPause(a Actor, scope Scope) (Level, error) {
 	if err != nil {
 		return "", err
 	}
-	if matching(o.Root, a) > 0 {
+	if s.rootMembers(o, a) > 0 {
 		return LevelRoot, nil
 	}
 	if owner == "" {
@@ -267,7 +267,16 @@ func (s *Service) awaitScope(ctx context.Context, scope Scope) error {
 			ids = append(ids, id)
 		}
 	}
+	var wallets []string
+	for id, w := range s.book.wallets {
+		if (scope.Organization == "" || w.Organization == scope.Organization) && (scope.Wallet == "" || id == scope.Wallet) {
+			wallets = append(wallets, id)
+		}
+	}
 	s.book.mu.RUnlock()
+	if err := s.awaitStamped(ctx, wallets...); err != nil {
+		return err
+	}
 	for _, id := range ids {
 		if err := s.flights.wait(ctx, id); err != nil {
 			return err

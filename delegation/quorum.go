@@ -1,27 +1,44 @@
 package delegation
 
 import (
-	"bytes"
+	"slices"
+	"time"
 
-	"github.com/sigild/sigild/credential"
 	"github.com/sigild/sigild/refusal"
 )
 
 // This file says whose stamps an act needs. Stamps count by credential, once each.
 
-// matching counts the actor's credentials that are in list.
-func matching(list []registered, a Actor) int {
+// matching counts the actor's credentials that are in list and alive at now. Those
+// of one line, of which one replaces another, count once.
+func matching(list []registered, a Actor, now time.Time) int {
 	n := 0
+	var lines []string
 	for _, r := range list {
-		for _, c := range a.Credentials {
-			if r.Algorithm == string(c.Algorithm) && bytes.Equal(r.PublicKey, c.Bytes) {
-				n++
-				break
-			}
+		if !slices.ContainsFunc(a.Credentials, r.is) || r.ended(now) || slices.Contains(lines, r.line()) {
+			continue
+		}
+		lines = append(lines, r.line())
+		n++
+	}
+	return n
+}
+
+// rootMembers counts the root members that stamped: keys of the root, and end users in it.
+func (s *Service) rootMembers(o *organization, a Actor) int {
+	now := s.clock()
+	n := matching(o.Root, a, now)
+	for _, id := range o.RootUsers {
+		if u := find(s.book, s.book.users, id); u != nil && u.Kind == EndUser && matching(u.Credentials, a, now) > 0 {
+			n++
 		}
 	}
 	return n
 }
+
+// clock is the later of the wall clock and the journal's: what has ended stays so
+// when the clock is turned back.
+func (s *Service) clock() time.Time { return s.journal.At(nil).Now() }
 
 func quorumMissing(what string, have, need int) error {
 	return refusal.New(refusal.QuorumMissing, "this act needs the stamps of %d %s, and carries %d", need, what, have)
@@ -30,7 +47,7 @@ func quorumMissing(what string, have, need int) error {
 // operators demands the operators' quorum; their stamps name no organization.
 func (s *Service) operators(a Actor) error {
 	self := s.book.appliance()
-	if n := matching(self.Operators, a); a.Organization != "" || n < self.Quorum {
+	if n := matching(self.Operators, a, s.clock()); a.Organization != "" || n < self.Quorum {
 		return quorumMissing("operators", n, self.Quorum)
 	}
 	return nil
@@ -51,7 +68,7 @@ func (s *Service) root(a Actor, org string) error {
 	if err != nil {
 		return err
 	}
-	if n := matching(o.Root, a); n < o.Quorum {
+	if n := s.rootMembers(o, a); n < o.Quorum {
 		return quorumMissing("root members", n, o.Quorum)
 	}
 	return nil
@@ -66,7 +83,7 @@ func (s *Service) owner(a Actor, org, userID string) error {
 	if err != nil {
 		return err
 	}
-	if u.Kind != EndUser || matching(u.Credentials, a) == 0 {
+	if u.Kind != EndUser || matching(u.Credentials, a, s.clock()) == 0 {
 		return quorumMissing("owner", 0, 1)
 	}
 	return nil
@@ -91,13 +108,11 @@ func (s *Service) member(a Actor, org string) error {
 	if err != nil {
 		return err
 	}
-	if matching(o.Root, a) > 0 {
+	if s.rootMembers(o, a) > 0 {
 		return nil
 	}
-	s.book.mu.RLock()
-	defer s.book.mu.RUnlock()
-	for _, u := range s.book.users {
-		if u.Organization == org && u.Kind == EndUser && matching(u.Credentials, a) > 0 {
+	for _, u := range s.book.stampers(org, a) {
+		if u.Kind == EndUser && matching(u.Credentials, a, s.clock()) > 0 {
 			return nil
 		}
 	}
@@ -111,16 +126,5 @@ func (s *Service) concerns(a Actor, org, owner string) bool {
 	if err != nil {
 		return false
 	}
-	return matching(o.Root, a) > 0 || owner != "" && s.owner(a, org, owner) == nil
-}
-
-// KnownCredential tells the server whether a stamp's public key is registered at
-// all: with the operators for organization "", else with that organization. What
-// the credential may do is decided by each act.
-func (s *Service) KnownCredential(org string, pk credential.PublicKey) bool {
-	probe := Actor{Organization: org, Credentials: []credential.PublicKey{pk}}
-	if org == "" {
-		return matching(s.book.appliance().Operators, probe) > 0
-	}
-	return s.member(probe, org) == nil
+	return s.rootMembers(o, a) > 0 || owner != "" && s.owner(a, org, owner) == nil
 }

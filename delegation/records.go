@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sigild/sigild/chains"
+	"github.com/sigild/sigild/credential"
 	"github.com/sigild/sigild/mpc"
 	"github.com/sigild/sigild/policy"
 )
@@ -40,14 +41,35 @@ type registered struct {
 	Name      string `json:"name"`
 	Algorithm string `json:"algorithm"`
 	PublicKey []byte `json:"public_key"`
+	// Party is what a WebAuthn credential was made for; nil for others.
+	Party *credential.RelyingParty `json:"relying_party,omitempty"`
+	// CreatedAt is absent for those of stores that were made before it was kept.
+	CreatedAt *time.Time `json:"created_at,omitempty"`
+	// ExpiresAt ends it; absent: until revoked.
+	ExpiresAt *time.Time `json:"expires_at,omitempty"`
+	// Line is the id of the first credential that this one came of by rotation; empty
+	// for that one. Those of one line count once.
+	Line string `json:"line,omitempty"`
+	// LineEnds is when the first of its line would have ended by itself; no successor
+	// lives longer. Absent: never.
+	LineEnds *time.Time `json:"line_ends,omitempty"`
+	// UnusedAlarm is after how many seconds without use somebody should ask; 0: never.
+	UnusedAlarm uint32 `json:"unused_alarm,omitempty"`
+	// LastUsed is to the hour; absent: never used. Counter is an authenticator's last.
+	LastUsed *time.Time `json:"last_used,omitempty"`
+	Counter  uint32     `json:"counter,omitempty"`
 }
 
 type organization struct {
-	V         int          `json:"v"`
-	ID        string       `json:"id"`
-	Name      string       `json:"name"`
-	CreatedAt time.Time    `json:"created_at"`
+	V         int       `json:"v"`
+	ID        string    `json:"id"`
+	Name      string    `json:"name"`
+	CreatedAt time.Time `json:"created_at"`
+	// Parent made it, a sub-organization; empty for one that the operators made.
+	Parent string `json:"parent,omitempty"`
+	// Root are root members that are no users, RootUsers end users that are.
 	Root      []registered `json:"root"`
+	RootUsers []string     `json:"root_users,omitempty"`
 	// Quorum is how many root members must stamp an act.
 	Quorum int `json:"quorum"`
 	// PolicyAuthority is "api", policies come under stamps, or "bundle", from signed
@@ -81,6 +103,10 @@ type user struct {
 	CreatedAt      time.Time    `json:"created_at"`
 	Credentials    []registered `json:"credentials,omitempty"`
 	ShareRecipient string       `json:"share_recipient,omitempty"`
+	// Tags are what policies call several users by.
+	Tags []string `json:"tags,omitempty"`
+	// Removed: a delegated user that acts no more.
+	Removed bool `json:"removed,omitempty"`
 }
 
 // Status words of wallets, delegations and ceremonies.

@@ -84,7 +84,7 @@ func (s *Service) moveRecipient(tx *vault.Tx, k *key, n NewShareRecovery) error 
 }
 
 func (s *Service) putUser(tx *vault.Tx, u *user) error {
-	s.book.change(tx, func() { s.book.users[u.ID] = u })
+	s.book.change(tx, func() { s.book.setUserLocked(u) })
 	return store(tx, vault.TypeUser, u.ID, u)
 }
 

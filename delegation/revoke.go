@@ -52,23 +52,7 @@ func (s *Service) RevokeDelegation(ctx context.Context, a Actor, requestID, org,
 		if d.Status == statusFailed {
 			return DelegationRevoked{}, refusal.New(refusal.NotActive, "the delegation failed; there is nothing to revoke")
 		}
-		tx.OnRollback(s.flights.end(id))
-		now := s.now().UTC()
-		revoked := *d
-		revoked.Status, revoked.APIKey, revoked.EndedAt, revoked.Version = statusRevoked, "", &now, d.Version+1
-		if err := s.destroyShares(tx, d); err != nil {
-			return DelegationRevoked{}, err
-		}
-		if d.APIKey != "" {
-			if err := tx.Delete(vault.TypeAPIKey, d.APIKey); err != nil && !errors.Is(err, vault.ErrNotFound) {
-				return DelegationRevoked{}, fmt.Errorf("destroying the API key verifier: %w", err)
-			}
-			s.book.change(tx, func() { delete(s.book.apiKeys, d.APIKey) })
-		}
-		if err := s.putEnded(tx, &revoked); err != nil {
-			return DelegationRevoked{}, err
-		}
-		return DelegationRevoked{DelegationID: id}, nil
+		return DelegationRevoked{DelegationID: id}, s.endDelegation(tx, d)
 	})
 	if err != nil {
 		return Delegation{}, err
@@ -81,4 +65,23 @@ func (s *Service) RevokeDelegation(ctx context.Context, a Actor, requestID, org,
 		return Delegation{}, err
 	}
 	return s.showDelegation(d), nil
+}
+
+// endDelegation destroys what a delegation that is pending or active signs with. Who
+// called it waits for its flights after the commit.
+func (s *Service) endDelegation(tx *vault.Tx, d *delegationRecord) error {
+	tx.OnRollback(s.flights.end(d.ID))
+	now := s.now().UTC()
+	revoked := *d
+	revoked.Status, revoked.APIKey, revoked.EndedAt, revoked.Version = statusRevoked, "", &now, d.Version+1
+	if err := s.destroyShares(tx, d); err != nil {
+		return err
+	}
+	if d.APIKey != "" {
+		if err := tx.Delete(vault.TypeAPIKey, d.APIKey); err != nil && !errors.Is(err, vault.ErrNotFound) {
+			return fmt.Errorf("destroying the API key verifier: %w", err)
+		}
+		s.book.change(tx, func() { delete(s.book.apiKeys, d.APIKey) })
+	}
+	return s.putEnded(tx, &revoked)
 }

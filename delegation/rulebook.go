@@ -38,8 +38,39 @@ type rulebook struct {
 	hash [32]byte
 	// rules are all policies and limits, narrowing those that can't allow.
 	rules, narrowing *policy.Set
+	// stamped are the policies and limits that judge stamped requests: all but ALLOW
+	// policies without a consensus, which would allow whoever the organization has.
+	stamped *policy.Set
 	// interfaces are what payloads are read with.
 	interfaces signable.Interfaces
+	// whole and narrow are the last answers of alone; swapped, never modified.
+	whole, narrow atomic.Pointer[ruling]
+}
+
+// ruling is what judges a request without a delegation.
+type ruling struct {
+	files *PolicyFiles
+	rules *policy.Set
+	hash  [32]byte
+}
+
+// alone joins the appliance's files and the organization's rules, of which ALLOW
+// policies count only if allows says so.
+func (r *rulebook) alone(files *PolicyFiles, allows bool) (*ruling, error) {
+	kept, above := &r.narrow, r.narrowing
+	if allows {
+		kept, above = &r.whole, r.stamped
+	}
+	if j := kept.Load(); j != nil && j.files == files {
+		return j, nil
+	}
+	rules, err := policy.Join(files.rules, above)
+	if err != nil {
+		return nil, fmt.Errorf("joining the rules of an organization: %w", err)
+	}
+	made := &ruling{files, rules, hashJudging(rules, r.hash)}
+	kept.Store(made)
+	return made, nil
 }
 
 // readers read the documents of each kind into what a rulebook is made of, and
@@ -97,6 +128,13 @@ func bind(org string, version uint64, documents []*document, known func(delegati
 	denies := slices.DeleteFunc(slices.Clone(reading.policies), func(p policy.Policy) bool { return p.Effect == policy.Allow })
 	if made.narrowing, problems = policy.Compile(denies, reading.limits, nil); made.narrowing == nil {
 		return nil, fmt.Errorf("compiling the policies that deny: %v", problems)
+	}
+	anybody := func(p policy.Policy) bool { return p.Effect == policy.Allow && p.Consensus == "" }
+	if made.stamped = made.rules; !slices.ContainsFunc(reading.policies, anybody) {
+		return made, nil
+	}
+	if made.stamped, problems = policy.Compile(slices.DeleteFunc(reading.policies, anybody), reading.limits, nil); made.stamped == nil {
+		return nil, fmt.Errorf("compiling the policies for stamped requests: %v", problems)
 	}
 	return made, nil
 }
@@ -197,7 +235,7 @@ func (r *rulebook) document(name DocumentName) *document {
 // unbound is the rulebook of an organization without documents.
 var unbound = func() *rulebook {
 	empty, _ := policy.Compile(nil, nil, nil)
-	return &rulebook{hash: hashDocuments(nil), rules: empty, narrowing: empty}
+	return &rulebook{hash: hashDocuments(nil), rules: empty, narrowing: empty, stamped: empty}
 }()
 
 // rulebook finds an organization's; that of an unknown one is empty.

@@ -2,6 +2,7 @@ package delegation
 
 import (
 	"context"
+	"time"
 
 	"github.com/sigild/sigild/credential"
 	"github.com/sigild/sigild/journal"
@@ -23,7 +24,7 @@ func (s *Service) Seal(ctx context.Context, a Actor, requestID, reason string) e
 		return err
 	}
 	authorize := func() error {
-		if a.Organization != "" || matching(s.book.appliance().Operators, a) == 0 {
+		if a.Organization != "" || matching(s.book.appliance().Operators, a, s.clock()) == 0 {
 			return quorumMissing("operators", 0, 1)
 		}
 		return nil
@@ -74,5 +75,5 @@ func (s *Service) Guard() Guard {
 
 // Knows reports whether the key is an operator's.
 func (g Guard) Knows(pk credential.PublicKey) bool {
-	return matching(g.operators, Actor{Credentials: []credential.PublicKey{pk}}) > 0
+	return matching(g.operators, Actor{Credentials: []credential.PublicKey{pk}}, time.Time{}) > 0
 }

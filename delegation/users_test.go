@@ -41,21 +41,21 @@ func TestUsersAreChecked(t *testing.T) {
 		change func(n *NewUser)
 		field  string
 	}{
-		"no name":                     {func(n *NewUser) { n.Name = "" }, "name"},
-		"no kind":                     {func(n *NewUser) { n.Kind = "" }, "kind"},
-		"unknown kind":                {func(n *NewUser) { n.Kind = "root" }, "kind"},
-		"no credential":               {func(n *NewUser) { n.Credentials = nil }, "credentials"},
-		"bad proof":                   {func(n *NewUser) { n.Credentials[0].Proof = make([]byte, 64) }, "proof"},
-		"a root member's proof":       {func(n *NewUser) { n.Credentials[0] = site.root[0].NewCredential }, "proof"},
-		"no recipient":                {func(n *NewUser) { n.ShareRecipient = "" }, "share_recipient"},
-		"an ssh recipient":            {func(n *NewUser) { n.ShareRecipient = "ssh-ed25519 AAAA" }, "share_recipient"},
-		"recipient not signed":        {func(n *NewUser) { n.RecipientSignature = nil }, "share_recipient_signature"},
-		"another recipient":           {func(n *NewUser) { n.ShareRecipient = site.recipient.Recipient().String() }, "share_recipient_signature"},
-		"signed by another":           {func(n *NewUser) { n.Credentials[0] = other.NewCredential }, "share_recipient_signature"},
-		"signed by the second only":   {func(n *NewUser) { n.Credentials = []NewCredential{other.NewCredential, n.Credentials[0]} }, "share_recipient_signature"},
-		"delegated, with credentials": {func(n *NewUser) { n.Kind, n.ShareRecipient, n.RecipientSignature = DelegatedUser, "", nil }, "credentials"},
-		"delegated, with a recipient": {func(n *NewUser) { n.Kind, n.Credentials, n.RecipientSignature = DelegatedUser, nil, nil }, "credentials"},
-		"delegated, with a signature": {func(n *NewUser) { n.Kind, n.Credentials, n.ShareRecipient = DelegatedUser, nil, "" }, "credentials"},
+		"no name":                        {func(n *NewUser) { n.Name = "" }, "name"},
+		"no kind":                        {func(n *NewUser) { n.Kind = "" }, "kind"},
+		"unknown kind":                   {func(n *NewUser) { n.Kind = "root" }, "kind"},
+		"no credential":                  {func(n *NewUser) { n.Credentials = nil }, "credentials"},
+		"bad proof":                      {func(n *NewUser) { n.Credentials[0].Proof = make([]byte, 64) }, "proof"},
+		"a root member's proof":          {func(n *NewUser) { n.Credentials[0] = site.root[0].NewCredential }, "proof"},
+		"no recipient":                   {func(n *NewUser) { n.ShareRecipient = "" }, "share_recipient"},
+		"an ssh recipient":               {func(n *NewUser) { n.ShareRecipient = "ssh-ed25519 AAAA" }, "share_recipient"},
+		"recipient not signed":           {func(n *NewUser) { n.RecipientSignature = nil }, "share_recipient_signature"},
+		"another recipient":              {func(n *NewUser) { n.ShareRecipient = site.recipient.Recipient().String() }, "share_recipient_signature"},
+		"signed by another":              {func(n *NewUser) { n.Credentials[0] = other.NewCredential }, "share_recipient_signature"},
+		"signed by the second only":      {func(n *NewUser) { n.Credentials = []NewCredential{other.NewCredential, n.Credentials[0]} }, "share_recipient_signature"},
+		"delegated, an end user's proof": {func(n *NewUser) { n.Kind, n.ShareRecipient, n.RecipientSignature = DelegatedUser, "", nil }, "proof"},
+		"delegated, with a recipient":    {func(n *NewUser) { n.Kind, n.Credentials, n.RecipientSignature = DelegatedUser, nil, nil }, "share_recipient"},
+		"delegated, with a signature":    {func(n *NewUser) { n.Kind, n.Credentials, n.ShareRecipient = DelegatedUser, nil, "" }, "share_recipient"},
 	} {
 		_, n := newMember(site.acme, "new")
 		c.change(&n)
@@ -69,7 +69,7 @@ func TestUsersAreChecked(t *testing.T) {
 	if _, err := h.CreateUser(context.Background(), stamped(site.acme, n, site.root...), n); err != nil {
 		t.Error(err)
 	}
-	if !h.KnownCredential(site.acme, other.key.Public()) {
+	if known := h.KnownCredential(site.acme, other.key.Public()); !known {
 		t.Error("a second credential is not known")
 	}
 }

@@ -78,7 +78,7 @@ func (s *Service) Approve(ctx context.Context, v Vote) (Voted, error) {
 		next := *a
 		next.Approvals = slices.Clone(a.Approvals)
 		for _, k := range v.Credentials {
-			u := s.book.holder(a.Organization, k)
+			u := s.holder(a.Organization, k)
 			if u == nil || !s.heeds(a, u, k) {
 				continue
 			}
@@ -117,7 +117,7 @@ func (s *Service) Reject(ctx context.Context, v Vote) (Voted, error) {
 				continue
 			}
 			next.Rejection = &vote{Algorithm: string(k.Algorithm), PublicKey: k.Bytes, At: at, Reason: v.Reason}
-			if u := s.book.holder(a.Organization, k); u != nil {
+			if u := s.holder(a.Organization, k); u != nil {
 				next.Rejection.User = u.ID
 			}
 			break
@@ -198,13 +198,13 @@ func (v Vote) evidence(a *activity) map[string]string {
 
 // alive reports whether the vote's credential still is its user's.
 func (s *Service) alive(org string, v vote) bool {
-	u := s.book.holder(org, v.key())
+	u := s.holder(org, v.key())
 	return u != nil && u.ID == v.User
 }
 
 // heeds reports whether a policy that waits would heed the user's approval.
 func (s *Service) heeds(a *activity, u *user, k credential.PublicKey) bool {
-	st, err := s.book.now(a.Delegation)
+	st, err := s.judging(a)
 	if err != nil || st == nil || u.ID == st.DelegatedUser {
 		return false
 	}
@@ -212,13 +212,29 @@ func (s *Service) heeds(a *activity, u *user, k credential.PublicKey) bool {
 	return st.Rules.Heeds(a.Waiting, asks, approver(u), stampedWith(u, k))
 }
 
+// judging is the standing of an activity's delegation now, nil for none. Of a stamped
+// request it is what judges it: the organization's documents, whose ALLOW policies
+// counted, or none would wait.
+func (s *Service) judging(a *activity) (*signing.Standing, error) {
+	if a.Delegation != "" {
+		return s.book.now(a.Delegation)
+	}
+	u := find(s.book, s.book.users, a.shown.Requester)
+	if u == nil || u.Removed {
+		return nil, nil
+	}
+	st := &signing.Standing{Organization: a.Organization, DelegatedUser: u.ID, DelegatedUserName: u.Name}
+	return st, s.judgedBy(st, true)
+}
+
 // seen reports whether the activity concerns the actor.
 func (s *Service) seen(act Actor, a *activity) bool {
-	if d, err := s.book.delegation(a.Organization, a.Delegation); err == nil && s.concerns(act, a.Organization, d.Owner) {
+	w, _, err := s.book.wallet(a.Organization, a.shown.Wallet)
+	if err == nil && s.concerns(act, a.Organization, w.Owner) {
 		return true
 	}
 	return slices.ContainsFunc(act.Credentials, func(k credential.PublicKey) bool {
-		u := s.book.holder(a.Organization, k)
+		u := s.holder(a.Organization, k)
 		return u != nil && s.heeds(a, u, k)
 	})
 }
@@ -243,7 +259,7 @@ func (s *Service) activityStatus(a *activity, executed bool, now time.Time) (str
 	if executed {
 		return statusExecuted, nil
 	}
-	st, err := s.book.now(a.Delegation)
+	st, err := s.judging(a)
 	if err != nil {
 		return "", err
 	}

@@ -100,32 +100,39 @@ func (s *Service) startWallet(ctx context.Context, a Actor, n NewWallet, p pendi
 		if u.Kind != EndUser {
 			return WalletStarted{}, refusal.New(refusal.RequestInvalid, "a wallet's owner must be an end user").With("field", "owner_user_id")
 		}
-		now := s.now().UTC()
-		k := &key{V: recordVersion, ID: newID("key"), Organization: n.Organization, Owner: u.ID, Scheme: p.scheme, CreatedAt: now, Origin: p.origin, Status: statusPending}
-		w := &wallet{V: recordVersion, ID: newID("wal"), Organization: n.Organization, Key: k.ID, Owner: u.ID, Chain: n.Chain, Name: n.Name, Status: statusPending, CreatedAt: now}
-		c := &ceremonyRecord{V: recordVersion, ID: newID("cer"), Organization: n.Organization, Kind: p.kind, Target: w.ID, Status: statusRunning, StartedAt: now}
-		if err := store(tx, vault.TypeKey, k.ID, k); err != nil {
-			return WalletStarted{}, err
-		}
-		if err := store(tx, vault.TypeWallet, w.ID, w); err != nil {
-			return WalletStarted{}, err
-		}
-		if err := store(tx, vault.TypeCeremony, c.ID, c); err != nil {
-			return WalletStarted{}, err
-		}
-		s.book.change(tx, func() {
-			s.book.keys[k.ID], s.book.wallets[w.ID], s.book.ceremonies[c.ID] = k, w, c
-		})
-		tx.OnCommit(func() {
-			if started != nil {
-				started()
-			}
-			s.startKeygen(c, k, w, u.ShareRecipient, makeKey)
-		})
-		e.Wallet, e.User = w.ID, u.ID
-		e.Facts = map[string]string{"key": k.ID, "chain": n.Chain, "ceremony": c.ID, "origin": p.origin}
-		return WalletStarted{WalletID: w.ID, KeyID: k.ID, CeremonyID: c.ID}, nil
+		made, err := s.addWallet(tx, u, n, p, makeKey, started)
+		e.Wallet, e.User = made.WalletID, u.ID
+		e.Facts = map[string]string{"key": made.KeyID, "chain": n.Chain, "ceremony": made.CeremonyID, "origin": p.origin}
+		return made, err
 	})
+}
+
+// addWallet records a pending key and its wallet for an end user, and starts their
+// ceremony after the commit.
+func (s *Service) addWallet(tx *vault.Tx, u *user, n NewWallet, p pendingKey, makeKey maker, started func()) (WalletStarted, error) {
+	now := s.now().UTC()
+	k := &key{V: recordVersion, ID: newID("key"), Organization: n.Organization, Owner: u.ID, Scheme: p.scheme, CreatedAt: now, Origin: p.origin, Status: statusPending}
+	w := &wallet{V: recordVersion, ID: newID("wal"), Organization: n.Organization, Key: k.ID, Owner: u.ID, Chain: n.Chain, Name: n.Name, Status: statusPending, CreatedAt: now}
+	c := &ceremonyRecord{V: recordVersion, ID: newID("cer"), Organization: n.Organization, Kind: p.kind, Target: w.ID, Status: statusRunning, StartedAt: now}
+	if err := store(tx, vault.TypeKey, k.ID, k); err != nil {
+		return WalletStarted{}, err
+	}
+	if err := store(tx, vault.TypeWallet, w.ID, w); err != nil {
+		return WalletStarted{}, err
+	}
+	if err := store(tx, vault.TypeCeremony, c.ID, c); err != nil {
+		return WalletStarted{}, err
+	}
+	s.book.change(tx, func() {
+		s.book.keys[k.ID], s.book.wallets[w.ID], s.book.ceremonies[c.ID] = k, w, c
+	})
+	tx.OnCommit(func() {
+		if started != nil {
+			started()
+		}
+		s.startKeygen(c, k, w, u.ShareRecipient, makeKey)
+	})
+	return WalletStarted{WalletID: w.ID, KeyID: k.ID, CeremonyID: c.ID}, nil
 }
 
 func (s *Service) startKeygen(c *ceremonyRecord, k *key, w *wallet, recipient string, makeKey maker) {

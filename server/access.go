@@ -38,6 +38,7 @@ const (
 	byNothing authentication = iota // the uid is enough
 	byAPIKey                        // one wallet API key, in metadata sigild-api-key
 	byStamps                        // 1 to 16 stamps, in metadata sigild-stamp-bin
+	byEither                        // one of the two, not both
 )
 
 // signatory says whose stamps an act wants; delegation counts them.
@@ -48,6 +49,7 @@ const (
 	root                            // the organization's root quorum
 	owner                           // the end user who owns the wallet
 	member                          // any root member or end user of the organization
+	anyUser                         // its users, delegated ones included: policies judge whether they are enough
 )
 
 // access is one row: one method.
@@ -74,6 +76,21 @@ var table = []access{
 	{method: "/sigil.v1.OrganizationService/CreateOrganization", socket: onAdmin, role: roleOperator, by: byStamps, stamps: operators, maxBytes: 16 * kib},
 
 	{method: "/sigil.v1.UserService/CreateUser", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root, maxBytes: 16 * kib},
+
+	{method: "/sigil.v1.MemberService/ListMembers", socket: onApp | onAdmin, role: roleApp | roleOperator | roleAuditor, by: byStamps, stamps: member, maxBytes: 4 * kib},
+	{method: "/sigil.v1.MemberService/AddCredential", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root | member, maxBytes: 16 * kib},
+	{method: "/sigil.v1.MemberService/RotateCredential", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root | anyUser, maxBytes: 16 * kib},
+	{method: "/sigil.v1.MemberService/RevokeCredential", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root | member, maxBytes: 4 * kib, deadline: 30 * time.Second},
+	{method: "/sigil.v1.MemberService/SetTags", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root, maxBytes: 4 * kib},
+	{method: "/sigil.v1.MemberService/RemoveUser", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root, maxBytes: 4 * kib, deadline: 30 * time.Second},
+	{method: "/sigil.v1.MemberService/SetRootQuorum", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root, maxBytes: 4 * kib},
+
+	{method: "/sigil.v1.DelegatedUserService/CreateSubOrganization", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root, maxBytes: 32 * kib},
+	{method: "/sigil.v1.DelegatedUserService/CreateDelegatedAccess", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root, maxBytes: 512 * kib, deadline: 30 * time.Second},
+	{method: "/sigil.v1.DelegatedUserService/VerifyDelegatedAccess", socket: onApp | onAdmin, role: roleApp | roleOperator | roleAuditor, by: byStamps, stamps: member, maxBytes: 4 * kib},
+	{method: "/sigil.v1.DelegatedUserService/FetchOrCreateDelegatedUser", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root, maxBytes: 16 * kib},
+	{method: "/sigil.v1.DelegatedUserService/FetchOrCreatePolicies", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root, maxBytes: 512 * kib, deadline: 30 * time.Second},
+	{method: "/sigil.v1.DelegatedUserService/ReportOrderFilled", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root | anyUser, maxBytes: 8 * kib, deadline: 30 * time.Second},
 
 	{method: "/sigil.v1.WalletService/CreateWallet", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root, maxBytes: 4 * kib},
 	{method: "/sigil.v1.WalletService/ImportWallet", socket: onAdmin, role: roleOperator, by: byStamps, stamps: root, maxBytes: 4 * kib},
@@ -131,7 +148,7 @@ var table = []access{
 	{method: "/sigil.v1.OrderService/CloseOrder", socket: onApp, role: roleApp, by: byAPIKey, maxBytes: 4 * kib},
 	{method: "/sigil.v1.OrderService/ListOrders", socket: onApp, role: roleApp, by: byAPIKey, maxBytes: 4 * kib},
 
-	{method: "/sigil.v1.SigningService/Sign", socket: onApp, role: roleApp, by: byAPIKey, maxBytes: 264 * kib, deadline: 30 * time.Second},
+	{method: "/sigil.v1.SigningService/Sign", socket: onApp, role: roleApp, by: byEither, stamps: anyUser, maxBytes: 264 * kib, deadline: 30 * time.Second},
 }
 
 // lookup finds a method's row; nil when there is none.
@@ -214,11 +231,11 @@ func (r role) String() string {
 }
 
 func (s signatory) String() string {
-	return names(s, []string{"operators", "root", "owner", "member"})
+	return names(s, []string{"operators", "root", "owner", "member", "user"})
 }
 
 func (a authentication) String() string {
-	return []string{"none", "API key", "stamps"}[a]
+	return []string{"none", "API key", "stamps", "API key or stamps"}[a]
 }
 
 // names joins the names of the bits that are set.

@@ -54,7 +54,7 @@ func TestEveryMethodHasOneRow(t *testing.T) {
 		if row.socket == 0 || row.role == 0 {
 			t.Errorf("%s: nobody can call it", row.method)
 		}
-		if (row.by == byStamps) != (row.stamps != 0) {
+		if (row.by == byStamps || row.by == byEither) != (row.stamps != 0) {
 			t.Errorf("%s: takes %s and wants stamps of %q", row.method, row.by, row.stamps)
 		}
 		if row.maxBytes <= 0 || row.maxBytes > (Limits{}).withDefaults().MessageBytes {
@@ -64,7 +64,7 @@ func TestEveryMethodHasOneRow(t *testing.T) {
 			t.Errorf("%s: deadline %s", row.method, row.deadline)
 		}
 		f := m.Input().Fields().ByName("organization_id")
-		if wants := row.by == byStamps && row.stamps != operators; wants != (f != nil && f.Kind() == protoreflect.StringKind) {
+		if wants := row.stamps != 0 && row.stamps != operators; wants != (f != nil && f.Kind() == protoreflect.StringKind) {
 			t.Errorf("%s: stamped for an organization %v, names one in the message %v", row.method, wants, f != nil)
 		}
 	}

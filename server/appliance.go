@@ -86,32 +86,49 @@ func (a *Appliance) ApplianceID() (string, error) {
 }
 
 // KnownCredential implements [Directory].
-func (a *Appliance) KnownCredential(organizationID string, key credential.PublicKey) bool {
+func (a *Appliance) KnownCredential(organizationID string, key credential.PublicKey) (*credential.RelyingParty, bool) {
 	if g := a.state.Load().guard; g != nil {
-		return organizationID == "" && g.Knows(key)
+		return nil, organizationID == "" && g.Knows(key)
 	}
 	p, err := a.open()
-	return err == nil && p.Delegation.KnownCredential(organizationID, key)
+	if err != nil {
+		return nil, false
+	}
+	return p.Delegation.KnownCredential(organizationID, key)
+}
+
+// NoteUse implements [Directory].
+func (a *Appliance) NoteUse(ctx context.Context, organizationID string, key credential.PublicKey, counter uint32) error {
+	if organizationID == "" {
+		return nil
+	}
+	p, err := a.open()
+	if err != nil {
+		return err
+	}
+	return p.Delegation.NoteUse(ctx, organizationID, key, counter)
 }
 
 // Services are the handlers of this appliance.
 func (a *Appliance) Services() Services {
 	return Services{
-		Status:       statusService{a: a},
-		Organization: organizationService{a: a},
-		User:         userService{a: a},
-		Wallet:       walletService{a: a},
-		Delegation:   delegationService{a: a},
-		Access:       delegatedAccessService{a: a},
-		Policy:       policyService{a: a},
-		Delivery:     deliveryService{a: a},
-		Activity:     activityService{a: a},
-		Order:        orderService{a: a},
-		Key:          keyService{a: a},
-		Signing:      signingService{a: a},
-		Control:      controlService{a: a},
-		Keyslot:      keyslotService{a: a},
-		Open:         func() bool { return a.state.Load().parts != nil },
+		Status:        statusService{a: a},
+		Organization:  organizationService{a: a},
+		User:          userService{a: a},
+		Wallet:        walletService{a: a},
+		Delegation:    delegationService{a: a},
+		Access:        delegatedAccessService{a: a},
+		Policy:        policyService{a: a},
+		Delivery:      deliveryService{a: a},
+		Activity:      activityService{a: a},
+		Order:         orderService{a: a},
+		Key:           keyService{a: a},
+		Signing:       signingService{a: a},
+		Control:       controlService{a: a},
+		Keyslot:       keyslotService{a: a},
+		Member:        memberService{a: a},
+		DelegatedUser: delegatedUserService{a: a},
+		Open:          func() bool { return a.state.Load().parts != nil },
 	}
 }
 

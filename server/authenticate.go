@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -33,9 +34,13 @@ type Directory interface {
 	// the store is sealed; it goes through Status.
 	ApplianceID() (string, error)
 	// KnownCredential reports whether the key is registered and alive: with the
-	// operators for organization "", else with that organization. What it may do
+	// operators for organization "", else with that organization, and what its
+	// assertions are verified with, nil for a credential that makes none. What it may do
 	// is decided by each act.
-	KnownCredential(organizationID string, key credential.PublicKey) bool
+	KnownCredential(organizationID string, key credential.PublicKey) (party *credential.RelyingParty, known bool)
+	// NoteUse remembers that a stamp was verified. Its error, a refusal, says that an
+	// authenticator's counter did not grow; what grew is durable on return.
+	NoteUse(ctx context.Context, organizationID string, key credential.PublicKey, counter uint32) error
 }
 
 // proven is what a call has shown besides its caller's uid.
@@ -48,19 +53,21 @@ type proven struct {
 
 // authenticate is step 3: what the row demands must be there, and nothing else,
 // so that nobody believes a stamp counted where none is looked at.
-func (s *Server) authenticate(row *access, md metadata.MD, message []byte) (proven, error) {
+func (s *Server) authenticate(ctx context.Context, row *access, md metadata.MD, message []byte) (proven, error) {
 	stamps, keys := md.Get(stampKey), md.Get(apiKeyKey)
-	if row.by != byStamps && len(stamps) > 0 {
+	if row.by != byStamps && row.by != byEither && len(stamps) > 0 {
 		return proven{}, refusal.New(refusal.StampInvalid, "this method takes no stamps")
 	}
-	if row.by != byAPIKey && len(keys) > 0 {
+	if row.by != byAPIKey && row.by != byEither && len(keys) > 0 {
 		return proven{}, refusal.New(refusal.APIKeyInvalid, "this method takes no wallet API key")
 	}
-	switch row.by {
-	case byAPIKey:
+	switch {
+	case row.by == byEither && len(stamps) > 0 && len(keys) > 0:
+		return proven{}, refusal.New(refusal.StampInvalid, "this method takes stamps or a wallet API key, not both")
+	case row.by == byAPIKey, row.by == byEither && len(stamps) == 0:
 		return readAPIKey(keys)
-	case byStamps:
-		return s.verifyStamps(row, stamps, message)
+	case row.by == byStamps, row.by == byEither:
+		return s.verifyStamps(ctx, row, stamps, message)
 	}
 	return proven{}, nil
 }
@@ -83,7 +90,7 @@ func readAPIKey(values []string) (proven, error) {
 
 // verifyStamps checks every stamp over exactly the received bytes. One that
 // fails refuses the call. An unknown credential and a wrong signature look alike.
-func (s *Server) verifyStamps(row *access, values []string, message []byte) (proven, error) {
+func (s *Server) verifyStamps(ctx context.Context, row *access, values []string, message []byte) (proven, error) {
 	if len(values) == 0 {
 		return proven{}, refusal.New(refusal.StampInvalid, "this method needs stamps (%s), in metadata %s", row.stamps, stampKey)
 	}
@@ -126,12 +133,18 @@ func (s *Server) verifyStamps(row *access, values []string, message []byte) (pro
 	for _, value := range values {
 		out.stamps = append(out.stamps, []byte(value))
 	}
+	counters := make([]uint32, len(stamps))
 	for i, stamp := range stamps {
-		wrong := stamp.Verify(appliance, row.method, message) != nil
-		unknown := !s.directory.KnownCredential(organization, stamp.PublicKey)
-		if wrong || unknown {
+		party, known := s.directory.KnownCredential(organization, stamp.PublicKey)
+		var wrong error
+		if counters[i], wrong = stamp.VerifyAs(party, appliance, row.method, message); wrong != nil || !known {
 			return proven{}, refusal.New(refusal.StampInvalid,
-				"stamp %d: not a registered credential's signature over this request, method, organization and appliance", i+1)
+				"stamp %d: not a registered credential's signature over this request, method, organization and appliance", i+1).Because(wrong)
+		}
+	}
+	for i, stamp := range stamps { // none is used up by a call whose other stamps are bad
+		if err := s.directory.NoteUse(ctx, organization, stamp.PublicKey, counters[i]); err != nil {
+			return proven{}, err
 		}
 		if !slices.ContainsFunc(out.credentials, stamp.PublicKey.Equal) {
 			out.credentials = append(out.credentials, stamp.PublicKey)

@@ -121,7 +121,7 @@ func (s *Server) serve(ctx context.Context, at socket, method string, receive fu
 	if err != nil {
 		return nil, err
 	}
-	shown, err := s.authenticate(row, md, message)
+	shown, err := s.authenticate(ctx, row, md, message)
 	if err != nil {
 		return nil, err
 	}
@@ -182,7 +182,7 @@ func (s *Server) receive(ctx context.Context, row *access, receive func(any) err
 
 // checkOrganization holds the message to the organization that was stamped for.
 func checkOrganization(row *access, shown proven, m proto.Message) error {
-	if row.by != byStamps {
+	if row.by != byStamps && row.by != byEither {
 		return nil
 	}
 	named := ""

@@ -44,6 +44,9 @@ type register struct {
 	sealed error
 	id     string
 	known  map[string][]credential.PublicKey
+	// parties are of WebAuthn credentials, by id; used is what NoteUse heard.
+	parties map[string]*credential.RelyingParty
+	used    []string
 }
 
 func (r *register) ApplianceID() (string, error) {
@@ -52,15 +55,22 @@ func (r *register) ApplianceID() (string, error) {
 	return r.id, r.sealed
 }
 
-func (r *register) KnownCredential(org string, key credential.PublicKey) bool {
+func (r *register) KnownCredential(org string, key credential.PublicKey) (*credential.RelyingParty, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, k := range r.known[org] {
 		if k.Equal(key) {
-			return true
+			return r.parties[key.ID()], true
 		}
 	}
-	return false
+	return nil, false
+}
+
+func (r *register) NoteUse(_ context.Context, _ string, key credential.PublicKey, counter uint32) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.used = append(r.used, fmt.Sprint(key.ID(), " ", counter))
+	return nil
 }
 
 // seen is what a handler got; the request is copied, since its key is wiped.
@@ -240,6 +250,7 @@ func (h *house) services() Services {
 		Status: statusHandler{handlers: h.handlers}, Organization: organizationHandler{handlers: h.handlers},
 		User: sigilv1.UnimplementedUserServiceServer{}, Wallet: walletHandler{handlers: h.handlers},
 		Delegation: sigilv1.UnimplementedDelegationServiceServer{}, Access: sigilv1.UnimplementedDelegatedAccessServiceServer{}, Policy: sigilv1.UnimplementedPolicyServiceServer{}, Delivery: sigilv1.UnimplementedDeliveryServiceServer{}, Activity: sigilv1.UnimplementedActivityServiceServer{}, Order: sigilv1.UnimplementedOrderServiceServer{}, Key: sigilv1.UnimplementedKeyServiceServer{}, Signing: signingHandler{handlers: h.handlers}, Control: sigilv1.UnimplementedControlServiceServer{}, Keyslot: sigilv1.UnimplementedKeyslotServiceServer{},
+		Member: sigilv1.UnimplementedMemberServiceServer{}, DelegatedUser: sigilv1.UnimplementedDelegatedUserServiceServer{},
 		Open: func() bool { return true },
 	}
 }

@@ -6,9 +6,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	sigilv1 "github.com/sigild/sigild/api/sigil/v1"
-	"github.com/sigild/sigild/credential"
 	"github.com/sigild/sigild/delegation"
-	"github.com/sigild/sigild/refusal"
 )
 
 // Handlers of organization.proto: from the wire to delegation and back. They
@@ -63,7 +61,7 @@ func (s userService) CreateUser(ctx context.Context, r *sigilv1.CreateUserReques
 	}
 	made, err := p.Delegation.CreateUser(ctx, actor, delegation.NewUser{
 		RequestID: r.GetRequestId(), Organization: r.GetOrganizationId(), Name: r.GetName(), Kind: kinds[r.GetKind()],
-		Credentials: credentials, ShareRecipient: r.GetShareRecipient(), RecipientSignature: r.GetShareRecipientSignature(),
+		Credentials: credentials, ShareRecipient: r.GetShareRecipient(), RecipientSignature: r.GetShareRecipientSignature(), Tags: r.GetTags(),
 	})
 	if err != nil {
 		return nil, err
@@ -207,26 +205,4 @@ func walletMessage(w delegation.Wallet) *sigilv1.Wallet {
 		out.Status = sigilv1.WalletStatus_WALLET_STATUS_FAILED
 	}
 	return out
-}
-
-// newCredentials checks the form of public keys; their proofs are delegation's.
-func newCredentials(in []*sigilv1.NewCredential) ([]delegation.NewCredential, error) {
-	algorithms := map[sigilv1.CredentialAlgorithm]credential.Algorithm{
-		sigilv1.CredentialAlgorithm_CREDENTIAL_ALGORITHM_P256:      credential.P256,
-		sigilv1.CredentialAlgorithm_CREDENTIAL_ALGORITHM_ED25519:   credential.Ed25519,
-		sigilv1.CredentialAlgorithm_CREDENTIAL_ALGORITHM_SECP256K1: credential.Secp256k1,
-	}
-	out := make([]delegation.NewCredential, 0, len(in))
-	for _, c := range in {
-		algorithm, ok := algorithms[c.GetAlgorithm()]
-		if !ok {
-			return nil, refusal.New(refusal.RequestInvalid, "unknown credential algorithm %d", c.GetAlgorithm()).With("field", "algorithm")
-		}
-		key, err := credential.ParsePublicKey(algorithm, c.GetPublicKey())
-		if err != nil {
-			return nil, refusal.New(refusal.RequestInvalid, "the public key of credential %q is not usable", c.GetName()).With("field", "public_key").Because(err)
-		}
-		out = append(out, delegation.NewCredential{Name: c.GetName(), PublicKey: key, Proof: c.GetProof()})
-	}
-	return out, nil
 }

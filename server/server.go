@@ -99,20 +99,22 @@ func set[T comparable](field *T, value T) {
 // Services are the handlers. All are needed; they read what the wrapper found
 // out with requestFrom and return errors of any room.
 type Services struct {
-	Status       sigilv1.StatusServiceServer
-	Organization sigilv1.OrganizationServiceServer
-	User         sigilv1.UserServiceServer
-	Wallet       sigilv1.WalletServiceServer
-	Delegation   sigilv1.DelegationServiceServer
-	Access       sigilv1.DelegatedAccessServiceServer
-	Policy       sigilv1.PolicyServiceServer
-	Delivery     sigilv1.DeliveryServiceServer
-	Activity     sigilv1.ActivityServiceServer
-	Order        sigilv1.OrderServiceServer
-	Key          sigilv1.KeyServiceServer
-	Signing      sigilv1.SigningServiceServer
-	Control      sigilv1.ControlServiceServer
-	Keyslot      sigilv1.KeyslotServiceServer
+	Status        sigilv1.StatusServiceServer
+	Organization  sigilv1.OrganizationServiceServer
+	User          sigilv1.UserServiceServer
+	Wallet        sigilv1.WalletServiceServer
+	Delegation    sigilv1.DelegationServiceServer
+	Access        sigilv1.DelegatedAccessServiceServer
+	Policy        sigilv1.PolicyServiceServer
+	Delivery      sigilv1.DeliveryServiceServer
+	Activity      sigilv1.ActivityServiceServer
+	Order         sigilv1.OrderServiceServer
+	Key           sigilv1.KeyServiceServer
+	Signing       sigilv1.SigningServiceServer
+	Control       sigilv1.ControlServiceServer
+	Keyslot       sigilv1.KeyslotServiceServer
+	Member        sigilv1.MemberServiceServer
+	DelegatedUser sigilv1.DelegatedUserServiceServer
 	// Open reports whether the store is open, for grpc.health.v1.
 	Open func() bool
 }
@@ -139,6 +141,8 @@ func (s Services) list() []service {
 		{&sigilv1.SigningService_ServiceDesc, s.Signing},
 		{&sigilv1.ControlService_ServiceDesc, s.Control},
 		{&sigilv1.KeyslotService_ServiceDesc, s.Keyslot},
+		{&sigilv1.MemberService_ServiceDesc, s.Member},
+		{&sigilv1.DelegatedUserService_ServiceDesc, s.DelegatedUser},
 	}
 	return append(list, service{healthDesc, newHealth(list, s.Open)})
 }

@@ -28,6 +28,7 @@ func (s signingService) Sign(ctx context.Context, r *sigilv1.SignRequest) (*sigi
 	}
 	in := signing.Request{
 		ID: r.GetRequestId(), WalletID: r.GetWalletId(), APIKey: requestFrom(ctx).apiKey, Method: actor.Method, Caller: actor.Caller,
+		Organization: actor.Organization, Stamps: actor.Credentials,
 		Unit: requestFrom(ctx).caller.Unit, ApprovalTime: time.Duration(r.GetApprovalSeconds()) * time.Second,
 	}
 	if r.ApprovalSeconds != nil && r.GetApprovalSeconds() == 0 {

@@ -136,7 +136,7 @@ func accountOf(w WalletInfo) (chains.Value, error) {
 func (s *Service) approve(ctx context.Context, r Request, st *Standing, d *chains.Decoded, v verdict, prior earlier) (*approved, error) {
 	a := &approved{request: r, standing: st, decoded: d, rule: v.Rule}
 	err := s.vault.Update(ctx, func(tx *vault.Tx) error {
-		now, leave, err := s.authority.Enter(st.Delegation)
+		now, leave, err := s.authority.Enter(st)
 		if err != nil {
 			return err
 		}

@@ -68,11 +68,10 @@ func (s *Service) consent(r Request, st *Standing, d *chains.Decoded) (*Consent,
 // approvers are the users whose consent the policies see: the requester, and those who
 // approved while that counts.
 func (st *Standing) approvers(c *Consent) (users []policy.User, with []policy.Credential) {
-	users = []policy.User{{ID: st.DelegatedUser, Alias: st.DelegatedUserName}}
-	with = []policy.Credential{{ID: st.APIKey, UserID: st.DelegatedUser, Type: "CREDENTIAL_TYPE_WALLET_API_KEY"}}
 	if c == nil {
-		return users, with
+		return st.Approvers, st.Credentials
 	}
+	users, with = slices.Clone(st.Approvers), slices.Clone(st.Credentials)
 	for _, u := range c.Approvers {
 		if !slices.ContainsFunc(users, func(have policy.User) bool { return have.ID == u.ID }) {
 			users = append(users, u)

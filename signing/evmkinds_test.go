@@ -213,7 +213,7 @@ func TestABIsTellPoliciesNames(t *testing.T) {
 // policySet names what judges a grant's requests now.
 func (h *house) policySet(g *grant) [32]byte {
 	h.t.Helper()
-	st, err := h.delegation.Current(g.id)
+	st, err := h.delegation.Current(&signing.Standing{Delegation: g.id})
 	if err != nil {
 		h.t.Fatal(err)
 	}

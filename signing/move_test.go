@@ -43,15 +43,15 @@ func (c *changing) Authenticate(wallet string, key []byte) (*signing.Standing, e
 	return st, err
 }
 
-func (c *changing) Enter(id string) (*signing.Standing, func(), error) {
+func (c *changing) Enter(then *signing.Standing) (*signing.Standing, func(), error) {
 	c.entered.Add(1)
-	st, leave, err := c.Authority.Enter(id)
+	st, leave, err := c.Authority.Enter(then)
 	st, err = c.now(st, err)
 	return st, leave, err
 }
 
-func (c *changing) Current(id string) (*signing.Standing, error) {
-	return c.now(c.Authority.Current(id))
+func (c *changing) Current(then *signing.Standing) (*signing.Standing, error) {
+	return c.now(c.Authority.Current(then))
 }
 
 // moving makes h sign under a changing authority.

@@ -119,7 +119,7 @@ func (s *Service) failed(ctx context.Context, a *approved, cause error) error {
 // failure is what the caller hears of a failed signature.
 func (s *Service) failure(a *approved, cause error, sent bool) error {
 	var no *refusal.Error
-	switch _, ended := s.authority.Current(a.standing.Delegation); {
+	switch _, ended := s.authority.Current(a.standing); {
 	case errors.As(cause, &no):
 		return no
 	case sent:

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/sigild/sigild/chains"
+	"github.com/sigild/sigild/credential"
 	"github.com/sigild/sigild/journal"
 	"github.com/sigild/sigild/refusal"
 	"github.com/sigild/sigild/vault"
@@ -117,8 +118,12 @@ type Request struct {
 	// Kind and Payload are what to sign. KindRawDigest is always refused.
 	Kind    chains.Kind
 	Payload []byte
-	// APIKey is lent for the call.
+	// APIKey is lent for the call; nil when the request was stamped.
 	APIKey []byte
+	// Organization is the one that the stamps name, Stamps are the keys of those that
+	// were verified; both empty with an API key.
+	Organization string
+	Stamps       []credential.PublicKey
 	// Method and Caller are for the journal.
 	Method string
 	Caller journal.Caller
@@ -155,8 +160,8 @@ const maxMoves = 3
 // the journal, fsynced, and asking again with the same id returns the same bytes.
 func (s *Service) Sign(ctx context.Context, r Request) (*Result, error) {
 	for range maxMoves {
-		// Step 3: authenticate the wallet API key.
-		st, err := s.authority.Authenticate(r.WalletID, r.APIKey)
+		// Step 3: authenticate the wallet API key, or find the users who stamped.
+		st, err := s.authenticate(r)
 		if err != nil {
 			return nil, err
 		}
@@ -233,6 +238,13 @@ func (s *Service) sign(ctx context.Context, r Request, st *Standing) (*Result, e
 	return s.release(context.WithoutCancel(ctx), a)
 }
 
+func (s *Service) authenticate(r Request) (*Standing, error) {
+	if len(r.Stamps) > 0 {
+		return s.authority.AuthenticateStamps(r.Organization, r.WalletID, r.Stamps)
+	}
+	return s.authority.Authenticate(r.WalletID, r.APIKey)
+}
+
 // mayServe is step 4.
 func (s *Service) mayServe(st *Standing, now time.Time) error {
 	if st.Ended != nil {
@@ -246,7 +258,7 @@ func (s *Service) mayServe(st *Standing, now time.Time) error {
 
 // stillServes is step 4 again, on what is true now: errMoved when st is not that any more.
 func (s *Service) stillServes(st *Standing) error {
-	now, err := s.authority.Current(st.Delegation)
+	now, err := s.authority.Current(st)
 	if err != nil {
 		return err
 	}
@@ -303,7 +315,7 @@ func (s *Service) prior(r Request, st *Standing, d *chains.Decoded) (earlier, er
 	if !ok {
 		return earlier{}, nil
 	}
-	if state.Method != r.Method || state.RequestHash != r.fingerprint() || state.Digest != digestOf(d) || state.Delegation != st.Delegation {
+	if state.Method != r.Method || state.RequestHash != r.fingerprint(st) || state.Digest != digestOf(d) || state.Delegation != st.Delegation {
 		return earlier{}, refusal.New(refusal.RequestIDReused, "this request_id was used for something else")
 	}
 	if state.Refunded {
@@ -312,10 +324,17 @@ func (s *Service) prior(r Request, st *Standing, d *chains.Decoded) (earlier, er
 	return earlier{answer: state.Answer, sequence: state.ApprovedSeq, rule: state.Rule, chargedAt: state.ChargedAt}, nil
 }
 
-// fingerprint binds a request id to what was asked: wallet, kind and payload.
-func (r Request) fingerprint() string {
+// fingerprint binds a request id to what was asked: wallet, kind and payload, and
+// for a stamped one who asked.
+func (r Request) fingerprint(st *Standing) string {
 	h := sha256.New()
 	fmt.Fprintf(h, "%d:%s%d:%s%d:", len(r.WalletID), r.WalletID, len(r.Kind), r.Kind, len(r.Payload))
+	if len(st.Stamps) > 0 {
+		for _, u := range st.Approvers {
+			fmt.Fprintf(h, "%d:%s", len(u.ID), u.ID)
+		}
+		h.Write([]byte{0})
+	}
 	h.Write(r.Payload)
 	return hex.EncodeToString(h.Sum(nil))
 }
@@ -346,7 +365,7 @@ func (s *Service) refuse(ctx context.Context, r Request, st *Standing, cause err
 		return cause // storage or time, not a decision
 	}
 	s.log.InfoContext(ctx, "refused", "wallet", st.Wallet.ID, "delegation", st.Delegation, "request", r.ID, "reason", string(no.Reason), "rule", no.Details["rule"])
-	if s.cfg.Refusals != nil && !s.cfg.Refusals.Spend(st.APIKey, string(no.Reason)) {
+	if s.cfg.Refusals != nil && !s.cfg.Refusals.Spend(st.Credentials[0].ID, string(no.Reason)) {
 		return cause
 	}
 	e := s.entry(journal.KindRefused, r, st)
@@ -368,8 +387,8 @@ func (s *Service) refuse(ctx context.Context, r Request, st *Standing, cause err
 func (s *Service) entry(kind journal.Kind, r Request, st *Standing) journal.Entry {
 	caller := r.Caller
 	return journal.Entry{
-		Kind: kind, Method: r.Method, Organization: st.Organization, RequestID: r.ID, RequestHash: r.fingerprint(),
-		Caller: &caller, Credentials: []string{st.APIKey}, User: st.DelegatedUser,
+		Kind: kind, Method: r.Method, Organization: st.Organization, RequestID: r.ID, RequestHash: r.fingerprint(st),
+		Caller: &caller, Credentials: st.credentialIDs(), User: st.DelegatedUser,
 		Wallet: st.Wallet.ID, Delegation: st.Delegation, ShareSet: st.Set.ID,
 	}
 }

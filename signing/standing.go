@@ -7,6 +7,7 @@ import (
 
 	"github.com/sigild/sigild/chains"
 	"github.com/sigild/sigild/chains/signable"
+	"github.com/sigild/sigild/credential"
 	"github.com/sigild/sigild/mpc"
 	"github.com/sigild/sigild/policy"
 )
@@ -19,6 +20,13 @@ type Standing struct {
 	Delegation, Organization, Owner, DelegatedUser, APIKey string
 	// DelegatedUserName is for policies and people.
 	DelegatedUserName string
+	// Approvers are the users who ask, Credentials what they asked with: the delegated
+	// user and its wallet API key, or everybody whose stamp the request carried. A
+	// standing by stamps has no Delegation and no APIKey; DelegatedUser is the first of them.
+	Approvers   []policy.User
+	Credentials []policy.Credential
+	// Stamps are the keys behind the stamps, for the authority; nil for a wallet API key.
+	Stamps []credential.PublicKey
 	// Version moves with every change of the delegation, its wallet, its key, its
 	// share set, its rules or its credentials.
 	Version uint64
@@ -40,6 +48,15 @@ type Standing struct {
 	ExpiresAt time.Time
 	// Ended is the refusal that a delegation which signs no more answers with, nil while active.
 	Ended error
+}
+
+// credentialIDs are what authenticated the request, for the journal.
+func (st *Standing) credentialIDs() []string {
+	ids := make([]string, len(st.Credentials))
+	for i, c := range st.Credentials {
+		ids[i] = c.ID
+	}
+	return ids
 }
 
 // moved reports whether a request that was judged under then has to be judged anew.
@@ -76,12 +93,15 @@ type Authority interface {
 	// Authenticate opens a delegation by wallet id and wallet API key. An unknown
 	// wallet, an unknown key and a wrong key are the same refusal, in the same time.
 	Authenticate(walletID string, apiKey []byte) (*Standing, error)
+	// AuthenticateStamps is Authenticate for users of an organization whose stamps over
+	// the request were verified.
+	AuthenticateStamps(organization, walletID string, by []credential.PublicKey) (*Standing, error)
 	// Enter reads the standing again, and counts a signature as under way until
 	// leave is called: a revocation is acknowledged only after that. It is called
 	// inside the transaction of step 7.
-	Enter(delegationID string) (st *Standing, leave func(), err error)
+	Enter(then *Standing) (st *Standing, leave func(), err error)
 	// Current reads the standing for the last check before the last share leaves.
-	Current(delegationID string) (*Standing, error)
+	Current(then *Standing) (*Standing, error)
 	// Filled removes an order under which a signature was journaled. That the order
 	// allows nothing else any more is already so by its replay key; an error is for
 	// the log.

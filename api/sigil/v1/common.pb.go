@@ -40,6 +40,8 @@ const (
 	CredentialAlgorithm_CREDENTIAL_ALGORITHM_ED25519 CredentialAlgorithm = 2
 	// ECDSA over secp256k1 with SHA-256; public key SEC1 compressed, 33 bytes.
 	CredentialAlgorithm_CREDENTIAL_ALGORITHM_SECP256K1 CredentialAlgorithm = 3
+	// A WebAuthn authenticator's ES256; public key as of P-256. Only for users.
+	CredentialAlgorithm_CREDENTIAL_ALGORITHM_WEBAUTHN_P256 CredentialAlgorithm = 4
 )
 
 // Enum value maps for CredentialAlgorithm.
@@ -49,12 +51,14 @@ var (
 		1: "CREDENTIAL_ALGORITHM_P256",
 		2: "CREDENTIAL_ALGORITHM_ED25519",
 		3: "CREDENTIAL_ALGORITHM_SECP256K1",
+		4: "CREDENTIAL_ALGORITHM_WEBAUTHN_P256",
 	}
 	CredentialAlgorithm_value = map[string]int32{
-		"CREDENTIAL_ALGORITHM_UNSPECIFIED": 0,
-		"CREDENTIAL_ALGORITHM_P256":        1,
-		"CREDENTIAL_ALGORITHM_ED25519":     2,
-		"CREDENTIAL_ALGORITHM_SECP256K1":   3,
+		"CREDENTIAL_ALGORITHM_UNSPECIFIED":   0,
+		"CREDENTIAL_ALGORITHM_P256":          1,
+		"CREDENTIAL_ALGORITHM_ED25519":       2,
+		"CREDENTIAL_ALGORITHM_SECP256K1":     3,
+		"CREDENTIAL_ALGORITHM_WEBAUTHN_P256": 4,
 	}
 )
 
@@ -195,6 +199,70 @@ func (CeremonyStatus) EnumDescriptor() ([]byte, []int) {
 	return file_sigil_v1_common_proto_rawDescGZIP(), []int{2}
 }
 
+// WebAuthnParty is what a WebAuthn credential was made for.
+type WebAuthnParty struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The authenticator's id of the credential, 1 to 1023 bytes.
+	CredentialId []byte `protobuf:"bytes,1,opt,name=credential_id,json=credentialId,proto3" json:"credential_id,omitempty"`
+	// The relying party's id, a domain name in lower case: "wallet.example".
+	RpId string `protobuf:"bytes,2,opt,name=rp_id,json=rpId,proto3" json:"rp_id,omitempty"`
+	// The origins whose pages may ask for a stamp, 1 to 8: "https://wallet.example".
+	Origins       []string `protobuf:"bytes,3,rep,name=origins,proto3" json:"origins,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WebAuthnParty) Reset() {
+	*x = WebAuthnParty{}
+	mi := &file_sigil_v1_common_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WebAuthnParty) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WebAuthnParty) ProtoMessage() {}
+
+func (x *WebAuthnParty) ProtoReflect() protoreflect.Message {
+	mi := &file_sigil_v1_common_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WebAuthnParty.ProtoReflect.Descriptor instead.
+func (*WebAuthnParty) Descriptor() ([]byte, []int) {
+	return file_sigil_v1_common_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *WebAuthnParty) GetCredentialId() []byte {
+	if x != nil {
+		return x.CredentialId
+	}
+	return nil
+}
+
+func (x *WebAuthnParty) GetRpId() string {
+	if x != nil {
+		return x.RpId
+	}
+	return ""
+}
+
+func (x *WebAuthnParty) GetOrigins() []string {
+	if x != nil {
+		return x.Origins
+	}
+	return nil
+}
+
 // NewCredential is a public key to be registered, with proof that whoever
 // registers it holds the private key.
 type NewCredential struct {
@@ -205,15 +273,21 @@ type NewCredential struct {
 	Algorithm CredentialAlgorithm `protobuf:"varint,2,opt,name=algorithm,proto3,enum=sigil.v1.CredentialAlgorithm" json:"algorithm,omitempty"`
 	// The public key in the form its algorithm names.
 	PublicKey []byte `protobuf:"bytes,3,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
-	// The key's signature over the proof-of-possession statement (docs/formats.md).
-	Proof         []byte `protobuf:"bytes,4,opt,name=proof,proto3" json:"proof,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// The key's signature over the proof-of-possession statement (docs/formats.md); of WebAuthn an encoded assertion.
+	Proof []byte `protobuf:"bytes,4,opt,name=proof,proto3" json:"proof,omitempty"`
+	// What the credential was made for; WebAuthn's have it, and no others.
+	Webauthn *WebAuthnParty `protobuf:"bytes,5,opt,name=webauthn,proto3,oneof" json:"webauthn,omitempty"`
+	// From this moment on it is nobody's; absent means until revoked. Only for users.
+	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expires_at,json=expiresAt,proto3,oneof" json:"expires_at,omitempty"`
+	// After how many seconds without use it is listed as unused, at most 31622400 (366 days); absent means never. Only for users.
+	UnusedAlarmSeconds *uint32 `protobuf:"varint,7,opt,name=unused_alarm_seconds,json=unusedAlarmSeconds,proto3,oneof" json:"unused_alarm_seconds,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *NewCredential) Reset() {
 	*x = NewCredential{}
-	mi := &file_sigil_v1_common_proto_msgTypes[0]
+	mi := &file_sigil_v1_common_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -225,7 +299,7 @@ func (x *NewCredential) String() string {
 func (*NewCredential) ProtoMessage() {}
 
 func (x *NewCredential) ProtoReflect() protoreflect.Message {
-	mi := &file_sigil_v1_common_proto_msgTypes[0]
+	mi := &file_sigil_v1_common_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -238,7 +312,7 @@ func (x *NewCredential) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NewCredential.ProtoReflect.Descriptor instead.
 func (*NewCredential) Descriptor() ([]byte, []int) {
-	return file_sigil_v1_common_proto_rawDescGZIP(), []int{0}
+	return file_sigil_v1_common_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *NewCredential) GetName() string {
@@ -269,6 +343,27 @@ func (x *NewCredential) GetProof() []byte {
 	return nil
 }
 
+func (x *NewCredential) GetWebauthn() *WebAuthnParty {
+	if x != nil {
+		return x.Webauthn
+	}
+	return nil
+}
+
+func (x *NewCredential) GetExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return nil
+}
+
+func (x *NewCredential) GetUnusedAlarmSeconds() uint32 {
+	if x != nil && x.UnusedAlarmSeconds != nil {
+		return *x.UnusedAlarmSeconds
+	}
+	return 0
+}
+
 // Policy is one rule; docs/policy.md has the language.
 type Policy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -297,7 +392,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_sigil_v1_common_proto_msgTypes[1]
+	mi := &file_sigil_v1_common_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -309,7 +404,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_sigil_v1_common_proto_msgTypes[1]
+	mi := &file_sigil_v1_common_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -322,7 +417,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_sigil_v1_common_proto_rawDescGZIP(), []int{1}
+	return file_sigil_v1_common_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Policy) GetName() string {
@@ -417,7 +512,7 @@ type Limit struct {
 
 func (x *Limit) Reset() {
 	*x = Limit{}
-	mi := &file_sigil_v1_common_proto_msgTypes[2]
+	mi := &file_sigil_v1_common_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -429,7 +524,7 @@ func (x *Limit) String() string {
 func (*Limit) ProtoMessage() {}
 
 func (x *Limit) ProtoReflect() protoreflect.Message {
-	mi := &file_sigil_v1_common_proto_msgTypes[2]
+	mi := &file_sigil_v1_common_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -442,7 +537,7 @@ func (x *Limit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limit.ProtoReflect.Descriptor instead.
 func (*Limit) Descriptor() ([]byte, []int) {
-	return file_sigil_v1_common_proto_rawDescGZIP(), []int{2}
+	return file_sigil_v1_common_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Limit) GetName() string {
@@ -528,7 +623,7 @@ type Ceremony struct {
 
 func (x *Ceremony) Reset() {
 	*x = Ceremony{}
-	mi := &file_sigil_v1_common_proto_msgTypes[3]
+	mi := &file_sigil_v1_common_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -540,7 +635,7 @@ func (x *Ceremony) String() string {
 func (*Ceremony) ProtoMessage() {}
 
 func (x *Ceremony) ProtoReflect() protoreflect.Message {
-	mi := &file_sigil_v1_common_proto_msgTypes[3]
+	mi := &file_sigil_v1_common_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -553,7 +648,7 @@ func (x *Ceremony) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ceremony.ProtoReflect.Descriptor instead.
 func (*Ceremony) Descriptor() ([]byte, []int) {
-	return file_sigil_v1_common_proto_rawDescGZIP(), []int{3}
+	return file_sigil_v1_common_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Ceremony) GetCeremonyId() string {
@@ -623,13 +718,24 @@ var File_sigil_v1_common_proto protoreflect.FileDescriptor
 
 const file_sigil_v1_common_proto_rawDesc = "" +
 	"\n" +
-	"\x15sigil/v1/common.proto\x12\bsigil.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x95\x01\n" +
+	"\x15sigil/v1/common.proto\x12\bsigil.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"c\n" +
+	"\rWebAuthnParty\x12#\n" +
+	"\rcredential_id\x18\x01 \x01(\fR\fcredentialId\x12\x13\n" +
+	"\x05rp_id\x18\x02 \x01(\tR\x04rpId\x12\x18\n" +
+	"\aorigins\x18\x03 \x03(\tR\aorigins\"\xfb\x02\n" +
 	"\rNewCredential\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12;\n" +
 	"\talgorithm\x18\x02 \x01(\x0e2\x1d.sigil.v1.CredentialAlgorithmR\talgorithm\x12\x1d\n" +
 	"\n" +
 	"public_key\x18\x03 \x01(\fR\tpublicKey\x12\x14\n" +
-	"\x05proof\x18\x04 \x01(\fR\x05proof\"\x80\x03\n" +
+	"\x05proof\x18\x04 \x01(\fR\x05proof\x128\n" +
+	"\bwebauthn\x18\x05 \x01(\v2\x17.sigil.v1.WebAuthnPartyH\x00R\bwebauthn\x88\x01\x01\x12>\n" +
+	"\n" +
+	"expires_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampH\x01R\texpiresAt\x88\x01\x01\x125\n" +
+	"\x14unused_alarm_seconds\x18\a \x01(\rH\x02R\x12unusedAlarmSeconds\x88\x01\x01B\v\n" +
+	"\t_webauthnB\r\n" +
+	"\v_expires_atB\x17\n" +
+	"\x15_unused_alarm_seconds\"\x80\x03\n" +
 	"\x06Policy\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12.\n" +
 	"\x06effect\x18\x02 \x01(\x0e2\x16.sigil.v1.PolicyEffectR\x06effect\x12!\n" +
@@ -677,12 +783,13 @@ const file_sigil_v1_common_proto_rawDesc = "" +
 	"\x06_stageB\r\n" +
 	"\v_steps_doneB\x0e\n" +
 	"\f_steps_totalB\b\n" +
-	"\x06_error*\xa0\x01\n" +
+	"\x06_error*\xc8\x01\n" +
 	"\x13CredentialAlgorithm\x12$\n" +
 	" CREDENTIAL_ALGORITHM_UNSPECIFIED\x10\x00\x12\x1d\n" +
 	"\x19CREDENTIAL_ALGORITHM_P256\x10\x01\x12 \n" +
 	"\x1cCREDENTIAL_ALGORITHM_ED25519\x10\x02\x12\"\n" +
-	"\x1eCREDENTIAL_ALGORITHM_SECP256K1\x10\x03*^\n" +
+	"\x1eCREDENTIAL_ALGORITHM_SECP256K1\x10\x03\x12&\n" +
+	"\"CREDENTIAL_ALGORITHM_WEBAUTHN_P256\x10\x04*^\n" +
 	"\fPolicyEffect\x12\x1d\n" +
 	"\x19POLICY_EFFECT_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13POLICY_EFFECT_ALLOW\x10\x01\x12\x16\n" +
@@ -706,28 +813,31 @@ func file_sigil_v1_common_proto_rawDescGZIP() []byte {
 }
 
 var file_sigil_v1_common_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_sigil_v1_common_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_sigil_v1_common_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_sigil_v1_common_proto_goTypes = []any{
 	(CredentialAlgorithm)(0),      // 0: sigil.v1.CredentialAlgorithm
 	(PolicyEffect)(0),             // 1: sigil.v1.PolicyEffect
 	(CeremonyStatus)(0),           // 2: sigil.v1.CeremonyStatus
-	(*NewCredential)(nil),         // 3: sigil.v1.NewCredential
-	(*Policy)(nil),                // 4: sigil.v1.Policy
-	(*Limit)(nil),                 // 5: sigil.v1.Limit
-	(*Ceremony)(nil),              // 6: sigil.v1.Ceremony
-	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
+	(*WebAuthnParty)(nil),         // 3: sigil.v1.WebAuthnParty
+	(*NewCredential)(nil),         // 4: sigil.v1.NewCredential
+	(*Policy)(nil),                // 5: sigil.v1.Policy
+	(*Limit)(nil),                 // 6: sigil.v1.Limit
+	(*Ceremony)(nil),              // 7: sigil.v1.Ceremony
+	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
 }
 var file_sigil_v1_common_proto_depIdxs = []int32{
 	0, // 0: sigil.v1.NewCredential.algorithm:type_name -> sigil.v1.CredentialAlgorithm
-	1, // 1: sigil.v1.Policy.effect:type_name -> sigil.v1.PolicyEffect
-	7, // 2: sigil.v1.Policy.not_after:type_name -> google.protobuf.Timestamp
-	2, // 3: sigil.v1.Ceremony.status:type_name -> sigil.v1.CeremonyStatus
-	7, // 4: sigil.v1.Ceremony.started_at:type_name -> google.protobuf.Timestamp
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	3, // 1: sigil.v1.NewCredential.webauthn:type_name -> sigil.v1.WebAuthnParty
+	8, // 2: sigil.v1.NewCredential.expires_at:type_name -> google.protobuf.Timestamp
+	1, // 3: sigil.v1.Policy.effect:type_name -> sigil.v1.PolicyEffect
+	8, // 4: sigil.v1.Policy.not_after:type_name -> google.protobuf.Timestamp
+	2, // 5: sigil.v1.Ceremony.status:type_name -> sigil.v1.CeremonyStatus
+	8, // 6: sigil.v1.Ceremony.started_at:type_name -> google.protobuf.Timestamp
+	7, // [7:7] is the sub-list for method output_type
+	7, // [7:7] is the sub-list for method input_type
+	7, // [7:7] is the sub-list for extension type_name
+	7, // [7:7] is the sub-list for extension extendee
+	0, // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_sigil_v1_common_proto_init() }
@@ -738,13 +848,14 @@ func file_sigil_v1_common_proto_init() {
 	file_sigil_v1_common_proto_msgTypes[1].OneofWrappers = []any{}
 	file_sigil_v1_common_proto_msgTypes[2].OneofWrappers = []any{}
 	file_sigil_v1_common_proto_msgTypes[3].OneofWrappers = []any{}
+	file_sigil_v1_common_proto_msgTypes[4].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sigil_v1_common_proto_rawDesc), len(file_sigil_v1_common_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -330,14 +330,17 @@ type CreateUserRequest struct {
 	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
 	// End user or delegated user.
 	Kind UserKind `protobuf:"varint,4,opt,name=kind,proto3,enum=sigil.v1.UserKind" json:"kind,omitempty"`
-	// The end user's credentials, 1 to 16; none for a delegated user.
+	// The user's credentials: of an end user 1 to 16, one of which does not expire; of a delegated user 0 to 16, with proofs
+	// for purpose "delegated-user". Without one it shows wallet API keys only.
 	Credentials []*NewCredential `protobuf:"bytes,5,rep,name=credentials,proto3" json:"credentials,omitempty"`
 	// The age X25519 recipient ("age1…") that the end user's shares are encrypted to; absent for a delegated user.
 	ShareRecipient *string `protobuf:"bytes,6,opt,name=share_recipient,json=shareRecipient,proto3,oneof" json:"share_recipient,omitempty"`
 	// Signature of the first credential over the recipient statement (docs/formats.md); absent for a delegated user.
 	ShareRecipientSignature []byte `protobuf:"bytes,7,opt,name=share_recipient_signature,json=shareRecipientSignature,proto3,oneof" json:"share_recipient_signature,omitempty"`
-	unknownFields           protoimpl.UnknownFields
-	sizeCache               protoimpl.SizeCache
+	// What policies call several users by (approvers.filter(u, u.tags.contains('ops'))), 0 to 16 of 1 to 64 letters, digits, _, - and .
+	Tags          []string `protobuf:"bytes,8,rep,name=tags,proto3" json:"tags,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CreateUserRequest) Reset() {
@@ -415,6 +418,13 @@ func (x *CreateUserRequest) GetShareRecipient() string {
 func (x *CreateUserRequest) GetShareRecipientSignature() []byte {
 	if x != nil {
 		return x.ShareRecipientSignature
+	}
+	return nil
+}
+
+func (x *CreateUserRequest) GetTags() []string {
+	if x != nil {
+		return x.Tags
 	}
 	return nil
 }
@@ -1507,7 +1517,7 @@ const file_sigil_v1_organization_proto_rawDesc = "" +
 	"\vcredentials\x18\x01 \x03(\v2\x17.sigil.v1.NewCredentialR\vcredentials\x12\x16\n" +
 	"\x06quorum\x18\x02 \x01(\rR\x06quorum\"E\n" +
 	"\x1aCreateOrganizationResponse\x12'\n" +
-	"\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\"\xf3\x02\n" +
+	"\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\"\x87\x03\n" +
 	"\x11CreateUserRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12'\n" +
@@ -1516,7 +1526,8 @@ const file_sigil_v1_organization_proto_rawDesc = "" +
 	"\x04kind\x18\x04 \x01(\x0e2\x12.sigil.v1.UserKindR\x04kind\x129\n" +
 	"\vcredentials\x18\x05 \x03(\v2\x17.sigil.v1.NewCredentialR\vcredentials\x12,\n" +
 	"\x0fshare_recipient\x18\x06 \x01(\tH\x00R\x0eshareRecipient\x88\x01\x01\x12?\n" +
-	"\x19share_recipient_signature\x18\a \x01(\fH\x01R\x17shareRecipientSignature\x88\x01\x01B\x12\n" +
+	"\x19share_recipient_signature\x18\a \x01(\fH\x01R\x17shareRecipientSignature\x88\x01\x01\x12\x12\n" +
+	"\x04tags\x18\b \x03(\tR\x04tagsB\x12\n" +
 	"\x10_share_recipientB\x1c\n" +
 	"\x1a_share_recipient_signature\"-\n" +
 	"\x12CreateUserResponse\x12\x17\n" +

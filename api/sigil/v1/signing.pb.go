@@ -48,8 +48,10 @@ type SignRequest struct {
 	// How long people may take to approve it where a policy wants more approvals
 	// (APPROVALS_NEEDED), 1 to 86400 seconds; absent means 600.
 	ApprovalSeconds *uint32 `protobuf:"varint,12,opt,name=approval_seconds,json=approvalSeconds,proto3,oneof" json:"approval_seconds,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// The organization that the stamps name; absent with a wallet API key.
+	OrganizationId *string `protobuf:"bytes,13,opt,name=organization_id,json=organizationId,proto3,oneof" json:"organization_id,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *SignRequest) Reset() {
@@ -189,6 +191,13 @@ func (x *SignRequest) GetApprovalSeconds() uint32 {
 		return *x.ApprovalSeconds
 	}
 	return 0
+}
+
+func (x *SignRequest) GetOrganizationId() string {
+	if x != nil && x.OrganizationId != nil {
+		return *x.OrganizationId
+	}
+	return ""
 }
 
 type isSignRequest_Payload interface {
@@ -358,7 +367,7 @@ var File_sigil_v1_signing_proto protoreflect.FileDescriptor
 
 const file_sigil_v1_signing_proto_rawDesc = "" +
 	"\n" +
-	"\x16sigil/v1/signing.proto\x12\bsigil.v1\"\xa6\x04\n" +
+	"\x16sigil/v1/signing.proto\x12\bsigil.v1\"\xe8\x04\n" +
 	"\vSignRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x1b\n" +
@@ -375,9 +384,11 @@ const file_sigil_v1_signing_proto_rawDesc = "" +
 	"\x17solana_offchain_message\x18\v \x01(\fH\x00R\x15solanaOffchainMessage\x12\x1f\n" +
 	"\n" +
 	"raw_digest\x18\x05 \x01(\fH\x00R\trawDigest\x12.\n" +
-	"\x10approval_seconds\x18\f \x01(\rH\x01R\x0fapprovalSeconds\x88\x01\x01B\t\n" +
+	"\x10approval_seconds\x18\f \x01(\rH\x01R\x0fapprovalSeconds\x88\x01\x01\x12,\n" +
+	"\x0forganization_id\x18\r \x01(\tH\x02R\x0eorganizationId\x88\x01\x01B\t\n" +
 	"\apayloadB\x13\n" +
-	"\x11_approval_seconds\"\xdb\x01\n" +
+	"\x11_approval_secondsB\x12\n" +
+	"\x10_organization_id\"\xdb\x01\n" +
 	"\fSignResponse\x12\x1c\n" +
 	"\tsignature\x18\x01 \x01(\fR\tsignature\x12-\n" +
 	"\x12signed_transaction\x18\x02 \x01(\fR\x11signedTransaction\x12%\n" +

@@ -28,8 +28,8 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// SigningService signs what a policy allows. The caller shows the wallet API
-// key in metadata "sigild-api-key".
+// SigningService signs what a policy allows. The caller shows the wallet API key in
+// metadata "sigild-api-key", or stamps of users of the wallet's organization.
 type SigningServiceClient interface {
 	// Sign decodes the payload, judges it, reserves its charges durably, runs the
 	// threshold signature and returns it. docs/request.md has the ten steps.
@@ -58,8 +58,8 @@ func (c *signingServiceClient) Sign(ctx context.Context, in *SignRequest, opts .
 // All implementations must embed UnimplementedSigningServiceServer
 // for forward compatibility.
 //
-// SigningService signs what a policy allows. The caller shows the wallet API
-// key in metadata "sigild-api-key".
+// SigningService signs what a policy allows. The caller shows the wallet API key in
+// metadata "sigild-api-key", or stamps of users of the wallet's organization.
 type SigningServiceServer interface {
 	// Sign decodes the payload, judges it, reserves its charges durably, runs the
 	// threshold signature and returns it. docs/request.md has the ten steps.
