@@ -183,9 +183,14 @@ func (c *Client) Activities() sigilv1.ActivityServiceClient {
 	return sigilv1.NewActivityServiceClient(stamped{Client: c})
 }
 
-// Orders calls show the wallet API key.
+// Orders calls show the wallet API key: the delegated user's.
 func (c *Client) Orders() sigilv1.OrderServiceClient {
 	return sigilv1.NewOrderServiceClient(keyed{Client: c})
+}
+
+// OwnersOrders calls carry stamps: EndOrder and ShowOrders, the wallet owner's.
+func (c *Client) OwnersOrders() sigilv1.OrderServiceClient {
+	return sigilv1.NewOrderServiceClient(stamped{Client: c})
 }
 
 // Signing calls show the wallet API key, or without one the stamps of users.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -17,59 +18,15 @@ import (
 
 // A wallet's owner may sign templates into a delegation: ALLOW conditions with
 // holes, and bounds on what may fill them. Within them the delegated user makes
-// orders without asking again: policies of this delegation that allow one
-// transaction and end by themselves. That an order is no wider than its template is
+// orders without asking again: policies of this delegation that allow a bounded number
+// of transactions and end by themselves. That an order is no wider than its template is
 // checked on the values, never on the conditions (policy/template.go).
 //
-// One transaction: its approval takes the order's replay key in the journal, in the
-// transaction that reserves its charges, so neither concurrency nor a crash fills an
-// order twice. What failed before its last share left gives the key back. When the
-// signature is journaled the order is removed.
-
-// Template is what orders are made of.
-type Template struct {
-	Name       string             `json:"name"`
-	Condition  string             `json:"condition"`
-	Parameters []policy.Parameter `json:"parameters,omitempty"`
-	// MaxOpen orders of it may be open at a time.
-	MaxOpen int `json:"max_open"`
-	// Longest is how long an order may be open, in seconds.
-	Longest uint32 `json:"longest_seconds"`
-}
-
-func (t Template) text() policy.Template {
-	return policy.Template{Name: t.Name, Condition: t.Condition, Parameters: t.Parameters}
-}
-
-// Bounds of templates and orders.
-const (
-	maxTemplates = 16
-	maxOpen      = 64
-	maxLongest   = 366 * 24 * 60 * 60
-)
-
-// checkTemplates compiles templates with the ends of their bounds; name checks and
-// remembers a rule's name.
-func checkTemplates(list []Template, name func(field, n string) error) error {
-	if len(list) > maxTemplates {
-		return refusal.New(refusal.RequestInvalid, "a delegation takes at most %d templates", maxTemplates).With("field", "templates")
-	}
-	for _, t := range list {
-		if err := name("template name", t.Name); err != nil {
-			return err
-		}
-		if t.MaxOpen < 1 || t.MaxOpen > maxOpen {
-			return refusal.New(refusal.RequestInvalid, "template %q: max_open must be 1 to %d", t.Name, maxOpen).With("field", "max_open")
-		}
-		if t.Longest < 1 || t.Longest > maxLongest {
-			return refusal.New(refusal.RequestInvalid, "template %q: longest_seconds must be 1 to %d", t.Name, maxLongest).With("field", "longest_seconds")
-		}
-		if err := t.text().Check(); err != nil {
-			return refusal.New(refusal.PolicyInvalid, "template %q: %v", t.Name, err).With("template", t.Name)
-		}
-	}
-	return nil
-}
+// An order allows one transaction, or as many as the template says, that together spend
+// at most its totals. Each approval takes one of the order's replay keys in the journal,
+// in the transaction that reserves its charges, and has them summed by the order there,
+// so neither concurrency nor a crash fills an order twice. What failed before its last
+// share left gives both back. When the last signature is journaled the order is removed.
 
 // Order is a record of type vault.TypeOrder, and what the delegated user sees of it.
 type Order struct {
@@ -79,12 +36,17 @@ type Order struct {
 	Template   string    `json:"template"`
 	Condition  string    `json:"condition"`
 	NotAfter   time.Time `json:"not_after"`
+	// Transactions is how many it allows; 0 is 1.
+	Transactions int `json:"transactions,omitempty"`
+	// Totals bound what they spend together.
+	Totals []AssetTotal `json:"totals,omitempty"`
 }
 
 // orders are the open ones of a delegation, ordered by id, each compiled; immutable.
 type orders struct {
 	list     []Order
 	compiled []*policy.Set
+	bounds   map[string]signing.OrderBound
 }
 
 // sets are the orders' rules; of none for nil.
@@ -111,16 +73,34 @@ func (o *orders) with(one Order) (*orders, error) {
 	if set == nil {
 		return nil, fmt.Errorf("compiling order %s: %v", one.ID, problems)
 	}
+	totals, err := totalsOf(one.ID, one.Totals)
+	if err != nil {
+		return nil, fmt.Errorf("compiling the totals of order %s: %w", one.ID, err)
+	}
 	at, _ := slices.BinarySearchFunc(o.all(), one.ID, func(x Order, id string) int { return strings.Compare(x.ID, id) })
-	return &orders{slices.Insert(slices.Clone(o.all()), at, one), slices.Insert(o.sets(), at, set)}, nil
+	bounds := maps.Clone(o.together())
+	if bounds == nil {
+		bounds = map[string]signing.OrderBound{}
+	}
+	bounds[one.ID] = signing.OrderBound{Transactions: max(one.Transactions, 1), Totals: totals}
+	return &orders{slices.Insert(slices.Clone(o.all()), at, one), slices.Insert(o.sets(), at, set), bounds}, nil
+}
+
+// together says how much each order allows in all.
+func (o *orders) together() map[string]signing.OrderBound {
+	if o == nil {
+		return nil
+	}
+	return o.bounds
 }
 
 // without is o less the orders that gone names.
 func (o *orders) without(gone func(Order) bool) *orders {
-	out := &orders{}
+	out := &orders{bounds: map[string]signing.OrderBound{}}
 	for i, one := range o.all() {
 		if !gone(one) {
 			out.list, out.compiled = append(out.list, one), append(out.compiled, o.compiled[i])
+			out.bounds[one.ID] = o.bounds[one.ID]
 		}
 	}
 	return out
@@ -196,6 +176,9 @@ type NewOrder struct {
 	Template  string
 	Values    map[string]string
 	NotAfter  time.Time
+	// Transactions is how many it is to allow; 0 is 1. Totals may lower the template's.
+	Transactions int
+	Totals       []AssetTotal
 }
 
 // OpenOrder makes an order under a wallet API key, within a template that the
@@ -207,17 +190,12 @@ func (s *Service) OpenOrder(ctx context.Context, h Holder, n NewOrder) (Order, e
 			return Order{}, refusal.New(refusal.NotFound, "the delegation has no such template")
 		}
 		t := d.Templates[at]
-		condition, err := t.text().Fill(n.Values)
-		var bound *policy.BoundError
-		if errors.As(err, &bound) {
-			return Order{}, refusal.New(refusal.PolicyDenied, "the order is wider than its template: %s: %s", bound.Parameter, bound.Why).With("template", t.Name).With("parameter", bound.Parameter)
-		}
+		one, err := t.fit(n, d.ID)
 		if err != nil {
-			return Order{}, fmt.Errorf("filling template %q: %w", t.Name, err)
+			return Order{}, err
 		}
 		now := s.now()
-		end := n.NotAfter.UTC()
-		if !end.After(now) || end.After(now.Add(time.Duration(t.Longest)*time.Second)) {
+		if end := one.NotAfter; !end.After(now) || end.After(now.Add(time.Duration(t.Longest)*time.Second)) {
 			return Order{}, refusal.New(refusal.PolicyDenied, "the order is wider than its template: not_after must lie within the next %d seconds", t.Longest).With("template", t.Name).With("parameter", "not_after")
 		}
 		have := find(s.book, s.book.orders, d.ID)
@@ -232,7 +210,6 @@ func (s *Service) OpenOrder(ctx context.Context, h Holder, n NewOrder) (Order, e
 		if same >= t.MaxOpen {
 			return Order{}, refusal.New(refusal.PolicyDenied, "%d orders of this template are open, and that is all it takes", same).With("template", t.Name).With("parameter", "max_open")
 		}
-		one := Order{V: recordVersion, ID: newID("ord"), Delegation: d.ID, Template: t.Name, Condition: condition, NotAfter: end}
 		next, err := open.with(one)
 		if err != nil {
 			return Order{}, err
@@ -259,10 +236,7 @@ type OrderClosed struct{}
 // before still comes out.
 func (s *Service) CloseOrder(ctx context.Context, h Holder, requestID, order string) error {
 	_, err := byHolder(ctx, s, h, requestID, func(tx *vault.Tx, d *delegationRecord) (OrderClosed, error) {
-		if !slices.ContainsFunc(find(s.book, s.book.orders, d.ID).all(), func(o Order) bool { return o.ID == order }) {
-			return OrderClosed{}, refusal.New(refusal.NotFound, "no such order is open")
-		}
-		return OrderClosed{}, s.removeOrder(tx, d.ID, order)
+		return OrderClosed{}, s.closeOrder(tx, d.ID, order)
 	})
 	return err
 }
@@ -277,6 +251,57 @@ func (s *Service) removeOrder(tx *vault.Tx, delegation, order string) error {
 	return nil
 }
 
+// EndOrder closes an order for the wallet's owner, or the root quorum. Durable on
+// return; what was approved under it before still comes out.
+func (s *Service) EndOrder(ctx context.Context, a Actor, requestID, org, delegation, order string) error {
+	authorize := func() error {
+		if _, err := s.inside(a, org); err != nil {
+			return err
+		}
+		d, err := s.book.delegation(org, delegation)
+		if err != nil {
+			return err
+		}
+		if s.owner(a, org, d.Owner) == nil {
+			return nil
+		}
+		return s.root(a, org)
+	}
+	_, err := act(ctx, s, a, org, requestID, authorize, func(tx *vault.Tx, e *journal.Entry) (OrderClosed, error) {
+		e.Delegation, e.Facts = delegation, map[string]string{"order": order}
+		return OrderClosed{}, s.closeOrder(tx, delegation, order)
+	})
+	return err
+}
+
+// OpenOrders shows a delegation's open orders to its owner and to root members.
+func (s *Service) OpenOrders(a Actor, org, delegation string) ([]Order, error) {
+	if err := s.member(a, org); err != nil {
+		return nil, err
+	}
+	d, err := s.book.delegation(org, delegation)
+	if err != nil {
+		return nil, err
+	}
+	if !s.concerns(a, org, d.Owner) {
+		return nil, refusal.New(refusal.NotFound, "no such delegation")
+	}
+	return s.openOrders(delegation), nil
+}
+
+// openOrders are those that have not ended.
+func (s *Service) openOrders(delegation string) []Order {
+	now := s.now()
+	return find(s.book, s.book.orders, delegation).without(func(o Order) bool { return !now.Before(o.NotAfter) }).list
+}
+
+func (s *Service) closeOrder(tx *vault.Tx, delegation, order string) error {
+	if !slices.ContainsFunc(find(s.book, s.book.orders, delegation).all(), func(o Order) bool { return o.ID == order }) {
+		return refusal.New(refusal.NotFound, "no such order is open")
+	}
+	return s.removeOrder(tx, delegation, order)
+}
+
 // Filled removes an order under which a signature was journaled.
 func (s *Service) Filled(ctx context.Context, delegation, order string) error {
 	return s.vault.Update(ctx, func(tx *vault.Tx) error { return s.removeOrder(tx, delegation, order) })
@@ -288,6 +313,5 @@ func (s *Service) Orders(h Holder) ([]Order, error) {
 	if err != nil {
 		return nil, err
 	}
-	now := s.now()
-	return find(s.book, s.book.orders, d.ID).without(func(o Order) bool { return !now.Before(o.NotAfter) }).list, nil
+	return s.openOrders(d.ID), nil
 }

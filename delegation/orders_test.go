@@ -46,16 +46,27 @@ func TestTemplatesOfDelegationsAreChecked(t *testing.T) {
 			change func(n *NewDelegation)
 			reason refusal.Reason
 		}{
-			"no name":          {func(n *NewDelegation) { n.Templates[0].Name = "" }, refusal.RequestInvalid},
-			"a policy's name":  {func(n *NewDelegation) { n.Templates[0].Name = allow.Name }, refusal.RequestInvalid},
-			"none may be open": {func(n *NewDelegation) { n.Templates[0].MaxOpen = 0 }, refusal.RequestInvalid},
-			"too many open":    {func(n *NewDelegation) { n.Templates[0].MaxOpen = maxOpen + 1 }, refusal.RequestInvalid},
-			"no time":          {func(n *NewDelegation) { n.Templates[0].Longest = 0 }, refusal.RequestInvalid},
-			"too long":         {func(n *NewDelegation) { n.Templates[0].Longest = maxLongest + 1 }, refusal.RequestInvalid},
-			"too many":         {func(n *NewDelegation) { n.Templates = make([]Template, maxTemplates+1) }, refusal.RequestInvalid},
-			"an open hole":     {func(n *NewDelegation) { n.Templates[0].Parameters = nil }, refusal.PolicyInvalid},
-			"no grammar":       {func(n *NewDelegation) { n.Templates[0].Condition += ")" }, refusal.PolicyInvalid},
-			"no bound":         {func(n *NewDelegation) { n.Templates[0].Parameters[0].Max = "" }, refusal.PolicyInvalid},
+			"no name":           {func(n *NewDelegation) { n.Templates[0].Name = "" }, refusal.RequestInvalid},
+			"a policy's name":   {func(n *NewDelegation) { n.Templates[0].Name = allow.Name }, refusal.RequestInvalid},
+			"none may be open":  {func(n *NewDelegation) { n.Templates[0].MaxOpen = 0 }, refusal.RequestInvalid},
+			"too many open":     {func(n *NewDelegation) { n.Templates[0].MaxOpen = maxOpen + 1 }, refusal.RequestInvalid},
+			"no time":           {func(n *NewDelegation) { n.Templates[0].Longest = 0 }, refusal.RequestInvalid},
+			"too long":          {func(n *NewDelegation) { n.Templates[0].Longest = maxLongest + 1 }, refusal.RequestInvalid},
+			"too many":          {func(n *NewDelegation) { n.Templates = make([]Template, maxTemplates+1) }, refusal.RequestInvalid},
+			"an open hole":      {func(n *NewDelegation) { n.Templates[0].Parameters = nil }, refusal.PolicyInvalid},
+			"no grammar":        {func(n *NewDelegation) { n.Templates[0].Condition += ")" }, refusal.PolicyInvalid},
+			"several, no total": {func(n *NewDelegation) { n.Templates[0].MaxTransactions = 2 }, refusal.RequestInvalid},
+			"far too many": {func(n *NewDelegation) {
+				n.Templates[0].MaxTransactions, n.Templates[0].Totals = maxTransactions+1, []AssetTotal{{Asset: cluster + "/slip44:501", Max: "1"}}
+			}, refusal.RequestInvalid},
+			"a total of nothing": {func(n *NewDelegation) { n.Templates[0].Totals = []AssetTotal{{Asset: "gold", Max: "1"}} }, refusal.PolicyInvalid},
+			"a total twice": {func(n *NewDelegation) {
+				n.Templates[0].Totals = []AssetTotal{{Asset: cluster + "/slip44:501", Max: "1"}, {Asset: cluster + "/slip44:501", Max: "1"}}
+			}, refusal.PolicyInvalid},
+			"a total of no amount": {func(n *NewDelegation) {
+				n.Templates[0].Totals = []AssetTotal{{Asset: cluster + "/slip44:501", Max: "1.5"}}
+			}, refusal.PolicyInvalid},
+			"no bound": {func(n *NewDelegation) { n.Templates[0].Parameters[0].Max = "" }, refusal.PolicyInvalid},
 		} {
 			n := newDelegation("d", solWallet)
 			n.Templates = []Template{payTemplate()}

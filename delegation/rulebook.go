@@ -316,6 +316,7 @@ func (b *book) join(s *standing) (*signing.Standing, error) {
 		return nil, fmt.Errorf("joining the orders of delegation %s: %w", s.base.Delegation, err)
 	}
 	whole := s.base
+	whole.Orders = open.together()
 	whole.Rules, whole.Interfaces, whole.PolicySet, whole.Fixed = rules, book.interfaces, hashJudging(rules, book.hash), hashJudging(fixed, book.hash)
 	s.joined.Store(&joined{&whole, files, book, open})
 	return &whole, nil

@@ -130,6 +130,21 @@ type Entry struct {
 // factRefund marks a failed entry whose charge is taken back.
 const factRefund = "refund"
 
+// Of an approval: that its charges are also summed by its rule.
+const (
+	factSum   = "sum"
+	sumByRule = "rule"
+)
+
+// SumByRule has the charges of an approval summed by its rule, too: those of an order
+// are bounded together.
+func (e *Entry) SumByRule() {
+	if e.Facts == nil {
+		e.Facts = make(map[string]string)
+	}
+	e.Facts[factSum] = sumByRule
+}
+
 // Refund marks a failed entry: it is provable that our last share was never
 // sent, so the approval's charges and replay keys are released.
 func (e *Entry) Refund() {

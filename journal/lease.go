@@ -52,7 +52,7 @@ const leaseOfApprovals = "approvals"
 
 // scopeNames are the scopes that can be leased.
 var scopeNames = map[scopeKind]string{
-	scopeDelegation: "delegation", scopeWallet: "wallet", scopeOrganization: "organization", scopeUser: "user",
+	scopeDelegation: "delegation", scopeWallet: "wallet", scopeOrganization: "organization", scopeUser: "user", scopeRule: "rule",
 }
 
 // allowance is what an account's leases have left; nil: there is none. The numbers

@@ -34,6 +34,7 @@ const (
 	scopeWallet
 	scopeOrganization
 	scopeUser
+	scopeRule
 )
 
 // ByDelegation sums the charges of one delegation.
@@ -47,6 +48,10 @@ func ByOrganization(id string) Scope { return Scope{kind: scopeOrganization, id:
 
 // ByUser sums the charges of the requests that one user made.
 func ByUser(id string) Scope { return Scope{kind: scopeUser, id: id} }
+
+// ByRule sums the charges of the approvals under one rule that asked for it, by
+// [Entry.SumByRule].
+func ByRule(id string) Scope { return Scope{kind: scopeRule, id: id} }
 
 // To narrows a delegation's or an organization's charges to one destination, as
 // [Charge.To] spells it. Fees have none. Other scopes keep no such sums.
@@ -259,6 +264,9 @@ func (p *projections) sharesOf(e *Entry, charges []Charge, amounts []uint256.Int
 		if s.id != "" {
 			scopes = append(scopes, s)
 		}
+	}
+	if e.Facts[factSum] == sumByRule && e.Rule != "" {
+		scopes = append(scopes, ByRule(e.Rule))
 	}
 	for _, s := range scopes {
 		put(s, AnyAsset, AllCharges, &total{})

@@ -147,6 +147,8 @@ var table = []access{
 	{method: "/sigil.v1.OrderService/OpenOrder", socket: onApp, role: roleApp, by: byAPIKey, maxBytes: 16 * kib},
 	{method: "/sigil.v1.OrderService/CloseOrder", socket: onApp, role: roleApp, by: byAPIKey, maxBytes: 4 * kib},
 	{method: "/sigil.v1.OrderService/ListOrders", socket: onApp, role: roleApp, by: byAPIKey, maxBytes: 4 * kib},
+	{method: "/sigil.v1.OrderService/EndOrder", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root | owner, maxBytes: kib},
+	{method: "/sigil.v1.OrderService/ShowOrders", socket: onApp | onAdmin, role: roleApp | roleOperator | roleAuditor, by: byStamps, stamps: member, maxBytes: kib},
 
 	{method: "/sigil.v1.SigningService/Sign", socket: onApp, role: roleApp, by: byEither, stamps: anyUser, maxBytes: 264 * kib, deadline: 30 * time.Second},
 }

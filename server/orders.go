@@ -38,6 +38,10 @@ func (s orderService) OpenOrder(ctx context.Context, r *sigilv1.OpenOrderRequest
 		}
 		n.Values[v.GetName()] = v.GetValue()
 	}
+	if r.Transactions != nil && r.GetTransactions() == 0 {
+		return nil, refusal.New(refusal.RequestInvalid, "transactions is 0; leave it out for 1").With("field", "transactions")
+	}
+	n.Transactions, n.Totals = int(r.GetTransactions()), readTotals(r.GetTotals())
 	made, err := p.Delegation.OpenOrder(ctx, holderOf(ctx, actor, r.GetWalletId()), n)
 	if err != nil {
 		return nil, err
@@ -72,14 +76,61 @@ func (s orderService) ListOrders(ctx context.Context, r *sigilv1.ListOrdersReque
 	return out, nil
 }
 
+func (s orderService) EndOrder(ctx context.Context, r *sigilv1.EndOrderRequest) (*sigilv1.EndOrderResponse, error) {
+	p, actor, err := s.a.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.Delegation.EndOrder(ctx, actor, r.GetRequestId(), r.GetOrganizationId(), r.GetDelegationId(), r.GetOrderId()); err != nil {
+		return nil, err
+	}
+	return &sigilv1.EndOrderResponse{}, nil
+}
+
+func (s orderService) ShowOrders(ctx context.Context, r *sigilv1.ShowOrdersRequest) (*sigilv1.ShowOrdersResponse, error) {
+	p, actor, err := s.a.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all, err := p.Delegation.OpenOrders(actor, r.GetOrganizationId(), r.GetDelegationId())
+	if err != nil {
+		return nil, err
+	}
+	out := &sigilv1.ShowOrdersResponse{}
+	for _, o := range all {
+		out.Orders = append(out.Orders, orderMessage(o))
+	}
+	return out, nil
+}
+
 func orderMessage(o delegation.Order) *sigilv1.Order {
-	return &sigilv1.Order{OrderId: o.ID, Template: o.Template, Condition: o.Condition, NotAfter: timestamppb.New(o.NotAfter)}
+	return &sigilv1.Order{
+		OrderId: o.ID, Template: o.Template, Condition: o.Condition, NotAfter: timestamppb.New(o.NotAfter),
+		Transactions: uint32(max(o.Transactions, 1)), Totals: totalMessages(o.Totals),
+	}
+}
+
+func readTotals(in []*sigilv1.AssetTotal) (out []delegation.AssetTotal) {
+	for _, t := range in {
+		out = append(out, delegation.AssetTotal{Asset: t.GetAsset(), Max: t.GetMaxAmount()})
+	}
+	return out
+}
+
+func totalMessages(in []delegation.AssetTotal) (out []*sigilv1.AssetTotal) {
+	for _, t := range in {
+		out = append(out, &sigilv1.AssetTotal{Asset: t.Asset, MaxAmount: t.Max})
+	}
+	return out
 }
 
 func readTemplates(in []*sigilv1.PolicyTemplate) ([]delegation.Template, error) {
 	var out []delegation.Template
 	for _, t := range in {
-		made := delegation.Template{Name: t.GetName(), Condition: t.GetCondition(), MaxOpen: int(t.GetMaxOpen()), Longest: t.GetLongestSeconds()}
+		made := delegation.Template{Name: t.GetName(), Condition: t.GetCondition(), MaxOpen: int(t.GetMaxOpen()), Longest: t.GetLongestSeconds(), MaxTransactions: int(t.GetMaxTransactions()), Totals: readTotals(t.GetTotals())}
+		if t.MaxTransactions != nil && t.GetMaxTransactions() == 0 {
+			return nil, refusal.New(refusal.RequestInvalid, "template %q: max_transactions is 0; leave it out for 1", t.GetName()).With("field", "max_transactions")
+		}
 		for _, p := range t.GetParameters() {
 			one := policy.Parameter{Name: p.GetName()}
 			switch b := p.GetBound().(type) {
@@ -100,7 +151,11 @@ func readTemplates(in []*sigilv1.PolicyTemplate) ([]delegation.Template, error) 
 func templateMessages(in []delegation.Template) []*sigilv1.PolicyTemplate {
 	var out []*sigilv1.PolicyTemplate
 	for _, t := range in {
-		m := &sigilv1.PolicyTemplate{Name: t.Name, Condition: t.Condition, MaxOpen: uint32(t.MaxOpen), LongestSeconds: t.Longest}
+		m := &sigilv1.PolicyTemplate{Name: t.Name, Condition: t.Condition, MaxOpen: uint32(t.MaxOpen), LongestSeconds: t.Longest, Totals: totalMessages(t.Totals)}
+		if t.MaxTransactions > 0 {
+			most := uint32(t.MaxTransactions)
+			m.MaxTransactions = &most
+		}
 		for _, p := range t.Parameters {
 			one := &sigilv1.TemplateParameter{Name: p.Name, Bound: &sigilv1.TemplateParameter_Amount{Amount: &sigilv1.AmountBound{Min: p.Min, Max: p.Max}}}
 			if len(p.OneOf) > 0 {

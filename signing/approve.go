@@ -173,7 +173,7 @@ func (s *Service) approve(ctx context.Context, r Request, st *Standing, d *chain
 		if at >= 0 {
 			name = d.ReplayKeys[at]
 		}
-		allowing, err := allowedBy(known, st, v.Decision, d, name)
+		by, err := allowedBy(known, st, v.Decision, d, name)
 		if err != nil {
 			return err
 		}
@@ -186,9 +186,9 @@ func (s *Service) approve(ctx context.Context, r Request, st *Standing, d *chain
 		if err != nil {
 			return err
 		}
-		a.rule = allowing.ID
-		if k := onceKey(st, allowing); k != "" {
-			guards = append(guards, k)
+		a.rule = by.ID
+		if by.place != "" {
+			guards = append(guards, by.place)
 			tx.Advance() // no older copy of the store may use it once more
 		}
 		if err := s.journal.Lease(tx, func() []journal.Bound { return bounds(known, st, d) }); err != nil {
@@ -210,6 +210,9 @@ func (s *Service) approve(ctx context.Context, r Request, st *Standing, d *chain
 		e.ReplayKeys, e.Replaces, e.Asked = guards, replaces, asked(r, st.Wallet)
 		v.consent.consented(&e)
 		noteBid(&e, d)
+		if st.Orders[by.ID].Totals != nil {
+			e.SumByRule()
+		}
 		if a.sequence, err = s.journal.Append(tx, e); err != nil || replaces == nil {
 			return err
 		}

@@ -166,7 +166,10 @@ func (c *Consent) consented(e *journal.Entry) {
 	for _, u := range c.Approvers {
 		who = append(who, u.ID)
 	}
-	e.Facts = map[string]string{FactActivity: c.Activity.ID, "approvers": strings.Join(who, " ")}
+	if e.Facts == nil {
+		e.Facts = map[string]string{}
+	}
+	e.Facts[FactActivity], e.Facts["approvers"] = c.Activity.ID, strings.Join(who, " ")
 }
 
 // FactActivity is the fact of a journal entry that names an activity; of the entry that

@@ -29,18 +29,6 @@ func guardKeys(st *Standing, d *chains.Decoded) []string {
 	return keys
 }
 
-// onceKey is the name that one transaction takes under an order or a one-time
-// policy; empty for other policies.
-func onceKey(st *Standing, p *policy.PolicyResult) string {
-	switch {
-	case isOrder(p.ID):
-		return "order/" + p.ID
-	case p.OneTime:
-		return st.Organization + "/once/" + p.ID
-	}
-	return ""
-}
-
 // taken finds the first of a payload's guards under which something else was signed;
 // -1 for none.
 func taken(known journal.View, guards []string, d *chains.Decoded) int {
@@ -131,36 +119,42 @@ func readBid(s string) ([]uint256.Int, error) {
 const replayGuard = "replay-guard"
 
 // allowedBy picks the policy under which the request is approved: one that is not
-// used up by it if there is one, else the first order or one-time policy that no
-// other transaction has taken. name, when it is set, is what something else was signed
+// used up by it if there is one, else the first order or one-time policy that has a
+// place left for it, and room in its totals. name, when it is set, is what something else was signed
 // under: then only policies count that let it be replaced.
-func allowedBy(known journal.View, st *Standing, decision policy.Decision, d *chains.Decoded, name string) (*policy.PolicyResult, error) {
-	var once, used *policy.PolicyResult
+func allowedBy(known journal.View, st *Standing, decision policy.Decision, d *chains.Decoded, name string) (allowing, error) {
+	var once allowing
+	var used *policy.PolicyResult
+	var over error
 	for i := range decision.Policies {
 		p := &decision.Policies[i]
 		if p.Effect != policy.Allow || p.Outcome != policy.Matched || name != "" && !p.Replace {
 			continue
 		}
-		k := onceKey(st, p)
-		if k == "" {
-			return p, nil
+		all := places(st, p)
+		if len(all) == 0 {
+			return allowing{PolicyResult: p}, nil
 		}
-		switch digest, ok := known.ReplayKey(k); {
-		case ok && digest != digestOf(d):
+		place := freePlace(known, all, digestOf(d))
+		if place == "" {
 			used = p
-		case once == nil:
-			once = p
+		} else if err := checkTotals(known, st, p.ID, d); err != nil {
+			over = err
+		} else if once.PolicyResult == nil {
+			once = allowing{p, place}
 		}
 	}
 	switch {
-	case once != nil:
+	case once.PolicyResult != nil:
 		return once, nil
+	case over != nil:
+		return allowing{}, over
 	case used != nil && isOrder(used.ID):
-		return nil, refusal.New(refusal.PolicyDenied, "the order is filled: it allowed another transaction").With("rule", used.ID)
+		return allowing{}, refusal.New(refusal.PolicyDenied, "the order is filled: it allowed other transactions, and no more").With("rule", used.ID)
 	case used != nil:
-		return nil, refusal.New(refusal.PolicyDenied, "the policy is used up: it allowed another transaction, and allows one").With("rule", used.ID)
+		return allowing{}, refusal.New(refusal.PolicyDenied, "the policy is used up: it allowed another transaction, and allows one").With("rule", used.ID)
 	case name != "":
-		return nil, refusal.New(refusal.PolicyDenied, "something else was signed under %s", name).With("rule", replayGuard)
+		return allowing{}, refusal.New(refusal.PolicyDenied, "something else was signed under %s", name).With("rule", replayGuard)
 	}
-	return nil, fmt.Errorf("approving: %v by no rule", decision.Outcome)
+	return allowing{}, fmt.Errorf("approving: %v by no rule", decision.Outcome)
 }

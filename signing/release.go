@@ -51,7 +51,7 @@ func (s *Service) release(ctx context.Context, a *approved) (*Result, error) {
 	if err := s.append(ctx, e); err != nil {
 		return nil, fmt.Errorf("journaling the signature: %w", err)
 	}
-	if isOrder(a.rule) {
+	if isOrder(a.rule) && s.full(a.standing, a.rule) {
 		if err := s.authority.Filled(ctx, a.standing.Delegation, a.rule); err != nil {
 			s.log.ErrorContext(ctx, "removing a filled order; it allows nothing any more", "order", a.rule, "error", err)
 		}

@@ -44,6 +44,8 @@ type Standing struct {
 	// Fixed names what PolicySet does but for orders, which come and go with use: a
 	// request is judged anew when it moves.
 	Fixed [32]byte
+	// Orders say how much the open orders among Rules allow together, by id.
+	Orders map[string]OrderBound
 	// ExpiresAt is the end; zero means until revoked.
 	ExpiresAt time.Time
 	// Ended is the refusal that a delegation which signs no more answers with, nil while active.
@@ -68,7 +70,15 @@ func (st *Standing) moved(then *Standing) bool {
 // they say is no business of the organizations that they judge.
 const AppliancePrefix = "appliance/"
 
-// OrderPrefix begins the ids of orders: policies that allow one transaction.
+// OrderBound is how much an open order allows together.
+type OrderBound struct {
+	// Transactions is how many it allows, 1 or more.
+	Transactions int
+	// Totals are limits on what they spend together; nil: their condition alone bounds each.
+	Totals *policy.Set
+}
+
+// OrderPrefix begins the ids of orders: policies that allow so many transactions.
 const OrderPrefix = "ord_"
 
 func isOrder(rule string) bool { return strings.HasPrefix(rule, OrderPrefix) }
@@ -102,9 +112,8 @@ type Authority interface {
 	Enter(then *Standing) (st *Standing, leave func(), err error)
 	// Current reads the standing for the last check before the last share leaves.
 	Current(then *Standing) (*Standing, error)
-	// Filled removes an order under which a signature was journaled. That the order
-	// allows nothing else any more is already so by its replay key; an error is for
-	// the log.
+	// Filled removes an order whose last signature was journaled. That the order allows
+	// nothing else any more is already so by its replay keys; an error is for the log.
 	Filled(ctx context.Context, delegationID, order string) error
 	Activities
 }

@@ -236,8 +236,13 @@ type PolicyTemplate struct {
 	MaxOpen uint32 `protobuf:"varint,4,opt,name=max_open,json=maxOpen,proto3" json:"max_open,omitempty"`
 	// How long an order may be open at most, in seconds, 1 to 31622400 (366 days).
 	LongestSeconds uint32 `protobuf:"varint,5,opt,name=longest_seconds,json=longestSeconds,proto3" json:"longest_seconds,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// How many transactions an order of it may allow, 1 to 256; absent means 1.
+	MaxTransactions *uint32 `protobuf:"varint,6,opt,name=max_transactions,json=maxTransactions,proto3,oneof" json:"max_transactions,omitempty"`
+	// The most that all transactions of an order may spend together, 0 to 16 assets;
+	// at least one where max_transactions is above 1.
+	Totals        []*AssetTotal `protobuf:"bytes,7,rep,name=totals,proto3" json:"totals,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PolicyTemplate) Reset() {
@@ -305,6 +310,75 @@ func (x *PolicyTemplate) GetLongestSeconds() uint32 {
 	return 0
 }
 
+func (x *PolicyTemplate) GetMaxTransactions() uint32 {
+	if x != nil && x.MaxTransactions != nil {
+		return *x.MaxTransactions
+	}
+	return 0
+}
+
+func (x *PolicyTemplate) GetTotals() []*AssetTotal {
+	if x != nil {
+		return x.Totals
+	}
+	return nil
+}
+
+// AssetTotal bounds what is spent of one asset, fees left out.
+type AssetTotal struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The asset, a CAIP-19 id.
+	Asset string `protobuf:"bytes,1,opt,name=asset,proto3" json:"asset,omitempty"`
+	// The most, in the asset's smallest unit, decimal.
+	MaxAmount     string `protobuf:"bytes,2,opt,name=max_amount,json=maxAmount,proto3" json:"max_amount,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AssetTotal) Reset() {
+	*x = AssetTotal{}
+	mi := &file_sigil_v1_order_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AssetTotal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AssetTotal) ProtoMessage() {}
+
+func (x *AssetTotal) ProtoReflect() protoreflect.Message {
+	mi := &file_sigil_v1_order_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AssetTotal.ProtoReflect.Descriptor instead.
+func (*AssetTotal) Descriptor() ([]byte, []int) {
+	return file_sigil_v1_order_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *AssetTotal) GetAsset() string {
+	if x != nil {
+		return x.Asset
+	}
+	return ""
+}
+
+func (x *AssetTotal) GetMaxAmount() string {
+	if x != nil {
+		return x.MaxAmount
+	}
+	return ""
+}
+
 // OpenOrderRequest fills a template.
 type OpenOrderRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -317,14 +391,18 @@ type OpenOrderRequest struct {
 	// A value for each parameter, each once.
 	Values []*ParameterValue `protobuf:"bytes,4,rep,name=values,proto3" json:"values,omitempty"`
 	// From this moment on the order allows nothing; at most longest_seconds ahead.
-	NotAfter      *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
+	NotAfter *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
+	// How many transactions it is to allow, at most max_transactions; absent means 1.
+	Transactions *uint32 `protobuf:"varint,6,opt,name=transactions,proto3,oneof" json:"transactions,omitempty"`
+	// Totals below those of the template, for its assets; those not named stay the template's.
+	Totals        []*AssetTotal `protobuf:"bytes,7,rep,name=totals,proto3" json:"totals,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *OpenOrderRequest) Reset() {
 	*x = OpenOrderRequest{}
-	mi := &file_sigil_v1_order_proto_msgTypes[4]
+	mi := &file_sigil_v1_order_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -336,7 +414,7 @@ func (x *OpenOrderRequest) String() string {
 func (*OpenOrderRequest) ProtoMessage() {}
 
 func (x *OpenOrderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sigil_v1_order_proto_msgTypes[4]
+	mi := &file_sigil_v1_order_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -349,7 +427,7 @@ func (x *OpenOrderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenOrderRequest.ProtoReflect.Descriptor instead.
 func (*OpenOrderRequest) Descriptor() ([]byte, []int) {
-	return file_sigil_v1_order_proto_rawDescGZIP(), []int{4}
+	return file_sigil_v1_order_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *OpenOrderRequest) GetRequestId() string {
@@ -387,6 +465,20 @@ func (x *OpenOrderRequest) GetNotAfter() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *OpenOrderRequest) GetTransactions() uint32 {
+	if x != nil && x.Transactions != nil {
+		return *x.Transactions
+	}
+	return 0
+}
+
+func (x *OpenOrderRequest) GetTotals() []*AssetTotal {
+	if x != nil {
+		return x.Totals
+	}
+	return nil
+}
+
 // ParameterValue fills one hole.
 type ParameterValue struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -400,7 +492,7 @@ type ParameterValue struct {
 
 func (x *ParameterValue) Reset() {
 	*x = ParameterValue{}
-	mi := &file_sigil_v1_order_proto_msgTypes[5]
+	mi := &file_sigil_v1_order_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -412,7 +504,7 @@ func (x *ParameterValue) String() string {
 func (*ParameterValue) ProtoMessage() {}
 
 func (x *ParameterValue) ProtoReflect() protoreflect.Message {
-	mi := &file_sigil_v1_order_proto_msgTypes[5]
+	mi := &file_sigil_v1_order_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -425,7 +517,7 @@ func (x *ParameterValue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParameterValue.ProtoReflect.Descriptor instead.
 func (*ParameterValue) Descriptor() ([]byte, []int) {
-	return file_sigil_v1_order_proto_rawDescGZIP(), []int{5}
+	return file_sigil_v1_order_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ParameterValue) GetName() string {
@@ -453,7 +545,7 @@ type OpenOrderResponse struct {
 
 func (x *OpenOrderResponse) Reset() {
 	*x = OpenOrderResponse{}
-	mi := &file_sigil_v1_order_proto_msgTypes[6]
+	mi := &file_sigil_v1_order_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -465,7 +557,7 @@ func (x *OpenOrderResponse) String() string {
 func (*OpenOrderResponse) ProtoMessage() {}
 
 func (x *OpenOrderResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sigil_v1_order_proto_msgTypes[6]
+	mi := &file_sigil_v1_order_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -478,7 +570,7 @@ func (x *OpenOrderResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenOrderResponse.ProtoReflect.Descriptor instead.
 func (*OpenOrderResponse) Descriptor() ([]byte, []int) {
-	return file_sigil_v1_order_proto_rawDescGZIP(), []int{6}
+	return file_sigil_v1_order_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *OpenOrderResponse) GetOrder() *Order {
@@ -498,14 +590,18 @@ type Order struct {
 	// The condition as it was filled.
 	Condition string `protobuf:"bytes,3,opt,name=condition,proto3" json:"condition,omitempty"`
 	// When it ends.
-	NotAfter      *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
+	NotAfter *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
+	// How many transactions it allows in all.
+	Transactions uint32 `protobuf:"varint,5,opt,name=transactions,proto3" json:"transactions,omitempty"`
+	// What they may spend together.
+	Totals        []*AssetTotal `protobuf:"bytes,6,rep,name=totals,proto3" json:"totals,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Order) Reset() {
 	*x = Order{}
-	mi := &file_sigil_v1_order_proto_msgTypes[7]
+	mi := &file_sigil_v1_order_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -517,7 +613,7 @@ func (x *Order) String() string {
 func (*Order) ProtoMessage() {}
 
 func (x *Order) ProtoReflect() protoreflect.Message {
-	mi := &file_sigil_v1_order_proto_msgTypes[7]
+	mi := &file_sigil_v1_order_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -530,7 +626,7 @@ func (x *Order) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Order.ProtoReflect.Descriptor instead.
 func (*Order) Descriptor() ([]byte, []int) {
-	return file_sigil_v1_order_proto_rawDescGZIP(), []int{7}
+	return file_sigil_v1_order_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Order) GetOrderId() string {
@@ -561,6 +657,20 @@ func (x *Order) GetNotAfter() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Order) GetTransactions() uint32 {
+	if x != nil {
+		return x.Transactions
+	}
+	return 0
+}
+
+func (x *Order) GetTotals() []*AssetTotal {
+	if x != nil {
+		return x.Totals
+	}
+	return nil
+}
+
 // CloseOrderRequest names an order.
 type CloseOrderRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -576,7 +686,7 @@ type CloseOrderRequest struct {
 
 func (x *CloseOrderRequest) Reset() {
 	*x = CloseOrderRequest{}
-	mi := &file_sigil_v1_order_proto_msgTypes[8]
+	mi := &file_sigil_v1_order_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -588,7 +698,7 @@ func (x *CloseOrderRequest) String() string {
 func (*CloseOrderRequest) ProtoMessage() {}
 
 func (x *CloseOrderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sigil_v1_order_proto_msgTypes[8]
+	mi := &file_sigil_v1_order_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -601,7 +711,7 @@ func (x *CloseOrderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseOrderRequest.ProtoReflect.Descriptor instead.
 func (*CloseOrderRequest) Descriptor() ([]byte, []int) {
-	return file_sigil_v1_order_proto_rawDescGZIP(), []int{8}
+	return file_sigil_v1_order_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CloseOrderRequest) GetRequestId() string {
@@ -635,7 +745,7 @@ type CloseOrderResponse struct {
 
 func (x *CloseOrderResponse) Reset() {
 	*x = CloseOrderResponse{}
-	mi := &file_sigil_v1_order_proto_msgTypes[9]
+	mi := &file_sigil_v1_order_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -647,7 +757,7 @@ func (x *CloseOrderResponse) String() string {
 func (*CloseOrderResponse) ProtoMessage() {}
 
 func (x *CloseOrderResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sigil_v1_order_proto_msgTypes[9]
+	mi := &file_sigil_v1_order_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -660,7 +770,7 @@ func (x *CloseOrderResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseOrderResponse.ProtoReflect.Descriptor instead.
 func (*CloseOrderResponse) Descriptor() ([]byte, []int) {
-	return file_sigil_v1_order_proto_rawDescGZIP(), []int{9}
+	return file_sigil_v1_order_proto_rawDescGZIP(), []int{10}
 }
 
 // ListOrdersRequest names the wallet.
@@ -674,7 +784,7 @@ type ListOrdersRequest struct {
 
 func (x *ListOrdersRequest) Reset() {
 	*x = ListOrdersRequest{}
-	mi := &file_sigil_v1_order_proto_msgTypes[10]
+	mi := &file_sigil_v1_order_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -686,7 +796,7 @@ func (x *ListOrdersRequest) String() string {
 func (*ListOrdersRequest) ProtoMessage() {}
 
 func (x *ListOrdersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sigil_v1_order_proto_msgTypes[10]
+	mi := &file_sigil_v1_order_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -699,7 +809,7 @@ func (x *ListOrdersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOrdersRequest.ProtoReflect.Descriptor instead.
 func (*ListOrdersRequest) Descriptor() ([]byte, []int) {
-	return file_sigil_v1_order_proto_rawDescGZIP(), []int{10}
+	return file_sigil_v1_order_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListOrdersRequest) GetWalletId() string {
@@ -720,7 +830,7 @@ type ListOrdersResponse struct {
 
 func (x *ListOrdersResponse) Reset() {
 	*x = ListOrdersResponse{}
-	mi := &file_sigil_v1_order_proto_msgTypes[11]
+	mi := &file_sigil_v1_order_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -732,7 +842,7 @@ func (x *ListOrdersResponse) String() string {
 func (*ListOrdersResponse) ProtoMessage() {}
 
 func (x *ListOrdersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sigil_v1_order_proto_msgTypes[11]
+	mi := &file_sigil_v1_order_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -745,10 +855,222 @@ func (x *ListOrdersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOrdersResponse.ProtoReflect.Descriptor instead.
 func (*ListOrdersResponse) Descriptor() ([]byte, []int) {
-	return file_sigil_v1_order_proto_rawDescGZIP(), []int{11}
+	return file_sigil_v1_order_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListOrdersResponse) GetOrders() []*Order {
+	if x != nil {
+		return x.Orders
+	}
+	return nil
+}
+
+// EndOrderRequest is stamped by the wallet's owner or the root quorum.
+type EndOrderRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The caller's id for this act.
+	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// The organization.
+	OrganizationId string `protobuf:"bytes,2,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
+	// The delegation.
+	DelegationId string `protobuf:"bytes,3,opt,name=delegation_id,json=delegationId,proto3" json:"delegation_id,omitempty"`
+	// The order.
+	OrderId       string `protobuf:"bytes,4,opt,name=order_id,json=orderId,proto3" json:"order_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndOrderRequest) Reset() {
+	*x = EndOrderRequest{}
+	mi := &file_sigil_v1_order_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndOrderRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndOrderRequest) ProtoMessage() {}
+
+func (x *EndOrderRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sigil_v1_order_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndOrderRequest.ProtoReflect.Descriptor instead.
+func (*EndOrderRequest) Descriptor() ([]byte, []int) {
+	return file_sigil_v1_order_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *EndOrderRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *EndOrderRequest) GetOrganizationId() string {
+	if x != nil {
+		return x.OrganizationId
+	}
+	return ""
+}
+
+func (x *EndOrderRequest) GetDelegationId() string {
+	if x != nil {
+		return x.DelegationId
+	}
+	return ""
+}
+
+func (x *EndOrderRequest) GetOrderId() string {
+	if x != nil {
+		return x.OrderId
+	}
+	return ""
+}
+
+// EndOrderResponse answers EndOrder. Durable when sent. A signature that was approved
+// before still comes out.
+type EndOrderResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndOrderResponse) Reset() {
+	*x = EndOrderResponse{}
+	mi := &file_sigil_v1_order_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndOrderResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndOrderResponse) ProtoMessage() {}
+
+func (x *EndOrderResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sigil_v1_order_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndOrderResponse.ProtoReflect.Descriptor instead.
+func (*EndOrderResponse) Descriptor() ([]byte, []int) {
+	return file_sigil_v1_order_proto_rawDescGZIP(), []int{14}
+}
+
+// ShowOrdersRequest names a delegation.
+type ShowOrdersRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The organization.
+	OrganizationId string `protobuf:"bytes,1,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
+	// The delegation.
+	DelegationId  string `protobuf:"bytes,2,opt,name=delegation_id,json=delegationId,proto3" json:"delegation_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShowOrdersRequest) Reset() {
+	*x = ShowOrdersRequest{}
+	mi := &file_sigil_v1_order_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShowOrdersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShowOrdersRequest) ProtoMessage() {}
+
+func (x *ShowOrdersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sigil_v1_order_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShowOrdersRequest.ProtoReflect.Descriptor instead.
+func (*ShowOrdersRequest) Descriptor() ([]byte, []int) {
+	return file_sigil_v1_order_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ShowOrdersRequest) GetOrganizationId() string {
+	if x != nil {
+		return x.OrganizationId
+	}
+	return ""
+}
+
+func (x *ShowOrdersRequest) GetDelegationId() string {
+	if x != nil {
+		return x.DelegationId
+	}
+	return ""
+}
+
+// ShowOrdersResponse answers ShowOrders.
+type ShowOrdersResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Ordered by id. Those that were filled or have ended are not there.
+	Orders        []*Order `protobuf:"bytes,1,rep,name=orders,proto3" json:"orders,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShowOrdersResponse) Reset() {
+	*x = ShowOrdersResponse{}
+	mi := &file_sigil_v1_order_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShowOrdersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShowOrdersResponse) ProtoMessage() {}
+
+func (x *ShowOrdersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sigil_v1_order_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShowOrdersResponse.ProtoReflect.Descriptor instead.
+func (*ShowOrdersResponse) Descriptor() ([]byte, []int) {
+	return file_sigil_v1_order_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ShowOrdersResponse) GetOrders() []*Order {
 	if x != nil {
 		return x.Orders
 	}
@@ -770,7 +1092,7 @@ const file_sigil_v1_order_proto_rawDesc = "" +
 	"\x03max\x18\x02 \x01(\tR\x03max\"#\n" +
 	"\n" +
 	"TextChoice\x12\x15\n" +
-	"\x06one_of\x18\x01 \x03(\tR\x05oneOf\"\xc3\x01\n" +
+	"\x06one_of\x18\x01 \x03(\tR\x05oneOf\"\xb6\x02\n" +
 	"\x0ePolicyTemplate\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
 	"\tcondition\x18\x02 \x01(\tR\tcondition\x12;\n" +
@@ -778,24 +1100,37 @@ const file_sigil_v1_order_proto_rawDesc = "" +
 	"parameters\x18\x03 \x03(\v2\x1b.sigil.v1.TemplateParameterR\n" +
 	"parameters\x12\x19\n" +
 	"\bmax_open\x18\x04 \x01(\rR\amaxOpen\x12'\n" +
-	"\x0flongest_seconds\x18\x05 \x01(\rR\x0elongestSeconds\"\xd5\x01\n" +
+	"\x0flongest_seconds\x18\x05 \x01(\rR\x0elongestSeconds\x12.\n" +
+	"\x10max_transactions\x18\x06 \x01(\rH\x00R\x0fmaxTransactions\x88\x01\x01\x12,\n" +
+	"\x06totals\x18\a \x03(\v2\x14.sigil.v1.AssetTotalR\x06totalsB\x13\n" +
+	"\x11_max_transactions\"A\n" +
+	"\n" +
+	"AssetTotal\x12\x14\n" +
+	"\x05asset\x18\x01 \x01(\tR\x05asset\x12\x1d\n" +
+	"\n" +
+	"max_amount\x18\x02 \x01(\tR\tmaxAmount\"\xbd\x02\n" +
 	"\x10OpenOrderRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x1b\n" +
 	"\twallet_id\x18\x02 \x01(\tR\bwalletId\x12\x1a\n" +
 	"\btemplate\x18\x03 \x01(\tR\btemplate\x120\n" +
 	"\x06values\x18\x04 \x03(\v2\x18.sigil.v1.ParameterValueR\x06values\x127\n" +
-	"\tnot_after\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\":\n" +
+	"\tnot_after\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x12'\n" +
+	"\ftransactions\x18\x06 \x01(\rH\x00R\ftransactions\x88\x01\x01\x12,\n" +
+	"\x06totals\x18\a \x03(\v2\x14.sigil.v1.AssetTotalR\x06totalsB\x0f\n" +
+	"\r_transactions\":\n" +
 	"\x0eParameterValue\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\":\n" +
 	"\x11OpenOrderResponse\x12%\n" +
-	"\x05order\x18\x01 \x01(\v2\x0f.sigil.v1.OrderR\x05order\"\x95\x01\n" +
+	"\x05order\x18\x01 \x01(\v2\x0f.sigil.v1.OrderR\x05order\"\xe7\x01\n" +
 	"\x05Order\x12\x19\n" +
 	"\border_id\x18\x01 \x01(\tR\aorderId\x12\x1a\n" +
 	"\btemplate\x18\x02 \x01(\tR\btemplate\x12\x1c\n" +
 	"\tcondition\x18\x03 \x01(\tR\tcondition\x127\n" +
-	"\tnot_after\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\"j\n" +
+	"\tnot_after\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x12\"\n" +
+	"\ftransactions\x18\x05 \x01(\rR\ftransactions\x12,\n" +
+	"\x06totals\x18\x06 \x03(\v2\x14.sigil.v1.AssetTotalR\x06totals\"j\n" +
 	"\x11CloseOrderRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x1b\n" +
@@ -805,13 +1140,28 @@ const file_sigil_v1_order_proto_rawDesc = "" +
 	"\x11ListOrdersRequest\x12\x1b\n" +
 	"\twallet_id\x18\x01 \x01(\tR\bwalletId\"=\n" +
 	"\x12ListOrdersResponse\x12'\n" +
-	"\x06orders\x18\x01 \x03(\v2\x0f.sigil.v1.OrderR\x06orders2\xe6\x01\n" +
+	"\x06orders\x18\x01 \x03(\v2\x0f.sigil.v1.OrderR\x06orders\"\x99\x01\n" +
+	"\x0fEndOrderRequest\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\x12'\n" +
+	"\x0forganization_id\x18\x02 \x01(\tR\x0eorganizationId\x12#\n" +
+	"\rdelegation_id\x18\x03 \x01(\tR\fdelegationId\x12\x19\n" +
+	"\border_id\x18\x04 \x01(\tR\aorderId\"\x12\n" +
+	"\x10EndOrderResponse\"a\n" +
+	"\x11ShowOrdersRequest\x12'\n" +
+	"\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\x12#\n" +
+	"\rdelegation_id\x18\x02 \x01(\tR\fdelegationId\"=\n" +
+	"\x12ShowOrdersResponse\x12'\n" +
+	"\x06orders\x18\x01 \x03(\v2\x0f.sigil.v1.OrderR\x06orders2\xf2\x02\n" +
 	"\fOrderService\x12D\n" +
 	"\tOpenOrder\x12\x1a.sigil.v1.OpenOrderRequest\x1a\x1b.sigil.v1.OpenOrderResponse\x12G\n" +
 	"\n" +
 	"CloseOrder\x12\x1b.sigil.v1.CloseOrderRequest\x1a\x1c.sigil.v1.CloseOrderResponse\x12G\n" +
 	"\n" +
-	"ListOrders\x12\x1b.sigil.v1.ListOrdersRequest\x1a\x1c.sigil.v1.ListOrdersResponseB/Z-github.com/sigild/sigild/api/sigil/v1;sigilv1b\x06proto3"
+	"ListOrders\x12\x1b.sigil.v1.ListOrdersRequest\x1a\x1c.sigil.v1.ListOrdersResponse\x12A\n" +
+	"\bEndOrder\x12\x19.sigil.v1.EndOrderRequest\x1a\x1a.sigil.v1.EndOrderResponse\x12G\n" +
+	"\n" +
+	"ShowOrders\x12\x1b.sigil.v1.ShowOrdersRequest\x1a\x1c.sigil.v1.ShowOrdersResponseB/Z-github.com/sigild/sigild/api/sigil/v1;sigilv1b\x06proto3"
 
 var (
 	file_sigil_v1_order_proto_rawDescOnce sync.Once
@@ -825,42 +1175,55 @@ func file_sigil_v1_order_proto_rawDescGZIP() []byte {
 	return file_sigil_v1_order_proto_rawDescData
 }
 
-var file_sigil_v1_order_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_sigil_v1_order_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_sigil_v1_order_proto_goTypes = []any{
 	(*TemplateParameter)(nil),     // 0: sigil.v1.TemplateParameter
 	(*AmountBound)(nil),           // 1: sigil.v1.AmountBound
 	(*TextChoice)(nil),            // 2: sigil.v1.TextChoice
 	(*PolicyTemplate)(nil),        // 3: sigil.v1.PolicyTemplate
-	(*OpenOrderRequest)(nil),      // 4: sigil.v1.OpenOrderRequest
-	(*ParameterValue)(nil),        // 5: sigil.v1.ParameterValue
-	(*OpenOrderResponse)(nil),     // 6: sigil.v1.OpenOrderResponse
-	(*Order)(nil),                 // 7: sigil.v1.Order
-	(*CloseOrderRequest)(nil),     // 8: sigil.v1.CloseOrderRequest
-	(*CloseOrderResponse)(nil),    // 9: sigil.v1.CloseOrderResponse
-	(*ListOrdersRequest)(nil),     // 10: sigil.v1.ListOrdersRequest
-	(*ListOrdersResponse)(nil),    // 11: sigil.v1.ListOrdersResponse
-	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
+	(*AssetTotal)(nil),            // 4: sigil.v1.AssetTotal
+	(*OpenOrderRequest)(nil),      // 5: sigil.v1.OpenOrderRequest
+	(*ParameterValue)(nil),        // 6: sigil.v1.ParameterValue
+	(*OpenOrderResponse)(nil),     // 7: sigil.v1.OpenOrderResponse
+	(*Order)(nil),                 // 8: sigil.v1.Order
+	(*CloseOrderRequest)(nil),     // 9: sigil.v1.CloseOrderRequest
+	(*CloseOrderResponse)(nil),    // 10: sigil.v1.CloseOrderResponse
+	(*ListOrdersRequest)(nil),     // 11: sigil.v1.ListOrdersRequest
+	(*ListOrdersResponse)(nil),    // 12: sigil.v1.ListOrdersResponse
+	(*EndOrderRequest)(nil),       // 13: sigil.v1.EndOrderRequest
+	(*EndOrderResponse)(nil),      // 14: sigil.v1.EndOrderResponse
+	(*ShowOrdersRequest)(nil),     // 15: sigil.v1.ShowOrdersRequest
+	(*ShowOrdersResponse)(nil),    // 16: sigil.v1.ShowOrdersResponse
+	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
 }
 var file_sigil_v1_order_proto_depIdxs = []int32{
 	1,  // 0: sigil.v1.TemplateParameter.amount:type_name -> sigil.v1.AmountBound
 	2,  // 1: sigil.v1.TemplateParameter.text:type_name -> sigil.v1.TextChoice
 	0,  // 2: sigil.v1.PolicyTemplate.parameters:type_name -> sigil.v1.TemplateParameter
-	5,  // 3: sigil.v1.OpenOrderRequest.values:type_name -> sigil.v1.ParameterValue
-	12, // 4: sigil.v1.OpenOrderRequest.not_after:type_name -> google.protobuf.Timestamp
-	7,  // 5: sigil.v1.OpenOrderResponse.order:type_name -> sigil.v1.Order
-	12, // 6: sigil.v1.Order.not_after:type_name -> google.protobuf.Timestamp
-	7,  // 7: sigil.v1.ListOrdersResponse.orders:type_name -> sigil.v1.Order
-	4,  // 8: sigil.v1.OrderService.OpenOrder:input_type -> sigil.v1.OpenOrderRequest
-	8,  // 9: sigil.v1.OrderService.CloseOrder:input_type -> sigil.v1.CloseOrderRequest
-	10, // 10: sigil.v1.OrderService.ListOrders:input_type -> sigil.v1.ListOrdersRequest
-	6,  // 11: sigil.v1.OrderService.OpenOrder:output_type -> sigil.v1.OpenOrderResponse
-	9,  // 12: sigil.v1.OrderService.CloseOrder:output_type -> sigil.v1.CloseOrderResponse
-	11, // 13: sigil.v1.OrderService.ListOrders:output_type -> sigil.v1.ListOrdersResponse
-	11, // [11:14] is the sub-list for method output_type
-	8,  // [8:11] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	4,  // 3: sigil.v1.PolicyTemplate.totals:type_name -> sigil.v1.AssetTotal
+	6,  // 4: sigil.v1.OpenOrderRequest.values:type_name -> sigil.v1.ParameterValue
+	17, // 5: sigil.v1.OpenOrderRequest.not_after:type_name -> google.protobuf.Timestamp
+	4,  // 6: sigil.v1.OpenOrderRequest.totals:type_name -> sigil.v1.AssetTotal
+	8,  // 7: sigil.v1.OpenOrderResponse.order:type_name -> sigil.v1.Order
+	17, // 8: sigil.v1.Order.not_after:type_name -> google.protobuf.Timestamp
+	4,  // 9: sigil.v1.Order.totals:type_name -> sigil.v1.AssetTotal
+	8,  // 10: sigil.v1.ListOrdersResponse.orders:type_name -> sigil.v1.Order
+	8,  // 11: sigil.v1.ShowOrdersResponse.orders:type_name -> sigil.v1.Order
+	5,  // 12: sigil.v1.OrderService.OpenOrder:input_type -> sigil.v1.OpenOrderRequest
+	9,  // 13: sigil.v1.OrderService.CloseOrder:input_type -> sigil.v1.CloseOrderRequest
+	11, // 14: sigil.v1.OrderService.ListOrders:input_type -> sigil.v1.ListOrdersRequest
+	13, // 15: sigil.v1.OrderService.EndOrder:input_type -> sigil.v1.EndOrderRequest
+	15, // 16: sigil.v1.OrderService.ShowOrders:input_type -> sigil.v1.ShowOrdersRequest
+	7,  // 17: sigil.v1.OrderService.OpenOrder:output_type -> sigil.v1.OpenOrderResponse
+	10, // 18: sigil.v1.OrderService.CloseOrder:output_type -> sigil.v1.CloseOrderResponse
+	12, // 19: sigil.v1.OrderService.ListOrders:output_type -> sigil.v1.ListOrdersResponse
+	14, // 20: sigil.v1.OrderService.EndOrder:output_type -> sigil.v1.EndOrderResponse
+	16, // 21: sigil.v1.OrderService.ShowOrders:output_type -> sigil.v1.ShowOrdersResponse
+	17, // [17:22] is the sub-list for method output_type
+	12, // [12:17] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_sigil_v1_order_proto_init() }
@@ -872,13 +1235,15 @@ func file_sigil_v1_order_proto_init() {
 		(*TemplateParameter_Amount)(nil),
 		(*TemplateParameter_Text)(nil),
 	}
+	file_sigil_v1_order_proto_msgTypes[3].OneofWrappers = []any{}
+	file_sigil_v1_order_proto_msgTypes[5].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sigil_v1_order_proto_rawDesc), len(file_sigil_v1_order_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -25,22 +25,28 @@ const (
 	OrderService_OpenOrder_FullMethodName  = "/sigil.v1.OrderService/OpenOrder"
 	OrderService_CloseOrder_FullMethodName = "/sigil.v1.OrderService/CloseOrder"
 	OrderService_ListOrders_FullMethodName = "/sigil.v1.OrderService/ListOrders"
+	OrderService_EndOrder_FullMethodName   = "/sigil.v1.OrderService/EndOrder"
+	OrderService_ShowOrders_FullMethodName = "/sigil.v1.OrderService/ShowOrders"
 )
 
 // OrderServiceClient is the client API for OrderService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// OrderService opens, closes and lists a delegation's orders. Its calls show the
-// wallet API key.
+// OrderService opens, closes and lists a delegation's orders. The delegated user's
+// calls show the wallet API key; the owner's, the last two, carry stamps.
 type OrderServiceClient interface {
-	// OpenOrder makes a policy that allows one transaction: a template of the
-	// delegation with its holes filled, each within the bound the owner signed.
+	// OpenOrder makes a policy that allows a transaction, or as many as the template
+	// says: the template with its holes filled, each within the bound the owner signed.
 	OpenOrder(ctx context.Context, in *OpenOrderRequest, opts ...grpc.CallOption) (*OpenOrderResponse, error)
 	// CloseOrder takes an order back before it is filled.
 	CloseOrder(ctx context.Context, in *CloseOrderRequest, opts ...grpc.CallOption) (*CloseOrderResponse, error)
 	// ListOrders shows the delegation's orders that are open.
 	ListOrders(ctx context.Context, in *ListOrdersRequest, opts ...grpc.CallOption) (*ListOrdersResponse, error)
+	// EndOrder closes an order for the wallet's owner, or the root quorum.
+	EndOrder(ctx context.Context, in *EndOrderRequest, opts ...grpc.CallOption) (*EndOrderResponse, error)
+	// ShowOrders shows a delegation's open orders to its owner and to root members.
+	ShowOrders(ctx context.Context, in *ShowOrdersRequest, opts ...grpc.CallOption) (*ShowOrdersResponse, error)
 }
 
 type orderServiceClient struct {
@@ -81,20 +87,44 @@ func (c *orderServiceClient) ListOrders(ctx context.Context, in *ListOrdersReque
 	return out, nil
 }
 
+func (c *orderServiceClient) EndOrder(ctx context.Context, in *EndOrderRequest, opts ...grpc.CallOption) (*EndOrderResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(EndOrderResponse)
+	err := c.cc.Invoke(ctx, OrderService_EndOrder_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *orderServiceClient) ShowOrders(ctx context.Context, in *ShowOrdersRequest, opts ...grpc.CallOption) (*ShowOrdersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ShowOrdersResponse)
+	err := c.cc.Invoke(ctx, OrderService_ShowOrders_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // OrderServiceServer is the server API for OrderService service.
 // All implementations must embed UnimplementedOrderServiceServer
 // for forward compatibility.
 //
-// OrderService opens, closes and lists a delegation's orders. Its calls show the
-// wallet API key.
+// OrderService opens, closes and lists a delegation's orders. The delegated user's
+// calls show the wallet API key; the owner's, the last two, carry stamps.
 type OrderServiceServer interface {
-	// OpenOrder makes a policy that allows one transaction: a template of the
-	// delegation with its holes filled, each within the bound the owner signed.
+	// OpenOrder makes a policy that allows a transaction, or as many as the template
+	// says: the template with its holes filled, each within the bound the owner signed.
 	OpenOrder(context.Context, *OpenOrderRequest) (*OpenOrderResponse, error)
 	// CloseOrder takes an order back before it is filled.
 	CloseOrder(context.Context, *CloseOrderRequest) (*CloseOrderResponse, error)
 	// ListOrders shows the delegation's orders that are open.
 	ListOrders(context.Context, *ListOrdersRequest) (*ListOrdersResponse, error)
+	// EndOrder closes an order for the wallet's owner, or the root quorum.
+	EndOrder(context.Context, *EndOrderRequest) (*EndOrderResponse, error)
+	// ShowOrders shows a delegation's open orders to its owner and to root members.
+	ShowOrders(context.Context, *ShowOrdersRequest) (*ShowOrdersResponse, error)
 	mustEmbedUnimplementedOrderServiceServer()
 }
 
@@ -113,6 +143,12 @@ func (UnimplementedOrderServiceServer) CloseOrder(context.Context, *CloseOrderRe
 }
 func (UnimplementedOrderServiceServer) ListOrders(context.Context, *ListOrdersRequest) (*ListOrdersResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListOrders not implemented")
+}
+func (UnimplementedOrderServiceServer) EndOrder(context.Context, *EndOrderRequest) (*EndOrderResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method EndOrder not implemented")
+}
+func (UnimplementedOrderServiceServer) ShowOrders(context.Context, *ShowOrdersRequest) (*ShowOrdersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ShowOrders not implemented")
 }
 func (UnimplementedOrderServiceServer) mustEmbedUnimplementedOrderServiceServer() {}
 func (UnimplementedOrderServiceServer) testEmbeddedByValue()                      {}
@@ -189,6 +225,42 @@ func _OrderService_ListOrders_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _OrderService_EndOrder_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(EndOrderRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OrderServiceServer).EndOrder(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OrderService_EndOrder_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OrderServiceServer).EndOrder(ctx, req.(*EndOrderRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _OrderService_ShowOrders_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ShowOrdersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OrderServiceServer).ShowOrders(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OrderService_ShowOrders_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OrderServiceServer).ShowOrders(ctx, req.(*ShowOrdersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // OrderService_ServiceDesc is the grpc.ServiceDesc for OrderService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -207,6 +279,14 @@ var OrderService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListOrders",
 			Handler:    _OrderService_ListOrders_Handler,
+		},
+		{
+			MethodName: "EndOrder",
+			Handler:    _OrderService_EndOrder_Handler,
+		},
+		{
+			MethodName: "ShowOrders",
+			Handler:    _OrderService_ShowOrders_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
