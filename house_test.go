@@ -18,10 +18,11 @@ const order = `
 	demo               -> client journal mpc chains/evm chains/solana internal/testhsm internal/testtpm
 
 	server             -> delegation delivery api systemd link
-	delegation         -> signing bundle
+	delegation         -> signing bundle clock
 	delivery           -> journal
 	signing            -> policy mpc chains/signable journal refusal credential
 	journal            -> vault refusal
+	clock              -> vault
 	vault              -> seal
 	policy             -> chains/evm chains/solana
 	link               -> mpc api

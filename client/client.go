@@ -166,6 +166,11 @@ func (c *Client) Keyslot() sigilv1.KeyslotServiceClient {
 	return sigilv1.NewKeyslotServiceClient(stamped{Client: c})
 }
 
+// Clock is looked at by anybody, and confirmed with operators' stamps.
+func (c *Client) Clock() sigilv1.ClockServiceClient {
+	return sigilv1.NewClockServiceClient(stamped{Client: c})
+}
+
 // Control stops signing and lets it go on: operators' stamps for organization "",
 // root members' or the owner's otherwise.
 func (c *Client) Control() sigilv1.ControlServiceClient {
@@ -292,8 +297,9 @@ func (c keyed) Invoke(ctx context.Context, method string, in, out any, opts ...g
 }
 
 // unstamped are methods beside stamped ones that take no stamp: what they hand over
-// is vouched for inside.
-var unstamped = []string{sigilv1.DeliveryService_IngestDelivery_FullMethodName, sigilv1.PolicyService_ApplyBundle_FullMethodName}
+// is vouched for inside, or they only look.
+var unstamped = []string{sigilv1.DeliveryService_IngestDelivery_FullMethodName, sigilv1.PolicyService_ApplyBundle_FullMethodName,
+	sigilv1.ClockService_GetClock_FullMethodName}
 
 // Invoke calls with a stamp of each signer over the bytes that are sent, if the
 // method takes any.

@@ -22,6 +22,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sigild/sigild/clock"
 	"github.com/sigild/sigild/journal"
 	"github.com/sigild/sigild/mpc"
 	"github.com/sigild/sigild/vault"
@@ -42,7 +43,9 @@ type Config struct {
 	// Holders are the devices of those names with the keys that shall hold the root key;
 	// nil: there is one device. Errors: those of package seal.
 	Holders func(ctx context.Context, names []string) ([]vault.KeyHolder, error)
-	// Now is the clock; nil means time.Now.
+	// Clock is what operators confirm; its Now is Now. Nil: it can't be confirmed.
+	Clock *clock.Clock
+	// Now is the time to go by; nil means time.Now.
 	Now func() time.Time
 	// Log gets what an operator wants at 3am; nil discards.
 	Log *slog.Logger

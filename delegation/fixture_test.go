@@ -91,13 +91,13 @@ func look(org string, by ...holder) Actor { return stamped(org, "look", by...) }
 type revocation struct{ RequestID, Delegation string }
 
 // clock is the time of a house; who looks at it runs hook first.
-type clock struct {
+type handClock struct {
 	mu   sync.Mutex
 	t    time.Time
 	hook func()
 }
 
-func (c *clock) now() time.Time {
+func (c *handClock) now() time.Time {
 	c.mu.Lock()
 	t, hook := c.t, c.hook
 	c.mu.Unlock()
@@ -108,13 +108,13 @@ func (c *clock) now() time.Time {
 }
 
 // look sets what whoever looks at the clock runs; nil for nothing.
-func (c *clock) look(hook func()) {
+func (c *handClock) look(hook func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.hook = hook
 }
 
-func (c *clock) add(d time.Duration) {
+func (c *handClock) add(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.t = c.t.Add(d)
@@ -125,7 +125,7 @@ type house struct {
 	*Service
 	t     testing.TB
 	dir   string
-	clock *clock
+	clock *handClock
 	log   *logBuffer
 	// secrets must not show up in the log or the journal.
 	secrets [][]byte
@@ -135,7 +135,7 @@ type house struct {
 // newHouse opens a copy of the shared store; change sees the config first.
 func newHouse(t testing.TB, change ...func(*house)) *house {
 	t.Helper()
-	h := &house{t: t, dir: filepath.Join(t.TempDir(), "state"), clock: &clock{t: began.Add(time.Minute)}, log: &logBuffer{}}
+	h := &house{t: t, dir: filepath.Join(t.TempDir(), "state"), clock: &handClock{t: began.Add(time.Minute)}, log: &logBuffer{}}
 	h.cfg.PreParameters = mpctest.PreParams(t)
 	copyStore(t, site.dir, h.dir)
 	h.openVault()
@@ -212,7 +212,7 @@ func (h *house) restart() {
 // crashed opens a copy of the store as it is on disk at this moment, as after kill -9.
 func (h *house) crashed() *house {
 	h.t.Helper()
-	c := &house{t: h.t, dir: filepath.Join(h.t.TempDir(), "copy"), clock: &clock{t: h.clock.now()}, log: &logBuffer{}}
+	c := &house{t: h.t, dir: filepath.Join(h.t.TempDir(), "copy"), clock: &handClock{t: h.clock.now()}, log: &logBuffer{}}
 	c.cfg.PreParameters = h.cfg.PreParameters
 	copyStore(h.t, h.dir, c.dir)
 	c.openVault()

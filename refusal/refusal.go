@@ -31,6 +31,7 @@ const (
 	Paused               Reason = "PAUSED"
 	Quarantined          Reason = "QUARANTINED"
 	Sealed               Reason = "SEALED"
+	ClockUnconfirmed     Reason = "CLOCK_UNCONFIRMED"
 	PayloadMalformed     Reason = "PAYLOAD_MALFORMED"
 	PayloadNotUnderstood Reason = "PAYLOAD_NOT_UNDERSTOOD"
 	PolicyInvalid        Reason = "POLICY_INVALID"
@@ -55,7 +56,7 @@ func Reasons() []Reason {
 	return []Reason{
 		PolicyDenied, RawDigestDenied, CallerNotAllowed,
 		APIKeyInvalid, StampInvalid, StampExpired, DeliveryInvalid, BundleInvalid, QuorumMissing, PolicyAuthority,
-		DelegationExpired, DelegationRevoked, NotActive, Paused, Quarantined, Sealed,
+		DelegationExpired, DelegationRevoked, NotActive, Paused, Quarantined, Sealed, ClockUnconfirmed,
 		PayloadMalformed, PayloadNotUnderstood, PolicyInvalid, PolicyVersionMoved, RequestInvalid,
 		ApprovalsNeeded, ActivityEnded, VoteInvalid,
 		RequestIDReused, LimitExceeded, RateLimited,

@@ -126,6 +126,7 @@ func (a *Appliance) Services() Services {
 		Signing:       signingService{a: a},
 		Control:       controlService{a: a},
 		Keyslot:       keyslotService{a: a},
+		Clock:         clockService{a: a},
 		Member:        memberService{a: a},
 		DelegatedUser: delegatedUserService{a: a},
 		Open:          func() bool { return a.state.Load().parts != nil },

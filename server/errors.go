@@ -65,6 +65,7 @@ var reasons = []reasonRow{
 	{refusal.Paused, codes.FailedPrecondition, 0, slog.LevelInfo},
 	{refusal.Quarantined, codes.FailedPrecondition, 0, slog.LevelWarn},
 	{refusal.Sealed, codes.FailedPrecondition, 0, slog.LevelWarn},
+	{refusal.ClockUnconfirmed, codes.FailedPrecondition, 0, slog.LevelWarn},
 	{refusal.PolicyVersionMoved, codes.FailedPrecondition, 0, slog.LevelInfo},
 	{refusal.ApprovalsNeeded, codes.FailedPrecondition, 5 * time.Second, slog.LevelInfo},
 	{refusal.ActivityEnded, codes.FailedPrecondition, 0, slog.LevelInfo},

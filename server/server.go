@@ -113,6 +113,7 @@ type Services struct {
 	Signing       sigilv1.SigningServiceServer
 	Control       sigilv1.ControlServiceServer
 	Keyslot       sigilv1.KeyslotServiceServer
+	Clock         sigilv1.ClockServiceServer
 	Member        sigilv1.MemberServiceServer
 	DelegatedUser sigilv1.DelegatedUserServiceServer
 	// Open reports whether the store is open, for grpc.health.v1.
@@ -141,6 +142,7 @@ func (s Services) list() []service {
 		{&sigilv1.SigningService_ServiceDesc, s.Signing},
 		{&sigilv1.ControlService_ServiceDesc, s.Control},
 		{&sigilv1.KeyslotService_ServiceDesc, s.Keyslot},
+		{&sigilv1.ClockService_ServiceDesc, s.Clock},
 		{&sigilv1.MemberService_ServiceDesc, s.Member},
 		{&sigilv1.DelegatedUserService_ServiceDesc, s.DelegatedUser},
 	}

@@ -147,6 +147,9 @@ func (s *Service) stillConsented(then *Consent, st *Standing, r Request, prior e
 	if then == nil {
 		return nil
 	}
+	if err := s.cfg.TimeUnconfirmed(); err != nil {
+		return refusal.New(refusal.ClockUnconfirmed, "approvals end at some time, and %v", err)
+	}
 	c := s.authority.Consent(st.Organization, r.ID)
 	if c != nil && c.Rejected {
 		return ended(c.Activity, StatusRejected)

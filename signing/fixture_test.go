@@ -57,9 +57,14 @@ type clock struct {
 	t     time.Time
 	looks int
 	by    time.Duration
+	// judge, when set, is asked instead.
+	judge func() time.Time
 }
 
 func (c *clock) now() time.Time {
+	if c.judge != nil {
+		return c.judge()
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.t

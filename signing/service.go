@@ -40,9 +40,13 @@ type Config struct {
 	Failed func(tx *vault.Tx, key string, cause error) error
 	// Refusals says which refusals get an entry of their own; nil: all do.
 	Refusals *journal.Refusals
-	// Now is the clock; nil means time.Now.
+	// Now is the time to go by; nil means time.Now.
 	Now func() time.Time
-	Log *slog.Logger
+	// TimeUnconfirmed says why Now can't be relied on, but as what has passed at least;
+	// nil: it always can. While it can't, rules about time are errors, and what ends at
+	// some time is refused. Windows need no more than Now.
+	TimeUnconfirmed func() error
+	Log             *slog.Logger
 }
 
 // Service signs. It is safe for concurrent use.
@@ -79,6 +83,9 @@ func New(cfg Config) *Service {
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.TimeUnconfirmed == nil {
+		cfg.TimeUnconfirmed = func() error { return nil }
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -249,6 +256,9 @@ func (s *Service) authenticate(r Request) (*Standing, error) {
 func (s *Service) mayServe(st *Standing, now time.Time) error {
 	if st.Ended != nil {
 		return st.Ended
+	}
+	if err := s.cfg.TimeUnconfirmed(); err != nil && !st.ExpiresAt.IsZero() {
+		return refusal.New(refusal.ClockUnconfirmed, "the delegation ends at some time, and %v", err)
 	}
 	if !st.ExpiresAt.IsZero() && !now.Before(st.ExpiresAt) {
 		return refusal.New(refusal.DelegationExpired, "the delegation ended at %s", st.ExpiresAt.UTC().Format(time.RFC3339))

@@ -39,6 +39,7 @@ const (
 	TypeOrder      Type = 26 // a policy that a delegated user made of a template
 	TypeActivity   Type = 27 // a request that waits, or waited, for people's approval
 	TypePartKey    Type = 28 // a device's key for parts of records' keys; the vault's own
+	TypeClock      Type = 29 // when the wall clock was last confirmed
 )
 
 var typeNames = [...]string{
@@ -50,7 +51,7 @@ var typeNames = [...]string{
 	TypeWebhook: "webhook", TypeWebhookSecret: "webhook secret", TypeVendorWallet: "vendor wallet",
 	TypeVendorEvent: "vendor event", TypeVendorShare: "vendor share", TypeVendorAPIKey: "vendor api key",
 	TypeLastingKey: "lasting key", TypeJournal: "journal snapshot",
-	TypeOrder: "order", TypeActivity: "activity", TypePartKey: "key for parts",
+	TypeOrder: "order", TypeActivity: "activity", TypePartKey: "key for parts", TypeClock: "clock",
 }
 
 // String is the type's name, for errors and logs.

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/sigild/sigild/clock"
 	"github.com/sigild/sigild/cmd/config"
 	"github.com/sigild/sigild/credential"
 	"github.com/sigild/sigild/delegation"
@@ -248,7 +249,9 @@ func buildStore(ctx context.Context, dir string, p config.Device, keys config.Ke
 	if err != nil {
 		return pin, "", err
 	}
-	return pin, id, j.Close(ctx)
+	// Whoever makes the store looks at the clock: it is confirmed for this boot.
+	err = v.UpdateAlone(ctx, func(tx *vault.Tx) error { return clock.Keep(tx, clock.Init(clock.Host{})) })
+	return pin, id, errors.Join(err, j.Close(ctx))
 }
 
 // writeDurably makes path with text, 0644, and fsyncs file and directory. It never overwrites.

@@ -260,26 +260,31 @@ func (k *keeper) unseal(ctx context.Context) (_ *rooms, err error) {
 	if r.lacks, err = k.checkKeys(ctx, r.devices, seal.KeyRef(checkpointKey)); err != nil {
 		return nil, err
 	}
+	now, kept, err := openClock(ctx, k.vault)
+	if err != nil {
+		return nil, err
+	}
 	keep := journal.Keep{For: k.cfg.Journal.KeepFor, Entries: k.cfg.Journal.KeepEntries}
 	archive := journal.Archive{Dir: k.cfg.Journal.ArchiveDir, Entries: k.cfg.Journal.ArchiveEntries, After: k.cfg.Journal.ArchiveAfter}
 	leasing := journal.Leasing{Part: k.cfg.Journal.LeasePart, Approvals: k.cfg.Journal.LeaseApprovals}
 	if r.journal, err = journal.Open(ctx, k.vault, journal.Config{
-		Signer: r.provider, CheckpointKey: seal.KeyRef(checkpointKey), Archive: archive, Keep: keep, Leasing: leasing, Refusals: k.refusals, Log: k.log,
+		Signer: r.provider, CheckpointKey: seal.KeyRef(checkpointKey), Archive: archive, Keep: keep, Leasing: leasing, Refusals: k.refusals, Now: now.Now, Log: k.log,
 	}); err != nil {
 		return nil, err
 	}
+	now.Reached(r.journal.Now())
 	if r.store, err = delegation.NewPreParamStore(ctx, k.vault); err != nil {
 		return nil, err
 	}
 	pool := mpc.NewPool(mpc.PoolConfig{Store: r.store, Target: k.cfg.PreParameters.Target, Log: k.log})
 	if r.delegation, err = delegation.Open(ctx, delegation.Config{
-		Vault: k.vault, Journal: r.journal, PolicyFiles: files, PreParameters: pool.Take, CeremonyTimeout: k.cfg.Ceremonies.Timeout, Holders: r.devices.holders, Log: k.log,
+		Vault: k.vault, Journal: r.journal, PolicyFiles: files, PreParameters: pool.Take, CeremonyTimeout: k.cfg.Ceremonies.Timeout, Holders: r.devices.holders, Clock: now, Now: now.Now, Log: k.log,
 	}); err != nil {
 		return nil, err
 	}
 	r.signing = signing.New(signing.Config{
 		Authority: r.delegation, Failed: r.delegation.CountFailure, Vault: k.vault, Journal: r.journal,
-		Timeout: k.cfg.Signing.Timeout, MaxConcurrent: k.cfg.Signing.MaxConcurrent, Refusals: k.refusals, Log: k.log,
+		Timeout: k.cfg.Signing.Timeout, MaxConcurrent: k.cfg.Signing.MaxConcurrent, Refusals: k.refusals, Now: now.Now, TimeUnconfirmed: now.Unconfirmed, Log: k.log,
 	})
 	if r.delivery, err = delivery.Open(ctx, delivery.Config{
 		Vault: k.vault, Journal: r.journal, Device: r.provider, DeviceID: r.provider.ID(), Log: k.log,
@@ -296,6 +301,7 @@ func (k *keeper) unseal(ctx context.Context) (_ *rooms, err error) {
 	r.done.Go(func() { r.run("pre-parameters", k.log, pool.Run(background)) })
 	r.done.Go(func() { r.run("rotations", k.log, r.delegation.RunSchedule(background)) })
 	r.done.Go(func() { k.rewrap(background) })
+	r.done.Go(func() { tendClock(background, now, kept, k.vault, k.log) })
 	r.done.Go(func() { r.run("expiry", k.log, r.delegation.RunExpiry(background)) })
 	r.done.Go(func() { r.devices.tend(background) })
 	if t, ok := r.provider.(*tpm.Provider); ok {
