@@ -126,10 +126,7 @@ func buildStore(ctx context.Context, cfg Config, path string, holders []KeyHolde
 	if err := newRoot(ctx, cfg, root); err != nil {
 		return pin, err
 	}
-	commit, err := rootCommit(root, pin.StoreID)
-	if err != nil {
-		return pin, err
-	}
+	commit := rootCommit(root, pin.StoreID)
 	const generation = 1
 	groups, err := sealGroups(ctx, root, slotGroup{generation: generation, store: pin.StoreID, commit: commit}, now, holders)
 	if err != nil {

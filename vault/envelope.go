@@ -19,12 +19,12 @@ package vault
 import (
 	"crypto/aes"
 	"crypto/cipher"
-	"crypto/hkdf"
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/binary"
 	"fmt"
+
+	"github.com/sigild/sigild/internal/secmem"
 )
 
 const (
@@ -161,17 +161,11 @@ func sealEnvelope(wrapKey []byte, m recordMeta, parts *newParts, plaintext []byt
 	dek := wrapped[:]
 	if parts != nil {
 		b = append(b, parts.section...)
-		joined, err := joinDEK(wrapped[:], parts.secret, core)
-		if err != nil {
-			return nil, err
-		}
+		joined := joinDEK(wrapped[:], parts.secret, core)
 		defer clear(joined)
 		dek = joined
 	}
-	enc, commit, err := dekKeys(dek)
-	if err != nil {
-		return nil, err
-	}
+	enc, commit := dekKeys(dek)
 	defer clear(enc)
 	head := len(b)
 	b = append(b, commit...)
@@ -183,18 +177,17 @@ func sealEnvelope(wrapKey []byte, m recordMeta, parts *newParts, plaintext []byt
 	if err != nil {
 		return nil, err
 	}
+	defer secmem.Scrub(g)
 	return g.Seal(b, nonce, plaintext, bodyAAD(core, b[head:])), nil
 }
 
 // joinDEK derives a DEK of which the devices hold parts; the caller wipes it.
-func joinDEK(wrapped, parts, core []byte) ([]byte, error) {
+func joinDEK(wrapped, parts, core []byte) []byte {
 	all := append(append(make([]byte, 0, len(wrapped)+len(parts)), wrapped...), parts...)
 	defer clear(all)
-	dek, err := hkdf.Key(sha256.New, all, core[8:24], infoParts+string(core), dekLen)
-	if err != nil {
-		return nil, fmt.Errorf("joining the parts of a record's key: %w", err)
-	}
-	return dek, nil
+	dek := make([]byte, dekLen)
+	secmem.Derive(dek, all, core[8:24], infoParts+string(core))
+	return dek
 }
 
 // wrapDEK fills wrap (wrapLen bytes) with dek encrypted under wrapKey. Rotation
@@ -204,6 +197,7 @@ func wrapDEK(wrapKey, core, wrap []byte, generation uint32, dek []byte) error {
 	if err != nil {
 		return err
 	}
+	defer secmem.Scrub(g)
 	clear(wrap[:kekIDLen])
 	binary.BigEndian.PutUint32(wrap[kekIDLen:], generation)
 	nonce := wrap[kekIDLen+4 : kekIDLen+4+nonceLen]
@@ -218,6 +212,7 @@ func (e *envelope) unwrapDEK(wrapKey []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer secmem.Scrub(g)
 	dek, err := g.Open(nil, e.wrapNonce, e.wrapped, wrapAAD(e.core, e.wrapHead))
 	if err != nil {
 		return nil, fmt.Errorf("%w: wrapped key doesn't authenticate", ErrTampered)
@@ -270,17 +265,11 @@ func openEnvelope(wrapKey, parts []byte, want recordMeta, b []byte) ([]byte, err
 		return nil, fmt.Errorf("%w: envelope needs %d devices' parts, and %d bytes of them are here", ErrTampered, len(e.parts), len(parts))
 	}
 	if len(e.parts) > 0 {
-		joined, err := joinDEK(dek, parts, e.core)
-		if err != nil {
-			return nil, err
-		}
+		joined := joinDEK(dek, parts, e.core)
 		defer clear(joined)
 		dek = joined
 	}
-	enc, commit, err := dekKeys(dek)
-	if err != nil {
-		return nil, err
-	}
+	enc, commit := dekKeys(dek)
 	defer clear(enc)
 	if subtle.ConstantTimeCompare(commit, e.commit) != 1 {
 		return nil, fmt.Errorf("%w: key commitment differs", ErrTampered)
@@ -289,6 +278,7 @@ func openEnvelope(wrapKey, parts []byte, want recordMeta, b []byte) ([]byte, err
 	if err != nil {
 		return nil, err
 	}
+	defer secmem.Scrub(g)
 	plaintext, err := g.Open(e.encrypted[:0], e.nonce, e.encrypted, bodyAAD(e.core, e.bodyHead))
 	if err != nil {
 		return nil, fmt.Errorf("%w: record doesn't authenticate", ErrTampered)
@@ -307,27 +297,24 @@ func wrapAAD(core, wrapHead []byte) []byte {
 }
 
 // dekKeys derives the payload key and the commitment from a DEK.
-func dekKeys(dek []byte) (enc, commit []byte, err error) {
-	prk, err := hkdf.Extract(sha256.New, dek, nil)
-	if err != nil {
-		return nil, nil, fmt.Errorf("deriving record keys: %w", err)
-	}
-	defer clear(prk)
-	if enc, err = hkdf.Expand(sha256.New, prk, infoEncrypt, 32); err != nil {
-		return nil, nil, fmt.Errorf("deriving record keys: %w", err)
-	}
-	if commit, err = hkdf.Expand(sha256.New, prk, infoCommit, 32); err != nil {
-		return nil, nil, fmt.Errorf("deriving record keys: %w", err)
-	}
-	return enc, commit, nil
+func dekKeys(dek []byte) (enc, commit []byte) {
+	var prk [32]byte
+	defer clear(prk[:])
+	secmem.Extract(&prk, dek, nil)
+	enc, commit = make([]byte, 32), make([]byte, 32)
+	secmem.Expand(enc, prk[:], infoEncrypt)
+	secmem.Expand(commit, prk[:], infoCommit)
+	return enc, commit
 }
 
-// newGCM is AES-256-GCM with 12-byte nonces and 16-byte tags.
+// newGCM is AES-256-GCM with 12-byte nonces and 16-byte tags. It holds the key on the
+// heap: the caller scrubs it after use.
 func newGCM(key []byte) (cipher.AEAD, error) {
 	block, err := aes.NewCipher(key)
 	if err != nil {
 		return nil, fmt.Errorf("making a cipher: %w", err)
 	}
+	defer secmem.Scrub(block) // g has a copy
 	g, err := cipher.NewGCM(block)
 	if err != nil {
 		return nil, fmt.Errorf("making a cipher: %w", err)

@@ -176,10 +176,7 @@ func TestEnvelopeRewrapsWithoutItsPlaintext(t *testing.T) {
 func TestKeyslotsRefuseEveryChange(t *testing.T) {
 	ctx := context.Background()
 	root := bytes.Repeat([]byte{9}, 32)
-	commit, err := rootCommit(root, fixedStoreID)
-	if err != nil {
-		t.Fatal(err)
-	}
+	commit := rootCommit(root, fixedStoreID)
 	groups, err := sealGroups(ctx, root, slotGroup{generation: 1, store: fixedStoreID, commit: commit}, time.Unix(1_772_366_400, 0), []KeyHolder{softHolder()})
 	if err != nil {
 		t.Fatal(err)

@@ -2,8 +2,6 @@ package vault
 
 import (
 	"bytes"
-	"crypto/hkdf"
-	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
@@ -72,7 +70,7 @@ func newKeyring(root []byte, storeID [16]byte, generation uint32) (*keyring, err
 	if err != nil {
 		return nil, fmt.Errorf("holding the root key: %w", err)
 	}
-	err = buf.Use(func(b []byte) error { return divide(b).derive(root, storeID) })
+	err = buf.Use(func(b []byte) error { divide(b).derive(root, storeID); return nil })
 	if err != nil {
 		buf.Destroy()
 		return nil, err
@@ -81,29 +79,18 @@ func newKeyring(root []byte, storeID [16]byte, generation uint32) (*keyring, err
 }
 
 // derive fills in root and what depends on it.
-func (s *subkeys) derive(root []byte, storeID [16]byte) error {
+func (s *subkeys) derive(root []byte, storeID [16]byte) {
 	copy(s.root, root)
 	for out, info := range map[*[]byte]string{&s.wrap: infoWrap, &s.head: infoHead, &s.rotation: infoRotation} {
-		sub, err := hkdf.Key(sha256.New, root, storeID[:], info, 32)
-		if err != nil {
-			return fmt.Errorf("deriving subkeys: %w", err)
-		}
-		copy(*out, sub)
-		clear(sub)
+		secmem.Derive(*out, root, storeID[:], info)
 	}
-	return nil
 }
 
 // hold copies the lasting key, 32 bytes, and derives from it.
 func (k *keyring) hold(lasting []byte) error {
 	return k.change(func(s *subkeys) error {
-		index, err := hkdf.Expand(sha256.New, lasting, infoIndex, 32)
-		if err != nil {
-			return fmt.Errorf("deriving subkeys: %w", err)
-		}
-		defer clear(index)
 		copy(s.lasting, lasting)
-		copy(s.index, index)
+		secmem.Expand(s.index, lasting, infoIndex)
 		return nil
 	})
 }
@@ -112,12 +99,8 @@ func (k *keyring) hold(lasting []byte) error {
 // what opens the envelopes of the one before, until settle.
 func (k *keyring) advance(root []byte, generation uint32) error {
 	return k.change(func(s *subkeys) error {
-		old := bytes.Clone(s.wrap)
-		defer clear(old)
-		if err := s.derive(root, k.storeID); err != nil {
-			return err
-		}
-		copy(s.oldWrap, old)
+		copy(s.oldWrap, s.wrap)
+		s.derive(root, k.storeID)
 		k.generation, k.previous = generation, k.generation
 		return nil
 	})
@@ -127,12 +110,7 @@ func (k *keyring) advance(root []byte, generation uint32) error {
 // records may still be.
 func (k *keyring) remember(root []byte, generation uint32) error {
 	return k.change(func(s *subkeys) error {
-		old, err := hkdf.Key(sha256.New, root, k.storeID[:], infoWrap, 32)
-		if err != nil {
-			return fmt.Errorf("deriving subkeys: %w", err)
-		}
-		defer clear(old)
-		copy(s.oldWrap, old)
+		secmem.Derive(s.oldWrap, root, k.storeID[:], infoWrap)
 		k.previous = generation
 		return nil
 	})
@@ -188,38 +166,35 @@ const lastingKeyID = "lasting"
 var lastingKeyPlace = recordKey(sha256.Sum256([]byte("sigild/vault/lasting-key/v1")))
 
 // rootCommit is what slots and statements say of a root key without telling it.
-func rootCommit(root []byte, storeID [16]byte) ([32]byte, error) {
-	b, err := hkdf.Key(sha256.New, root, storeID[:], infoRootCommit, 32)
-	if err != nil {
-		return [32]byte{}, fmt.Errorf("committing to the root key: %w", err)
-	}
-	return [32]byte(b), nil
+func rootCommit(root []byte, storeID [16]byte) (commit [32]byte) {
+	secmem.Derive(commit[:], root, storeID[:], infoRootCommit)
+	return commit
 }
 
 // derive lends HKDF-Expand(lasting key, purpose), 32 bytes.
 func (k *keyring) derive(purpose string, fn func(key []byte) error) error {
-	var key []byte
-	err := k.use(func(s *subkeys) (err error) {
-		key, err = hkdf.Expand(sha256.New, s.lasting, infoDerivePrefix+purpose, 32)
-		return err
+	key := make([]byte, 32)
+	defer clear(key)
+	err := k.use(func(s *subkeys) error {
+		secmem.Expand(key, s.lasting, infoDerivePrefix+purpose)
+		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("deriving the key for %s: %w", purpose, err)
 	}
-	defer clear(key)
 	return fn(key)
 }
 
 // lastingOfV1 is what took the lasting key's part in stores of schema 1: derived
 // keys stay as they are. The caller wipes it.
 func (k *keyring) lastingOfV1() (lasting []byte, err error) {
+	var prk [32]byte
+	defer clear(prk[:])
 	err = k.use(func(s *subkeys) error {
-		if lasting, err = hkdf.Extract(sha256.New, s.root, k.storeID[:]); err != nil {
-			return fmt.Errorf("deriving the lasting key: %w", err)
-		}
+		secmem.Extract(&prk, s.root, k.storeID[:])
 		return nil
 	})
-	return lasting, err
+	return bytes.Clone(prk[:]), err
 }
 
 // recordKey is where the record is found: HMAC-SHA256(k_index, type ‖ id), so
@@ -229,12 +204,7 @@ func (k *keyring) recordKey(t Type, id string) (key recordKey, err error) {
 		return lastingKeyPlace, nil
 	}
 	err = k.use(func(s *subkeys) error {
-		h := hmac.New(sha256.New, s.index)
-		var n [2]byte
-		binary.BigEndian.PutUint16(n[:], uint16(t))
-		h.Write(n[:])
-		h.Write([]byte(id))
-		h.Sum(key[:0])
+		secmem.MAC((*[32]byte)(&key), s.index, binary.BigEndian.AppendUint16(nil, uint16(t)), []byte(id))
 		return nil
 	})
 	return key, err
@@ -250,9 +220,7 @@ func (k *keyring) headMAC(body []byte) (mac [32]byte, err error) {
 }
 
 func macOf(key, body []byte) (mac [32]byte) {
-	h := hmac.New(sha256.New, key)
-	h.Write(body)
-	h.Sum(mac[:0])
+	secmem.MAC(&mac, key, body)
 	return mac
 }
 

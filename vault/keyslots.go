@@ -44,11 +44,9 @@ func (v *Vault) PrepareGroup(ctx context.Context, holders ...KeyHolder) (*NewGro
 	}
 	n := &NewGroup{replaces: hashKeyslots(groups)}
 	err := u.withRoot(func(root []byte, generation uint32) error {
-		commit, err := rootCommit(root, v.storeID)
-		if err != nil {
-			return err
-		}
+		commit := rootCommit(root, v.storeID)
 		n.group = newGroup(group, slotID, generation, v.storeID, commit, v.cfg.Now(), holders)
+		var err error
 		n.group, err = sealGroup(ctx, root, n.group, holders)
 		return err
 	})

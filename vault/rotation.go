@@ -77,10 +77,7 @@ func (v *Vault) PrepareRoot(ctx context.Context) (_ *NewRoot, err error) {
 		if err := newRoot(ctx, v.cfg, root); err != nil {
 			return err
 		}
-		commit, err := rootCommit(root, v.storeID)
-		if err != nil {
-			return err
-		}
+		commit := rootCommit(root, v.storeID)
 		for _, g := range groups {
 			again, err := v.reseal(ctx, root, g, n.generation, commit, u.devices())
 			if err != nil {
@@ -235,6 +232,7 @@ func (k *keyring) rotationRow(root []byte, generation uint32) (row []byte, err e
 			if err != nil {
 				return err
 			}
+			defer secmem.Scrub(g)
 			row = make([]byte, rotationHeader+nonceLen, rotationLen)
 			copy(row, rotationMagic)
 			row[4] = rotationVersion
@@ -290,6 +288,7 @@ func (k *keyring) openRotation(row []byte, previous uint32) (root []byte, err er
 		if err != nil {
 			return err
 		}
+		defer secmem.Scrub(g)
 		header, nonce, wrapped := row[:rotationHeader], row[rotationHeader:rotationHeader+nonceLen], row[rotationHeader+nonceLen:]
 		if root, err = g.Open(nil, nonce, wrapped, header); err != nil {
 			return fmt.Errorf("%w: the old root key doesn't authenticate", ErrTampered)

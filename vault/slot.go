@@ -17,7 +17,6 @@ package vault
 import (
 	"bytes"
 	"context"
-	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
@@ -256,6 +255,7 @@ func sealGroup(ctx context.Context, root []byte, g slotGroup, holders []KeyHolde
 			if err != nil {
 				return err
 			}
+			defer secmem.Scrub(gcm)
 			g.nonce = make([]byte, nonceLen)
 			rand.Read(g.nonce)
 			g.wrapped = gcm.Seal(nil, g.nonce, root, g.header)
@@ -292,16 +292,13 @@ func (g *slotGroup) unsealGroup(ctx context.Context, sealers map[string]seal.Sea
 			if err != nil {
 				return err
 			}
+			defer secmem.Scrub(gcm)
 			root, err := gcm.Open(nil, g.nonce, g.wrapped, g.header)
 			if err != nil {
 				return fmt.Errorf("%w: keyslot group %d doesn't authenticate", ErrTampered, g.id)
 			}
 			defer clear(root)
-			commit, err := rootCommit(root, g.store)
-			if err != nil {
-				return err
-			}
-			if commit != g.commit {
+			if rootCommit(root, g.store) != g.commit {
 				return fmt.Errorf("%w: keyslot group %d holds another root key", ErrTampered, g.id)
 			}
 			return use(root)
@@ -311,11 +308,9 @@ func (g *slotGroup) unsealGroup(ctx context.Context, sealers map[string]seal.Sea
 
 // withKey lends HKDF(shares, salt = store id, info = domain ‖ group header).
 func (g *slotGroup) withKey(shares []byte, use func(key []byte) error) error {
-	key, err := hkdf.Key(sha256.New, shares, g.store[:], infoGroup+string(g.header), 32)
-	if err != nil {
-		return fmt.Errorf("deriving the key of keyslot group %d: %w", g.id, err)
-	}
+	key := make([]byte, 32)
 	defer clear(key)
+	secmem.Derive(key, shares, g.store[:], infoGroup+string(g.header))
 	return use(key)
 }
 

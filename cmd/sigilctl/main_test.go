@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/sigild/sigild/hsm"
 )
 
 // The tests of this folder run sigild and sigilctl as people do: built binaries,
@@ -20,6 +22,9 @@ var base string
 func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == "bot" {
 		os.Exit(botMain(os.Args[1:]))
+	}
+	if len(os.Args) > 1 && os.Args[1] == "hsm-worker" { // of a test that opens a token itself
+		os.Exit(hsm.WorkerMain())
 	}
 	code, err := run(m)
 	if err != nil {
