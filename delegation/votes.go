@@ -241,7 +241,7 @@ func (s *Service) seen(act Actor, a *activity) bool {
 
 // activity finds one for somebody whom it concerns.
 func (s *Service) activity(act Actor, org, id string) (*activity, error) {
-	if err := s.member(act, org); err != nil {
+	if _, err := s.inside(act, org); err != nil {
 		return nil, err
 	}
 	a := find(s.book, s.book.activities, id)
@@ -284,7 +284,7 @@ func (s *Service) Activity(act Actor, org, id string) (ActivityView, error) {
 // Activities lists the activities that concern the actor, the newest first, pending
 // ones only unless all are wanted. They are kept for a day after their end.
 func (s *Service) Activities(act Actor, org string, all bool) ([]ActivityView, error) {
-	if err := s.member(act, org); err != nil {
+	if _, err := s.inside(act, org); err != nil {
 		return nil, err
 	}
 	s.book.mu.RLock()

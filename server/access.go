@@ -142,10 +142,10 @@ var table = []access{
 	{method: "/sigil.v1.DeliveryService/IngestDelivery", socket: onApp, role: roleApp, by: byNothing, maxBytes: 65 * kib},
 	{method: "/sigil.v1.DeliveryService/ListDeliveries", socket: onApp | onAdmin, role: roleApp | roleOperator | roleAuditor, by: byStamps, stamps: member, maxBytes: 4 * kib},
 
-	{method: "/sigil.v1.ActivityService/ListActivities", socket: onApp | onAdmin, role: roleApp | roleOperator | roleAuditor, by: byStamps, stamps: member, maxBytes: kib},
-	{method: "/sigil.v1.ActivityService/GetActivity", socket: onApp | onAdmin, role: roleApp | roleOperator | roleAuditor, by: byStamps, stamps: member, maxBytes: kib},
-	{method: "/sigil.v1.ActivityService/ApproveActivity", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: member, maxBytes: 68 * kib},
-	{method: "/sigil.v1.ActivityService/RejectActivity", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: member, maxBytes: 68 * kib},
+	{method: "/sigil.v1.ActivityService/ListActivities", socket: onApp | onAdmin, role: roleApp | roleOperator | roleAuditor, by: byStamps, stamps: member | anyUser, maxBytes: kib},
+	{method: "/sigil.v1.ActivityService/GetActivity", socket: onApp | onAdmin, role: roleApp | roleOperator | roleAuditor, by: byStamps, stamps: member | anyUser, maxBytes: kib},
+	{method: "/sigil.v1.ActivityService/ApproveActivity", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: member | anyUser, maxBytes: 68 * kib},
+	{method: "/sigil.v1.ActivityService/RejectActivity", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: member | anyUser, maxBytes: 68 * kib},
 
 	{method: "/sigil.v1.OrderService/OpenOrder", socket: onApp, role: roleApp, by: byAPIKey, maxBytes: 16 * kib},
 	{method: "/sigil.v1.OrderService/CloseOrder", socket: onApp, role: roleApp, by: byAPIKey, maxBytes: 4 * kib},

@@ -193,7 +193,7 @@ func TestVotesThatCountForNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantRefusal(t, h.approveWith("stranger", a, stranger.key), refusal.QuorumMissing)
+	wantRefusal(t, h.approveWith("stranger", a, stranger.key), refusal.NotFound)
 
 	// Two credentials of one user are one approval, in one call and in two.
 	h.mustApprove("yes", a, ann...)
@@ -371,7 +371,7 @@ func TestApprovalOfARevokedCredential(t *testing.T) {
 	})
 	after := h.again()
 	after.ask(g[0], "pay", g[0].pay(100, 1))
-	wantRefusal(t, after.approveWith("gone", a, ann[0]), refusal.QuorumMissing)
+	wantRefusal(t, after.approveWith("gone", a, ann[0]), refusal.NotFound)
 	after.mustApprove("spare", a, ann[1])
 	after.mustSign(g[0], "pay", g[0].pay(100, 1))
 }
@@ -462,6 +462,32 @@ func TestActivitiesAreShownToThoseConcerned(t *testing.T) {
 	wantRefusal(t, err, refusal.NotFound)
 	h.mustApprove("yes", a, ann[0])
 	h.mustSign(g[0], "pay", g[0].pay(100, 1))
+}
+
+// A request by stamps waits like any other: here for a delegated user, whom the policy
+// names. Only who asked asks again.
+func TestStampedRequestsWaitForApprovals(t *testing.T) {
+	r := newRealm(t)
+	_, err := r.stamp("rent", r.pay(5, 1), r.owner)
+	no := wantRefusal(t, err, refusal.ApprovalsNeeded)
+	a := r.delegation.Consent(r.made.OrganizationID, "rent").Activity
+	if a.ID != no.Details["activity"] || a.Delegation != "" || a.Requester != r.made.EndUserID {
+		t.Errorf("activity %+v, refused with %v", a, no.Details)
+	}
+	v := ballot("yes", a.Encode(), r.robot.key)
+	v.Organization, v.Actor.Organization = r.made.OrganizationID, r.made.OrganizationID
+	if _, err := r.delegation.Approve(context.Background(), v); err != nil {
+		t.Fatal(err)
+	}
+	h := r.again() // and it is there after a crash
+	r.house = h
+	_, err = r.stamp("rent", r.pay(5, 2), r.robot)
+	wantRefusal(t, err, refusal.RequestIDReused)
+	out, err := r.stamp("rent", r.pay(5, 2), r.owner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.verify(t, out, r.pay(5, 2))
 }
 
 func FuzzParseActivity(f *testing.F) {

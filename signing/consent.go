@@ -56,7 +56,7 @@ func (s *Service) consent(r Request, st *Standing, d *chains.Decoded) (*Consent,
 	if c == nil {
 		return nil, nil
 	}
-	if a := c.Activity; a.Delegation != st.Delegation || a.Wallet != st.Wallet.ID || a.Kind != r.Kind || a.PayloadDigest != covers(d) {
+	if a := c.Activity; a.Delegation != st.Delegation || a.Requester != st.DelegatedUser || a.Wallet != st.Wallet.ID || a.Kind != r.Kind || a.PayloadDigest != covers(d) {
 		return nil, refusal.New(refusal.RequestIDReused, "people were asked about something else under this request_id").With("activity", a.ID)
 	}
 	if c.Rejected {
