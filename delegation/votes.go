@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -164,7 +165,7 @@ func (s *Service) vote(ctx context.Context, v Vote, change func(*vault.Tx, *acti
 		if status != statusPendingApproval {
 			return Voted{}, refusal.New(refusal.ActivityEnded, "the activity is over: %s", status).With("activity", a.ID).With("status", status)
 		}
-		e.Wallet, e.Delegation, e.Facts = a.shown.Wallet, a.Delegation, v.evidence(a)
+		e.Wallet, e.Delegation, e.Facts = a.shown.Wallet, a.Delegation, s.evidence(v, a)
 		next, err := change(tx, a, e, now.UTC())
 		if err != nil {
 			return Voted{}, err
@@ -180,18 +181,34 @@ func (s *Service) vote(ctx context.Context, v Vote, change func(*vault.Tx, *acti
 	})
 }
 
-// Facts of a vote's entry: the message as it was received, in base64, and each stamp
-// over it, as it came, behind a number from 1.
+// Facts of a vote's entry: the message as it was received, in base64, and behind a
+// number from 1 each stamp over it, as it came, its user, and of an authenticator's the
+// relying party as JSON.
 const (
 	FactVoteMessage = "vote.message"
 	FactVoteStamp   = "vote.stamp."
+	FactVoteUser    = "vote.user."
+	FactVoteParty   = "vote.party."
 )
 
 // evidence is what proves the vote to everybody who has the public keys.
-func (v Vote) evidence(a *activity) map[string]string {
+func (s *Service) evidence(v Vote, a *activity) map[string]string {
 	out := map[string]string{signing.FactActivity: a.ID, FactVoteMessage: base64.StdEncoding.EncodeToString(v.Message)}
-	for i, stamp := range v.Stamps {
-		out[FactVoteStamp+fmt.Sprint(i+1)] = string(stamp)
+	for i, text := range v.Stamps {
+		n := fmt.Sprint(i + 1)
+		out[FactVoteStamp+n] = string(text)
+		stamp, err := credential.ParseStamp(text)
+		if err != nil {
+			continue // whoever verifies it will say so
+		}
+		if u := s.holder(a.Organization, stamp.PublicKey); u != nil {
+			out[FactVoteUser+n] = u.ID
+		}
+		if r, _ := s.credentialOf(a.Organization, stamp.PublicKey); r != nil && r.Party != nil {
+			if party, err := json.Marshal(r.Party); err == nil {
+				out[FactVoteParty+n] = string(party)
+			}
+		}
 	}
 	return out
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -130,7 +131,7 @@ func (v *votes) look(e journal.Entry) error {
 func (v *votes) register(e journal.Entry) {
 	for name, fact := range e.Facts {
 		words := strings.SplitN(fact, " ", 3)
-		if !strings.HasPrefix(name, "credential.") || len(words) < 2 {
+		if name != "credential" && !strings.HasPrefix(name, "credential.") || len(words) < 2 {
 			continue
 		}
 		raw, err := hex.DecodeString(words[1])
@@ -200,11 +201,25 @@ func (v *votes) vote(e journal.Entry) error {
 		if err != nil {
 			return err
 		}
-		key := stamp.PublicKey.ID()
-		if err := stamp.Verify(v.appliance, e.Method, message); err != nil || stamp.OrganizationID != a.Organization {
+		key, n := stamp.PublicKey.ID(), strings.TrimPrefix(name, delegation.FactVoteStamp)
+		var party *credential.RelyingParty
+		if text := e.Facts[delegation.FactVoteParty+n]; text != "" {
+			party = &credential.RelyingParty{}
+			if err := json.Unmarshal([]byte(text), party); err != nil {
+				return fmt.Errorf("reading the relying party of credential %s: %w", key, err)
+			}
+		}
+		if _, err := stamp.VerifyAs(party, v.appliance, e.Method, message); err != nil || stamp.OrganizationID != a.Organization {
 			return fmt.Errorf("the stamp of credential %s is not over this vote: %v", key, err)
 		}
-		user := v.owners[a.Organization+"/"+key]
+		// Who registered the key stands in the journal; keys that came otherwise are the
+		// user's by the word of the vote's entry, unless --user pins them.
+		user := e.Facts[delegation.FactVoteUser+n]
+		if told := v.owners[a.Organization+"/"+key]; told != "" && user != "" && told != user {
+			return fmt.Errorf("credential %s is of user %s, and voted as %s", key, told, user)
+		} else if user == "" {
+			user = told
+		}
 		if v.pinned != nil && !v.pinned[key] {
 			return fmt.Errorf("credential %s is in no --user file", key)
 		}

@@ -103,6 +103,7 @@ func TestVotesAreVerified(t *testing.T) {
 			s.vote.Facts[delegation.FactVoteMessage] = was
 		}, "not over this vote"},
 		"an unknown user":        {func(_ *testing.T, s *story) { s.user.Organization = "org_2" }, "of no user"},
+		"another's name":         {func(_ *testing.T, s *story) { s.vote.Facts[delegation.FactVoteUser+"1"] = "usr_bea" }, "voted as usr_bea"},
 		"nothing before":         {func(_ *testing.T, s *story) { s.opened.Kind = journal.KindAct }, "nobody opened"},
 		"another request":        {func(_ *testing.T, s *story) { s.approved.RequestID = "other" }, "for another request"},
 		"too late":               {func(_ *testing.T, s *story) { s.approved.TimeMS = 2000 }, "after its end"},
