@@ -62,7 +62,7 @@ func (b *book) standingOf(d *delegationRecord, w *wallet, k *key, u *user) (*sta
 	case statusExpired:
 		st.Ended = refusal.New(refusal.DelegationExpired, "the delegation ended at %s", d.ExpiresAt.Format(time.RFC3339))
 	}
-	return &standing{base: st, own: rules, organizationAllows: d.OrganizationAllows}, nil
+	return &standing{base: st, own: rules, organizationAllows: d.OrganizationAllows, made: d.CreatedAt}, nil
 }
 
 // walletInfo is a wallet as signing sees it.

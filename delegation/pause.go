@@ -205,6 +205,10 @@ func (s *Service) setPause(tx *vault.Tx, scope Scope, p *Pause) error {
 			return err
 		}
 		changed := *o
+		if p == nil && o.Paused != nil && o.Paused.Level == LevelRestore {
+			now := s.now().UTC()
+			changed.CountsFrom = &now
+		}
 		changed.Paused = p
 		s.book.change(tx, func() { s.book.organizations[o.ID] = &changed })
 		return store(tx, vault.TypeOrganization, o.ID, &changed)

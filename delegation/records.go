@@ -81,6 +81,9 @@ type organization struct {
 	// PolicyVersion moves with every change of its documents; 0 before the first.
 	PolicyVersion uint64 `json:"policy_version,omitempty"`
 	Paused        *Pause `json:"paused,omitempty"`
+	// CountsFrom is when the organization was resumed after its store was restored from a
+	// backup: what it spent before is not known. Nil: all is.
+	CountsFrom *time.Time `json:"counts_from,omitempty"`
 	// Delegated is what is proposed where nothing else is said; nil when it was never set.
 	Delegated *DelegatedAccess `json:"delegated_access,omitempty"`
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/sigild/sigild/chains/evm"
 	"github.com/sigild/sigild/chains/signable"
@@ -285,6 +286,7 @@ type standing struct {
 	own  *policy.Set
 	// organizationAllows as in the record.
 	organizationAllows bool
+	made               time.Time
 	// joined is the last answer; swapped, never modified.
 	joined atomic.Pointer[joined]
 }
@@ -295,12 +297,24 @@ type joined struct {
 	files        *PolicyFiles
 	organization *rulebook
 	orders       *orders
+	counts       *time.Time
+}
+
+// countsFrom is since when it is known what an organization spent; nil: since ever.
+func (b *book) countsFrom(org string) *time.Time {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	if o := b.organizations[org]; o != nil {
+		return o.CountsFrom
+	}
+	return nil
 }
 
 // join answers with the standing under the rules of this moment.
 func (b *book) join(s *standing) (*signing.Standing, error) {
 	files, book, open := b.layers(s.base.Organization, s.base.Delegation)
-	if j := s.joined.Load(); j != nil && j.files == files && j.organization == book && j.orders == open {
+	counts := b.countsFrom(s.base.Organization)
+	if j := s.joined.Load(); j != nil && j.files == files && j.organization == book && j.orders == open && j.counts == counts {
 		return j.standing, nil
 	}
 	above := book.narrowing
@@ -318,6 +332,9 @@ func (b *book) join(s *standing) (*signing.Standing, error) {
 	whole := s.base
 	whole.Orders = open.together()
 	whole.Rules, whole.Interfaces, whole.PolicySet, whole.Fixed = rules, book.interfaces, hashJudging(rules, book.hash), hashJudging(fixed, book.hash)
-	s.joined.Store(&joined{&whole, files, book, open})
+	if counts != nil {
+		whole.CountsFrom, whole.Young = *counts, s.made.After(*counts)
+	}
+	s.joined.Store(&joined{&whole, files, book, open, counts})
 	return &whole, nil
 }

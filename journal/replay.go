@@ -46,8 +46,8 @@ func (j *Journal) replay(ctx context.Context, files []string, w *walker) (r Repl
 			return err
 		})
 		for len(rows) > 0 && err == nil {
-			n := min(len(rows), replayAtOnce)
-			err = j.redo(ctx, rows[:n], w, &r)
+			n := 0
+			n, err = j.redo(ctx, rows[:min(len(rows), replayAtOnce)], w, &r)
 			rows = rows[n:]
 		}
 		if err != nil {
@@ -86,9 +86,10 @@ func (j *Journal) newRows(in io.Reader, s Segment, w *walker) (rows []vault.Jour
 	return rows, err
 }
 
-// redo appends rows in one update and does what they say of records.
-func (j *Journal) redo(ctx context.Context, rows []vault.JournalRow, w *walker, r *Replayed) error {
-	return j.v.UpdateAlone(ctx, func(tx *vault.Tx) error {
+// redo appends rows in one update and does what they say of records. It ends behind a
+// snapshot: what that took out of memory is looked up in rows that are committed.
+func (j *Journal) redo(ctx context.Context, rows []vault.JournalRow, w *walker, r *Replayed) (done int, err error) {
+	err = j.v.UpdateAlone(ctx, func(tx *vault.Tx) error {
 		for _, row := range rows {
 			before, beforeMS, stored := w.last, w.lastMS, j.proj
 			e, err := w.step(row)
@@ -125,9 +126,13 @@ func (j *Journal) redo(ctx context.Context, rows []vault.JournalRow, w *walker, 
 				r.From = row.Seq
 			}
 			r.Through = row.Seq
+			if done++; e.Kind == KindSnapshot {
+				return nil
+			}
 		}
 		return nil
 	})
+	return done, err
 }
 
 func (j *Journal) redoRecords(tx *vault.Tx, e *Entry, r *Replayed) error {

@@ -118,6 +118,7 @@ type house struct {
 	journal    *journal.Journal
 	delegation *delegation.Service
 	signing    *signing.Service
+	archive    journal.Archive
 	grants     []*grant
 }
 
@@ -186,7 +187,7 @@ func (h *house) openRooms(cfg signing.Config) {
 	h.t.Helper()
 	ctx := context.Background()
 	var err error
-	h.journal, err = journal.Open(ctx, h.vault, journal.Config{Signer: site.device, CheckpointKey: site.checkpoint, Now: h.clock.now, Log: h.log.logger()})
+	h.journal, err = journal.Open(ctx, h.vault, journal.Config{Signer: site.device, CheckpointKey: site.checkpoint, Archive: h.archive, Now: h.clock.now, Log: h.log.logger()})
 	if err != nil {
 		h.t.Fatal(err)
 	}

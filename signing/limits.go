@@ -2,6 +2,7 @@ package signing
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -32,6 +33,9 @@ func spending(of usage, now time.Time, st *Standing, d *chains.Decoded, prior ea
 	return &policy.Spending{
 		Chain: d.Chain, Charges: d.Charges, Opaque: d.Opaque, Delegation: st.Delegation, User: st.DelegatedUser, Wallet: st.Wallet.ID, Now: now,
 		Spent: func(q policy.SpentQuery) policy.Usage {
+			if st.forgets(q) {
+				return policy.Usage{Unbounded: true, Count: math.MaxInt64}
+			}
 			u := Used(of, st.Organization, q)
 			if prior.sequence != 0 && (prior.chargedAt.IsZero() || prior.chargedAt.After(q.Since)) {
 				leaveOut(&u, q, d.Charges)

@@ -48,6 +48,11 @@ type Standing struct {
 	Orders map[string]OrderBound
 	// ExpiresAt is the end; zero means until revoked.
 	ExpiresAt time.Time
+	// CountsFrom is the time before which it is not known what the organization spent;
+	// zero: all is known. Of the delegation's own spending all is known when it is Young,
+	// made after that time.
+	CountsFrom time.Time
+	Young      bool
 	// Ended is the refusal that a delegation which signs no more answers with, nil while active.
 	Ended error
 }
@@ -64,6 +69,16 @@ func (st *Standing) credentialIDs() []string {
 // moved reports whether a request that was judged under then has to be judged anew.
 func (st *Standing) moved(then *Standing) bool {
 	return st.Version != then.Version || st.Fixed != then.Fixed
+}
+
+// forgets says whether what a limit asks reaches back to a time of which it is not
+// known what was spent.
+func (st *Standing) forgets(q policy.SpentQuery) bool {
+	if !q.Since.Before(st.CountsFrom) {
+		return false
+	}
+	own := q.Delegation != "" || q.Per == policy.PerDelegation
+	return !(own && st.Young)
 }
 
 // AppliancePrefix begins the ids of rules from the appliance's policy files. What

@@ -119,6 +119,58 @@ func (r *Restoration) Prepare(ctx context.Context, h KeyHolder) (*NewGroup, erro
 	return r.v.PrepareGroup(ctx, h)
 }
 
+// Newest says whether the backup, with all that was replayed over it, has every
+// change that must not be undone, because the anchor says so: its counter stands where
+// the last of them left it, or the device still has the sealing key that it left, which
+// the next would have destroyed. epoch and key are the last that the replayed rows tell
+// of; 0 and "" when none does. Without an anchor, or with another device than the
+// anchor's, nobody can know. Call it before Prepare.
+func (r *Restoration) Newest(ctx context.Context, h KeyHolder, epoch uint64, key seal.KeyRef) (bool, error) {
+	if h.ID != r.anchor.Provider {
+		return false, nil
+	}
+	switch r.anchor.Kind() {
+	case AnchorNV:
+		c, err := r.anchor.counter(map[string]seal.Sealer{h.ID: h.Sealer})
+		if err != nil {
+			return false, err
+		}
+		n, err := c.ReadCounter(ctx, r.anchor.Counter)
+		if err != nil {
+			return false, fmt.Errorf("reading the rollback anchor: %w", err)
+		}
+		last := max(epoch, r.v.Info().Epoch)
+		return last == n || last == n+1, nil // n+1: committed, and never acknowledged
+	case AnchorKEKRoll:
+		roller, ok := h.Sealer.(seal.Roller)
+		if !ok {
+			return false, fmt.Errorf("%w: %s can't replace its sealing key", ErrNoAnchor, h.ID)
+		}
+		if key == "" {
+			key = r.deviceKey(h.ID)
+		}
+		if key == "" {
+			return false, nil
+		}
+		_, err := roller.EndRoll(ctx, key) // destroys nothing unless it is there
+		if errors.Is(err, seal.ErrNotFound) {
+			return false, nil
+		}
+		return err == nil, err
+	}
+	return false, nil
+}
+
+// deviceKey is the key under which the backup is sealed to a device; "": to none.
+func (r *Restoration) deviceKey(provider string) seal.KeyRef {
+	for _, s := range r.v.Slots() {
+		if s.Provider == provider {
+			return s.Ref
+		}
+	}
+	return ""
+}
+
 // Restore puts the device's group in place of all others but the custodians', and
 // moves the store to the epoch that Prepare found. The update must be alone.
 func (r *Restoration) Restore(tx *Tx, device *NewGroup) error {
