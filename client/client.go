@@ -166,6 +166,11 @@ func (c *Client) Keyslot() sigilv1.KeyslotServiceClient {
 	return sigilv1.NewKeyslotServiceClient(stamped{Client: c})
 }
 
+// Limits are shown to any member who stamps the call.
+func (c *Client) Limits() sigilv1.LimitServiceClient {
+	return sigilv1.NewLimitServiceClient(stamped{Client: c})
+}
+
 // Clock is looked at by anybody, and confirmed with operators' stamps.
 func (c *Client) Clock() sigilv1.ClockServiceClient {
 	return sigilv1.NewClockServiceClient(stamped{Client: c})

@@ -10,7 +10,6 @@ import (
 
 	"github.com/sigild/sigild/journal"
 	"github.com/sigild/sigild/policy"
-	"github.com/sigild/sigild/signing"
 )
 
 // Summary is a delegation on one line.
@@ -187,20 +186,8 @@ func (s *Service) usage(d *delegationRecord, l policy.Limit, now time.Time) Limi
 	if l.Per == policy.PerDestination {
 		return out
 	}
-	q := policy.SpentQuery{Delegation: d.ID, Asset: l.Asset, IncludeFees: l.IncludeFees}
-	if asset, err := policy.CanonicalAsset(l.Asset); err == nil {
-		q.Asset = asset
-	}
-	if l.Window > 0 {
-		q.Since = now.Add(-l.Window)
-	}
-	out.Used = signing.Used(s.journal, d.Organization, q)
-	if !out.Used.Unbounded && out.Used.Sum.Lt(&l.Max) {
-		out.Left.Sub(&l.Max, &out.Used.Sum)
-	}
-	if l.MaxCount > out.Used.Count {
-		out.LeftCount = l.MaxCount - out.Used.Count
-	}
+	g := s.limitGroup(d.Organization, l, "", now)
+	out.Used, out.Left, out.LeftCount = g.Used, g.Left, g.LeftCount
 	return out
 }
 

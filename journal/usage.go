@@ -302,3 +302,16 @@ func (p *projections) spent(s Scope, asset, what string, since time.Time) Spent 
 	}
 	return a.since(ms)
 }
+
+// Destinations lists those that a scope, a delegation's or an organization's, ever
+// charged, in no order.
+func (j *Journal) Destinations(s Scope) (list []string) {
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	for k := range j.proj.accounts {
+		if k.scope.to != "" && k.scope == s.To(k.scope.to) && k.asset == AnyAsset {
+			list = append(list, k.scope.to)
+		}
+	}
+	return list
+}

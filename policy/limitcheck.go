@@ -39,6 +39,8 @@ type Usage struct {
 	Unbounded bool
 	// Count is how many requests have such charges.
 	Count uint64
+	// InFlight is how many of these are not settled.
+	InFlight int
 	// Kept is how many separate sums are kept for the group, see [MaxKept].
 	Kept int
 	// Oldest is when the oldest of them that is settled took effect; it leaves a window
@@ -196,6 +198,15 @@ func (l *Limit) checkGroup(a *asking, asset string, sp Spending, refusal LimitEx
 	}
 	refusal.RetryAfter = l.retryAfter(query, a, sp)
 	return &refusal
+}
+
+// Query asks for one group's usage as of now, of a limit that compiles.
+func (l *Limit) Query(of string, now time.Time) SpentQuery {
+	asset := l.Asset
+	if canonical, err := CanonicalAsset(asset); err == nil {
+		asset = canonical
+	}
+	return l.query(of, asset, now)
 }
 
 // query is about one group's usage as of now.

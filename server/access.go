@@ -135,6 +135,8 @@ var table = []access{
 	{method: "/sigil.v1.KeyslotService/RotateRootKey", socket: onAdmin, role: roleOperator, by: byStamps, stamps: operators, maxBytes: 4 * kib, deadline: 30 * time.Second},
 	{method: "/sigil.v1.KeyslotService/RotateKEK", socket: onAdmin, role: roleOperator, by: byStamps, stamps: operators, maxBytes: 4 * kib, deadline: 30 * time.Second},
 
+	{method: "/sigil.v1.LimitService/ListLimits", socket: onApp | onAdmin, role: roleApp | roleOperator | roleAuditor, by: byStamps, stamps: member, maxBytes: 4 * kib},
+
 	{method: "/sigil.v1.ClockService/GetClock", socket: onApp | onAdmin, role: roleApp | roleOperator | roleAuditor, by: byNothing, maxBytes: kib},
 	{method: "/sigil.v1.ClockService/ConfirmClock", socket: onAdmin, role: roleOperator, by: byStamps, stamps: operators, maxBytes: 4 * kib},
 

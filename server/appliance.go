@@ -127,6 +127,7 @@ func (a *Appliance) Services() Services {
 		Control:       controlService{a: a},
 		Keyslot:       keyslotService{a: a},
 		Clock:         clockService{a: a},
+		Limit:         limitService{a: a},
 		Member:        memberService{a: a},
 		DelegatedUser: delegatedUserService{a: a},
 		Open:          func() bool { return a.state.Load().parts != nil },

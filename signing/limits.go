@@ -24,7 +24,7 @@ type usage interface {
 func Used(of usage, organization string, q policy.SpentQuery) policy.Usage {
 	s, what := account(organization, q)
 	u := of.Spent(s, q.Asset, what, q.Since)
-	return policy.Usage{Sum: u.Sum, Unbounded: u.Unbounded, Count: uint64(u.Count), Kept: u.Kept, Oldest: u.Oldest}
+	return policy.Usage{Sum: u.Sum, Unbounded: u.Unbounded, Count: uint64(u.Count), InFlight: u.InFlight, Kept: u.Kept, Oldest: u.Oldest}
 }
 
 // spending is the request as limits see it. What it was charged at an earlier try, under

@@ -60,7 +60,7 @@ func root() *cobra.Command {
 	c.AddCommand(initCommand(), credentialCommand(), statusCommand(), doctorCommand(), auditCommand(), decodeCommand(), policyCommand(), bundleCommand(), webhookKeyCommand(), pinCommand(), pcrCommand(), attestCommand(),
 		pauseCommand(), resumeCommand(), sealCommand(), unsealCommand())
 	c.AddCommand(keyCommand(), recoverCommand())
-	c.AddCommand(deviceCommand(), keyslotCommand(), clockCommand(), rotateCommand(), backupCommand(), restoreCommand(), walletCommand(), delegationCommand(), requestCommand(), activityCommand())
+	c.AddCommand(deviceCommand(), keyslotCommand(), limitCommand(), clockCommand(), rotateCommand(), backupCommand(), restoreCommand(), walletCommand(), delegationCommand(), requestCommand(), activityCommand())
 	return c
 }
 
