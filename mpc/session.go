@@ -37,6 +37,8 @@ type ceremony struct {
 	beforeRelease func() error
 	// joint reaches the members that another process plays; nil when all are here.
 	joint *Joint
+	// background: it counts for no one, and each round waits while others run.
+	background bool
 	// testOnlyRelay, if not nil, carries messages in place of a direct delivery.
 	testOnlyRelay func(e Envelope, to Member, deliver func(Envelope))
 }
@@ -45,7 +47,9 @@ type ceremony struct {
 // the others are cancelled. The first failure is the one reported. sent says
 // whether the release check let a last share go.
 func (c ceremony) run(ctx context.Context, part func(ctx context.Context, s Session, i int) error) (sent bool, err error) {
-	defer busy.enter()()
+	if !c.background {
+		defer busy.enter()()
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	hub, err := c.newHub()
@@ -148,7 +152,8 @@ func (c ceremony) newHub() (*hub, error) {
 			return nil, fmt.Errorf("%w: %s takes part twice", ErrProtocol, m)
 		}
 		if c.plays(m) {
-			h.ends = append(h.ends, &end{hub: h, id: id, self: m, round: c.round, in: newInbox(id, m, c.members, c.maxPayload)})
+			h.ends = append(h.ends, &end{hub: h, id: id, self: m, round: c.round, background: c.background,
+				in: newInbox(id, m, c.members, c.maxPayload)})
 		}
 	}
 	return h, nil
@@ -160,7 +165,9 @@ type end struct {
 	id    [32]byte
 	self  Member
 	round time.Duration
-	in    *inbox
+	// background waits for other ceremonies before each message.
+	background bool
+	in         *inbox
 }
 
 func (e *end) ID() [32]byte { return e.id }
@@ -201,6 +208,11 @@ func (e *end) Send(ctx context.Context, env Envelope) error {
 func (e *end) Recv(ctx context.Context) (Envelope, error) {
 	if err := context.Cause(ctx); err != nil {
 		return Envelope{}, err
+	}
+	if e.background {
+		if err := busy.wait(ctx); err != nil {
+			return Envelope{}, err
+		}
 	}
 	timer := time.NewTimer(e.round)
 	defer timer.Stop()

@@ -130,17 +130,23 @@ func signWith(ctx context.Context, r SignRequest, elsewhere []Party) (_ Signatur
 			}
 		}
 	}
+	sig, err := agreed(r.Set.Scheme, child.publicKey, r.Input, sigs)
+	return sig, sent, err
+}
+
+// agreed is the one signature that all parties have, if it verifies.
+func agreed(s Scheme, publicKey []byte, in chains.SignInput, sigs [][]byte) (Signature, error) {
 	if !slices.EqualFunc(sigs[1:], sigs[:len(sigs)-1], bytes.Equal) {
-		return Signature{}, sent, fmt.Errorf("%w: parties have different signatures", ErrSignature)
+		return Signature{}, fmt.Errorf("%w: parties have different signatures", ErrSignature)
 	}
-	sig, err := parseSignature(r.Set.Scheme, sigs[0])
+	sig, err := parseSignature(s, sigs[0])
 	if err != nil {
-		return Signature{}, sent, err
+		return Signature{}, err
 	}
-	if err := verify(child.publicKey, r.Input, sig); err != nil {
-		return Signature{}, sent, err
+	if err := verify(publicKey, in, sig); err != nil {
+		return Signature{}, err
 	}
-	return sig, sent, nil
+	return sig, nil
 }
 
 // checkInput refuses what the schemes can't sign. A digest of zero would let

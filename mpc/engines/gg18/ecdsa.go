@@ -81,11 +81,32 @@ func ecdsaReshare(ctx context.Context, s mpc.Session, p mpc.ReshareParams) (body
 }
 
 func ecdsaSign(ctx context.Context, s mpc.Session, p mpc.SignParams) ([]byte, error) {
-	ec := tss.S256()
-	digest := new(big.Int).SetBytes(p.Input.Digest[:])
-	if digest.Sign() <= 0 || digest.Cmp(ec.Params().N) >= 0 {
-		return nil, mpc.ErrInput
+	digest := new(big.Int)
+	signer, err := newSigner(s, p, digest)
+	if err != nil {
+		return nil, err
 	}
+	defer wipeECDSA(signer.key)
+	if err := setDigest(digest, p.Input.Digest); err != nil {
+		return nil, err
+	}
+	if err := signer.run(ctx, signer.signed); err != nil {
+		return nil, err
+	}
+	return signer.signature()
+}
+
+// ecdsaSigner is one party of a signature.
+type ecdsaSigner struct {
+	machine
+	// key is its own copy of the share, which whoever has the signer wipes.
+	key *keygen.LocalPartySaveData
+	end chan *common.SignatureData
+}
+
+// newSigner prepares a party. tss-lib keeps digest and reads it in round 5.
+func newSigner(s mpc.Session, p mpc.SignParams, digest *big.Int) (_ *ecdsaSigner, err error) {
+	ec := tss.S256()
 	self := mpc.Member{SetID: p.Committee.SetID, Party: p.Self}
 	r, err := newRoster(ec, quorumMembers(p.Committee, p.Quorum))
 	if err != nil {
@@ -99,7 +120,11 @@ func ecdsaSign(ctx context.Context, s mpc.Session, p mpc.SignParams) ([]byte, er
 	if err != nil {
 		return nil, err
 	}
-	defer wipeECDSA(key)
+	defer func() {
+		if err != nil {
+			wipeECDSA(key)
+		}
+	}()
 	if p.Tweak != nil {
 		if err := tweak(key, p.Tweak); err != nil {
 			return nil, fmt.Errorf("%w: %w", mpc.ErrPath, err)
@@ -111,17 +136,29 @@ func ecdsaSign(ctx context.Context, s mpc.Session, p mpc.SignParams) ([]byte, er
 	}
 	out := make(chan tss.Message, outCapacity)
 	end := make(chan *common.SignatureData, 1)
-	m := &machine{session: s, self: self, roster: r, out: out, rounds: 9,
+	return &ecdsaSigner{key: key, end: end, machine: machine{session: s, self: self, roster: r, out: out, rounds: 9,
 		party: signing.NewLocalParty(digest, params, *key, out, end, len(p.Input.Digest)),
-		final: func(c tss.MessageContent) bool { _, is := c.(*signing.SignRound9Message); return is }, guard: guard}
-	if err := m.run(ctx, func() bool { return len(end) > 0 }); err != nil {
-		return nil, err
-	}
-	sig := <-end
+		final: func(c tss.MessageContent) bool { _, is := c.(*signing.SignRound9Message); return is }, guard: guard}}, nil
+}
+
+func (s *ecdsaSigner) signed() bool { return len(s.end) > 0 }
+
+// signature is r ‖ s ‖ recid, once the party has signed.
+func (s *ecdsaSigner) signature() ([]byte, error) {
+	sig := <-s.end
 	if len(sig.R) != 32 || len(sig.S) != 32 || len(sig.SignatureRecovery) != 1 {
 		return nil, mpc.ErrSignature
 	}
 	return append(append(append(make([]byte, 0, 65), sig.R...), sig.S...), sig.SignatureRecovery[0]), nil
+}
+
+// setDigest gives a party what it is to sign, a number from 1 to n-1.
+func setDigest(to *big.Int, digest [32]byte) error {
+	to.SetBytes(digest[:])
+	if to.Sign() <= 0 || to.Cmp(tss.S256().Params().N) >= 0 {
+		return mpc.ErrInput
+	}
+	return nil
 }
 
 // withPreParams lends pre-parameters, also in tss-lib's form, and wipes them.

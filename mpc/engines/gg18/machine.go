@@ -26,6 +26,9 @@ type machine struct {
 	out     <-chan tss.Message
 	// final says which message gives up the last share; nil for none.
 	final func(tss.MessageContent) bool
+	// hold says which message waits for [machine.letGo]; nil for none.
+	hold    func(tss.MessageContent) bool
+	waiting []mpc.Envelope
 	// guard looks at each message before tss-lib does.
 	guard *guard
 	// rounds is how many rounds have messages; round, if not nil, is told of each.
@@ -41,6 +44,22 @@ func (m *machine) run(ctx context.Context, done func() bool) error {
 	if err := m.step(nil, m.party.Start); err != nil {
 		return err
 	}
+	return m.feed(ctx, done)
+}
+
+// letGo sends what was held back, over another session, and feeds the party until done.
+func (m *machine) letGo(ctx context.Context, s mpc.Session, done func() bool) error {
+	m.session, m.hold = s, nil
+	for _, env := range m.waiting {
+		if err := s.Send(ctx, env); err != nil {
+			return err
+		}
+	}
+	m.waiting = nil
+	return m.feed(ctx, done)
+}
+
+func (m *machine) feed(ctx context.Context, done func() bool) error {
 	for {
 		if err := m.flush(ctx); err != nil {
 			return err
@@ -185,6 +204,11 @@ func (m *machine) send(ctx context.Context, msg tss.Message) error {
 		env.Final = m.final != nil && m.final(parsed.Content())
 		if m.guard.sent != nil {
 			m.guard.sent(parsed.Content())
+		}
+		if m.hold != nil && m.hold(parsed.Content()) {
+			env.Payload = slices.Clone(payload)
+			m.waiting = append(m.waiting, env)
+			return nil
 		}
 	}
 	if n := roundOf(env.Kind); n > m.last {
