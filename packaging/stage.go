@@ -32,6 +32,7 @@ var copies = []struct{ from, to string }{
 	{"systemd/sigild-admin.socket", "usr/lib/systemd/system/sigild-admin.socket"},
 	{"systemd/sigild.sysusers", "usr/lib/sysusers.d/sigild.conf"},
 	{"systemd/sigild.tmpfiles", "usr/lib/tmpfiles.d/sigild.conf"},
+	{"systemd/sigild.rules", "usr/lib/udev/rules.d/60-sigild.rules"},
 	{"systemd/dropins/*.conf", "examples/"},
 	{"packaging/copyright", docPath + "/copyright"},
 	{"NOTICE", docPath + "/NOTICE"},

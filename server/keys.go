@@ -28,7 +28,7 @@ func (s keyService) GetKey(ctx context.Context, r *sigilv1.GetKeyRequest) (*sigi
 	if err != nil {
 		return nil, err
 	}
-	out := keyMessage(k)
+	out := p.keyMessage(k)
 	if out.Sealing, err = keySealing(p.Delegation, k.ID); err != nil {
 		return nil, err
 	}
@@ -49,7 +49,7 @@ func (s keyService) SetKey(ctx context.Context, r *sigilv1.SetKeyRequest) (*sigi
 	if err != nil {
 		return nil, err
 	}
-	return &sigilv1.SetKeyResponse{Key: keyMessage(k)}, nil
+	return &sigilv1.SetKeyResponse{Key: p.keyMessage(k)}, nil
 }
 
 func (s keyService) RotateKey(ctx context.Context, r *sigilv1.RotateKeyRequest) (*sigilv1.RotateKeyResponse, error) {
@@ -114,15 +114,21 @@ func (s keyService) RecoverCustodian(ctx context.Context, r *sigilv1.RecoverCust
 	return &sigilv1.RecoverCustodianResponse{CeremonyId: made.CeremonyID}, nil
 }
 
-func keyMessage(k delegation.Key) *sigilv1.Key {
+func (p *Parts) keyMessage(k delegation.Key) *sigilv1.Key {
 	out := &sigilv1.Key{
 		KeyId: k.ID, OwnerUserId: k.Owner, Status: k.Status, Scheme: string(k.Scheme), PublicKey: k.PublicKey, Origin: k.Origin, Custody: k.Custody,
 		WalletIds: k.Wallets, RootSet: k.RootSet, Parties: k.Parties, Threshold: uint32(k.Threshold), SharesHere: k.SharesHere, Epoch: k.Epoch,
 		RootSince: timestamppb.New(k.RootSince), RotateEverySeconds: uint32(k.RotateEvery / time.Second), ShareWaits: k.ShareWaits,
 		Frozen: k.Frozen, Presignatures: k.Presignatures,
 	}
-	for _, p := range slices.Sorted(maps.Keys(k.Failures)) {
-		out.Failures = append(out.Failures, &sigilv1.PartyFailures{Party: p, Count: uint32(k.Failures[p])})
+	for _, party := range slices.Sorted(maps.Keys(k.Failures)) {
+		out.Failures = append(out.Failures, &sigilv1.PartyFailures{Party: party, Count: uint32(k.Failures[party])})
+	}
+	ready, _ := p.Signing.Presignatures().Ready(k.ID)
+	out.PresignaturesReady = uint32(ready)
+	if p.Signing.Presignatures().Refused() != nil && k.Presignatures {
+		why := "the engine failed the test of presignatures; the log has the cause"
+		out.PresignaturesRefused = &why
 	}
 	return out
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/sigild/sigild/chains"
 	"github.com/sigild/sigild/chains/evm"
 	"github.com/sigild/sigild/journal"
+	"github.com/sigild/sigild/mpc"
 	"github.com/sigild/sigild/policy"
 	"github.com/sigild/sigild/refusal"
 	"github.com/sigild/sigild/vault"
@@ -32,6 +33,8 @@ type approved struct {
 	redeemed atomic.Bool
 	// released: the last look of step 9 said yes, so a last share may have left.
 	released atomic.Bool
+	// presignature, if not nil, is this request's alone; its entry names it.
+	presignature *mpc.Presignature
 }
 
 // errRedeemed says that somebody tried to sign twice on one approval.
@@ -42,6 +45,20 @@ func (a *approved) redeem() error {
 		return errRedeemed
 	}
 	return nil
+}
+
+// takePresignature takes one for the approval, if one fits, and names it in the entry.
+func (a *approved) takePresignature(tx *vault.Tx, from *Presignatures, now *Standing, e *journal.Entry) {
+	one := from.take(now, a.decoded)
+	if one == nil {
+		return
+	}
+	tx.OnRollback(one.Destroy)
+	a.presignature = one
+	if e.Facts == nil {
+		e.Facts = map[string]string{}
+	}
+	e.Facts["presignature"] = one.ID()
 }
 
 // errMoved sends a request back to step 3, to be judged by what is true now.
@@ -213,6 +230,7 @@ func (s *Service) approve(ctx context.Context, r Request, st *Standing, d *chain
 		e.ReplayKeys, e.Replaces, e.Asked = guards, replaces, asked(r, st.Wallet)
 		v.consent.consented(&e)
 		noteBid(&e, d)
+		a.takePresignature(tx, s.cfg.Presignatures, now, &e)
 		if st.Orders[by.ID].Totals != nil {
 			e.SumByRule()
 		}

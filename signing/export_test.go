@@ -78,3 +78,28 @@ func (s *Service) LendShares(ctx context.Context, st *Standing, use func([][]byt
 
 // GuardKeys are guardKeys.
 func GuardKeys(st *Standing, d *chains.Decoded) []string { return guardKeys(st, d) }
+
+// Make makes one presignature, at once.
+func (p *Presignatures) Make(ctx context.Context, w *Presigning) error { return p.make(ctx, w) }
+
+// Prune is what Run does every second.
+func (p *Presignatures) Prune() *Presigning { return p.prune() }
+
+// Presignable is presignable, and Pause is pause.
+var (
+	Presignable = presignable
+	Pause       = pause
+)
+
+// Take takes one for a request and destroys it.
+func (p *Presignatures) Take(st *Standing, d *chains.Decoded) bool {
+	one := p.take(st, d)
+	if one != nil {
+		one.Destroy()
+	}
+	return one != nil
+}
+
+// Proved spares a test the proof, and Unproved demands it again.
+func (p *Presignatures) Proved()   { p.done = true }
+func (p *Presignatures) Unproved() { p.done = false }

@@ -98,6 +98,8 @@ type terms struct {
 	// templates are the delegation's; with them it may have no policy.
 	templates []delegation.Template
 	end       time.Time
+	// presignatures are wanted for the key.
+	presignatures bool
 }
 
 // grant is a delegation, its wallet and its API key.
@@ -252,7 +254,7 @@ func (h *house) grant(i int, x terms) *grant {
 	h.update(func(tx *vault.Tx) error {
 		h.put(tx, vault.TypeKey, keyID, map[string]any{
 			"v": 1, "id": keyID, "organization": site.organization, "owner": site.owner, "scheme": x.set.Scheme, "created_at": began,
-			"origin": "in_process", "status": "active", "root": x.set.ShareSet, "here": []mpc.Party{mpc.Recovery, mpc.Server},
+			"origin": "in_process", "status": "active", "root": x.set.ShareSet, "here": []mpc.Party{mpc.Recovery, mpc.Server}, "presignatures": x.presignatures,
 		})
 		h.put(tx, vault.TypeWallet, g.wallet, map[string]any{
 			"v": 1, "id": g.wallet, "organization": site.organization, "key": keyID, "owner": site.owner, "chain": chain, "name": "main",

@@ -24,17 +24,8 @@ func (s *Service) release(ctx context.Context, a *approved) (*Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
 
-	// Step 8: the vault lends the shares; they are wiped when the call ends.
-	var sig mpc.Signature
-	err := s.vault.WithAll(ctx, vault.TypeShare, a.standing.ShareIDs, func(shares [][]byte) (err error) {
-		// Step 9: run the parties; look once more before the last share leaves. The
-		// signature comes back verified against the pinned public key.
-		sig, err = mpc.Sign(ctx, mpc.SignRequest{
-			Set: a.standing.Set, Shares: shares, Input: a.decoded.Sign, Path: a.standing.Wallet.Path,
-			BeforeRelease: func() error { return s.mayRelease(a) },
-		})
-		return err
-	})
+	// Steps 8 and 9.
+	sig, err := s.ceremony(ctx, a)
 	if err != nil {
 		return nil, s.failed(ctx, a, err)
 	}
@@ -58,6 +49,25 @@ func (s *Service) release(ctx context.Context, a *approved) (*Result, error) {
 	}
 	s.log.InfoContext(ctx, "signed", "wallet", a.standing.Wallet.ID, "delegation", a.standing.Delegation, "request", a.request.ID, "rule", a.rule, "sequence", a.sequence)
 	return result, nil
+}
+
+// ceremony is steps 8 and 9. The signature comes back verified against the pinned
+// public key.
+func (s *Service) ceremony(ctx context.Context, a *approved) (sig mpc.Signature, err error) {
+	before := func() error { return s.mayRelease(a) }
+	if a.presignature != nil {
+		// Its parties have copies of their shares: nothing is lent.
+		return a.presignature.Sign(ctx, a.decoded.Sign, before)
+	}
+	// Step 8: the vault lends the shares; they are wiped when the call ends.
+	err = s.vault.WithAll(ctx, vault.TypeShare, a.standing.ShareIDs, func(shares [][]byte) (err error) {
+		// Step 9: run the parties; look once more before the last share leaves.
+		sig, err = mpc.Sign(ctx, mpc.SignRequest{
+			Set: a.standing.Set, Shares: shares, Input: a.decoded.Sign, Path: a.standing.Wallet.Path, BeforeRelease: before,
+		})
+		return err
+	})
+	return sig, err
 }
 
 // mayRelease is the last look of step 9.

@@ -38,6 +38,8 @@ type Config struct {
 	// Failed counts a failed signature against who broke it, in the transaction that
 	// journals it; nil counts nothing. Durable when that is.
 	Failed func(tx *vault.Tx, key string, cause error) error
+	// Presignatures are taken where there are some; nil: every signature is made whole.
+	Presignatures *Presignatures
 	// Refusals says which refusals get an entry of their own; nil: all do.
 	Refusals *journal.Refusals
 	// Now is the time to go by; nil means time.Now.
@@ -96,6 +98,9 @@ func New(cfg Config) *Service {
 		pending: map[requestKey]chan struct{}{},
 	}
 }
+
+// Presignatures are those that this service takes; nil without.
+func (s *Service) Presignatures() *Presignatures { return s.cfg.Presignatures }
 
 // Close ends step 7 for everybody, and waits until every request that was
 // approved has its outcome journaled. What is asked after it gets [vault.ErrSealed].

@@ -45,6 +45,7 @@ type Config struct {
 	// Parts says which shares need which device each time they are used.
 	Parts         Parts         `yaml:"parts"`
 	PreParameters PreParameters `yaml:"pre_parameters"`
+	Presignatures Presignatures `yaml:"presignatures"`
 	Ceremonies    Ceremonies    `yaml:"ceremonies"`
 	Signing       Signing       `yaml:"signing"`
 	Journal       Journal       `yaml:"journal"`
@@ -133,6 +134,14 @@ type PreParameters struct {
 	Target int `yaml:"target"`
 }
 
+// Presignatures bounds what is made ahead for keys that want it.
+type Presignatures struct {
+	// Max is how many are kept in all.
+	Max int `yaml:"max"`
+	// CPU is the share of one core that making them may take.
+	CPU float64 `yaml:"cpu"`
+}
+
 // Ceremonies bounds keygen and issue.
 type Ceremonies struct {
 	Timeout time.Duration `yaml:"timeout"`
@@ -174,6 +183,7 @@ func Default() Config {
 			Admin: Socket{Path: "/run/sigild/admin.sock", Mode: "0660"},
 		},
 		PreParameters: PreParameters{Target: 4},
+		Presignatures: Presignatures{Max: 16, CPU: 0.25},
 		Ceremonies:    Ceremonies{Timeout: 5 * time.Minute},
 		Signing:       Signing{Timeout: 20 * time.Second, MaxConcurrent: 8},
 		Journal:       Journal{ArchiveEntries: 4096, ArchiveAfter: time.Hour, LeasePart: 8, LeaseApprovals: 1024},
@@ -304,6 +314,12 @@ func (c Config) check() error {
 	}
 	if c.PreParameters.Target < 0 || c.PreParameters.Target > 64 {
 		return errors.New("pre_parameters.target must be 0 to 64")
+	}
+	if c.Presignatures.Max < 0 || c.Presignatures.Max > 64 {
+		return errors.New("presignatures.max must be 0 to 64")
+	}
+	if !(c.Presignatures.CPU >= 0.01 && c.Presignatures.CPU <= 1) {
+		return errors.New("presignatures.cpu must be 0.01 to 1")
 	}
 	if c.Ceremonies.Timeout < 10*time.Second || c.Ceremonies.Timeout > time.Hour {
 		return errors.New("ceremonies.timeout must be 10s to 1h")

@@ -192,6 +192,9 @@ func TestWhatIsRefused(t *testing.T) {
 		{"a variable with a NUL", pkcs11("env: {A: \"x\\0y\"}"), `provider.pkcs11.env: "A"`},
 
 		{"too many pre-parameters", small + "pre_parameters: {target: 65}\n", "pre_parameters.target must be 0 to 64"},
+		{"too many presignatures", small + "presignatures: {max: 65}\n", "presignatures.max must be 0 to 64"},
+		{"no time for presignatures", small + "presignatures: {cpu: 0}\n", "presignatures.cpu must be 0.01 to 1"},
+		{"more than a core for presignatures", small + "presignatures: {cpu: .nan}\n", "presignatures.cpu must be 0.01 to 1"},
 		{"fewer than none", small + "pre_parameters: {target: -1}\n", "pre_parameters.target must be 0 to 64"},
 		{"no time for ceremonies", small + "ceremonies: {timeout: 9s}\n", "ceremonies.timeout must be 10s to 1h"},
 		{"all day for ceremonies", small + "ceremonies: {timeout: 61m}\n", "ceremonies.timeout must be 10s to 1h"},

@@ -76,8 +76,11 @@ func printKey(row func(name, format string, args ...any), k *sigilv1.Key) {
 	}
 	row("rotation", "%s", every)
 	presign := "off"
-	if k.GetPresignatures() {
-		presign = "on"
+	switch {
+	case k.PresignaturesRefused != nil:
+		presign = "on, but none are made: " + k.GetPresignaturesRefused()
+	case k.GetPresignatures():
+		presign = fmt.Sprintf("on, %d ready", k.GetPresignaturesReady())
 	}
 	row("presignatures", "%s", presign)
 	failures := "none"

@@ -118,6 +118,7 @@ provider:
     pin_file: %[1]s/token/pin
     env: {SOFTHSM2_CONF: %[1]s/token/softhsm2.conf}
 pre_parameters: {target: 0}
+presignatures: {max: 2, cpu: 1}
 `, p.dir, os.Geteuid(), token.Module, token.Label), 0o600)
 }
 

@@ -50,8 +50,10 @@ type rooms struct {
 	journal    *journal.Journal
 	delegation *delegation.Service
 	signing    *signing.Service
-	delivery   *delivery.Service
-	store      *delegation.PreParamStore
+	// presignatures are empty unless a key wants some.
+	presignatures *signing.Presignatures
+	delivery      *delivery.Service
+	store         *delegation.PreParamStore
 	// policies says which policy files are in force; swapped, never modified.
 	policies atomic.Pointer[policiesInForce]
 	// lockout is what the TPM last said of wrong tries; nil without one.
@@ -282,8 +284,13 @@ func (k *keeper) unseal(ctx context.Context) (_ *rooms, err error) {
 	}); err != nil {
 		return nil, err
 	}
+	r.presignatures = signing.NewPresignatures(signing.PresignConfig{
+		Authority: r.delegation, Failed: r.delegation.CountFailure, Vault: k.vault,
+		Max: k.cfg.Presignatures.Max, CPU: k.cfg.Presignatures.CPU, Log: k.log,
+	})
 	r.signing = signing.New(signing.Config{
-		Authority: r.delegation, Failed: r.delegation.CountFailure, Vault: k.vault, Journal: r.journal,
+		Presignatures: r.presignatures,
+		Authority:     r.delegation, Failed: r.delegation.CountFailure, Vault: k.vault, Journal: r.journal,
 		Timeout: k.cfg.Signing.Timeout, MaxConcurrent: k.cfg.Signing.MaxConcurrent, Refusals: k.refusals, Now: now.Now, TimeUnconfirmed: now.Unconfirmed, Log: k.log,
 	})
 	if r.delivery, err = delivery.Open(ctx, delivery.Config{
@@ -299,6 +306,7 @@ func (k *keeper) unseal(ctx context.Context) (_ *rooms, err error) {
 	r.done.Go(func() { k.stirHourly(background, r.provider) })
 	r.done.Go(func() { r.run("checkpoints", k.log, r.journal.Run(background)) })
 	r.done.Go(func() { r.run("pre-parameters", k.log, pool.Run(background)) })
+	r.done.Go(func() { r.run("presignatures", k.log, r.presignatures.Run(background)) })
 	r.done.Go(func() { r.run("rotations", k.log, r.delegation.RunSchedule(background)) })
 	r.done.Go(func() { k.rewrap(background) })
 	r.done.Go(func() { tendClock(background, now, kept, k.vault, k.log) })
@@ -386,6 +394,7 @@ func (r *rooms) close(log *slog.Logger) error {
 	if r.signing != nil {
 		r.signing.Close()
 	}
+	r.presignatures.Close()
 	if r.delegation != nil {
 		r.delegation.Close()
 	}

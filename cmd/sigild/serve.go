@@ -46,6 +46,7 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) (err error)
 	tasks.Go(func() error { return s.Serve(ctx) })
 	tasks.Go(func() error { return k.watch(ctx) })
 	tasks.Go(func() error { return k.reloadAtHangup(ctx) })
+	tasks.Go(func() error { return k.dropAtCopy(ctx) })
 	pulse := pulse{log: log, status: appliance.Services().Status, doors: []server.Endpoint{app, admin}}
 	tasks.Go(func() error { pulse.beat(ctx); return nil })
 	if err := systemd.Ready(state); err != nil {

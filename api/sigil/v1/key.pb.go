@@ -166,6 +166,10 @@ type Key struct {
 	Frozen bool `protobuf:"varint,18,opt,name=frozen,proto3" json:"frozen,omitempty"`
 	// Whether its delegations may keep presignatures.
 	Presignatures bool `protobuf:"varint,19,opt,name=presignatures,proto3" json:"presignatures,omitempty"`
+	// How many are ready for them.
+	PresignaturesReady uint32 `protobuf:"varint,20,opt,name=presignatures_ready,json=presignaturesReady,proto3" json:"presignatures_ready,omitempty"`
+	// Why none are made in this process; absent when nothing is known against it.
+	PresignaturesRefused *string `protobuf:"bytes,21,opt,name=presignatures_refused,json=presignaturesRefused,proto3,oneof" json:"presignatures_refused,omitempty"`
 	// How the shares that are here are sealed, and what the theft of a device yields; of
 	// GetKey alone.
 	Sealing       *KeySealing `protobuf:"bytes,40,opt,name=sealing,proto3" json:"sealing,omitempty"`
@@ -334,6 +338,20 @@ func (x *Key) GetPresignatures() bool {
 		return x.Presignatures
 	}
 	return false
+}
+
+func (x *Key) GetPresignaturesReady() uint32 {
+	if x != nil {
+		return x.PresignaturesReady
+	}
+	return 0
+}
+
+func (x *Key) GetPresignaturesRefused() string {
+	if x != nil && x.PresignaturesRefused != nil {
+		return *x.PresignaturesRefused
+	}
+	return ""
 }
 
 func (x *Key) GetSealing() *KeySealing {
@@ -1032,7 +1050,7 @@ const file_sigil_v1_key_proto_rawDesc = "" +
 	"\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\x12\x1b\n" +
 	"\twallet_id\x18\x02 \x01(\tR\bwalletId\"1\n" +
 	"\x0eGetKeyResponse\x12\x1f\n" +
-	"\x03key\x18\x01 \x01(\v2\r.sigil.v1.KeyR\x03key\"\x9b\x05\n" +
+	"\x03key\x18\x01 \x01(\v2\r.sigil.v1.KeyR\x03key\"\xa0\x06\n" +
 	"\x03Key\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\"\n" +
 	"\rowner_user_id\x18\x02 \x01(\tR\vownerUserId\x12\x16\n" +
@@ -1058,8 +1076,11 @@ const file_sigil_v1_key_proto_rawDesc = "" +
 	"shareWaits\x123\n" +
 	"\bfailures\x18\x11 \x03(\v2\x17.sigil.v1.PartyFailuresR\bfailures\x12\x16\n" +
 	"\x06frozen\x18\x12 \x01(\bR\x06frozen\x12$\n" +
-	"\rpresignatures\x18\x13 \x01(\bR\rpresignatures\x12.\n" +
-	"\asealing\x18( \x01(\v2\x14.sigil.v1.KeySealingR\asealing\";\n" +
+	"\rpresignatures\x18\x13 \x01(\bR\rpresignatures\x12/\n" +
+	"\x13presignatures_ready\x18\x14 \x01(\rR\x12presignaturesReady\x128\n" +
+	"\x15presignatures_refused\x18\x15 \x01(\tH\x00R\x14presignaturesRefused\x88\x01\x01\x12.\n" +
+	"\asealing\x18( \x01(\v2\x14.sigil.v1.KeySealingR\asealingB\x18\n" +
+	"\x16_presignatures_refused\";\n" +
 	"\rPartyFailures\x12\x14\n" +
 	"\x05party\x18\x01 \x01(\tR\x05party\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\rR\x05count\"\x81\x02\n" +
@@ -1188,6 +1209,7 @@ func file_sigil_v1_key_proto_init() {
 	}
 	file_sigil_v1_common_proto_init()
 	file_sigil_v1_sealing_proto_init()
+	file_sigil_v1_key_proto_msgTypes[2].OneofWrappers = []any{}
 	file_sigil_v1_key_proto_msgTypes[4].OneofWrappers = []any{}
 	file_sigil_v1_key_proto_msgTypes[8].OneofWrappers = []any{}
 	type x struct{}
