@@ -285,6 +285,18 @@ func TestWhoMayKeepPresignatures(t *testing.T) {
 	}
 }
 
+// Shares that need a device at each use leave no copies in memory.
+func TestPerUseSharesKeepNoPresignatures(t *testing.T) {
+	s, g := newStash(t, 1, etherTerms(t))
+	if s.PresigningOf(g[0].id) == nil {
+		t.Fatal("the delegation may keep none from the beginning")
+	}
+	s.needing("the token", site.device, mpc.Server)
+	if s.PresigningOf(g[0].id) != nil {
+		t.Error("presignatures would spare the device its say")
+	}
+}
+
 // A full store makes none; what is made while everything is dropped is dropped, too.
 func TestPresignaturesAreBounded(t *testing.T) {
 	s, g := newStash(t, 1, etherTerms(t))
