@@ -62,7 +62,7 @@ func (f *stampFlags) call(cmd *cobra.Command, use func(c *client.Client, request
 	}
 	defer conn.Close()
 	if f.requestID == "" {
-		f.requestID = "ctl-" + rand.Text()
+		f.requestID = newRequestID()
 	}
 	if err := use(conn.WithStamps(f.organization, signers...), f.requestID); err != nil {
 		told := unreachable(f.socket, err)
@@ -73,6 +73,9 @@ func (f *stampFlags) call(cmd *cobra.Command, use func(c *client.Client, request
 	}
 	return nil
 }
+
+// newRequestID is one that nobody used.
+func newRequestID() string { return "ctl-" + rand.Text() }
 
 // optional is absent for an empty text.
 func optional(s string) *string {

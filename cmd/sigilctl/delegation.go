@@ -22,7 +22,7 @@ import (
 func delegationCommand() *cobra.Command {
 	return group("delegation", "Propose, approve, make, show, pause and revoke delegations",
 		delegationDefaults(), delegationRequest(), delegationApprove(), delegationCreate(), delegationList(), delegationShow(),
-		delegationPause(), delegationResume(), delegationRevoke())
+		delegationPause(), delegationResume(), delegationRevoke(), delegationAPIKey())
 }
 
 // termFlags are what a delegation is made by.
@@ -228,10 +228,15 @@ them. The stamp is over the bytes that are shown: nobody can make other terms of
 func delegationCreate() *cobra.Command {
 	var f stampFlags
 	var terms termFlags
+	var templates string
 	c := &cobra.Command{
 		Use:   "create --organization ID --wallet ID --user ID --recipient AGE --rules FILE --key FILE",
 		Short: "Make a delegation of your own wallet; your stamp is the approval",
-		Args:  cobra.NoArgs,
+		Long: `Makes a delegation of your own wallet. --templates names a file of what the delegated
+user may make orders of (docs/policy.md): [{"name","condition","parameters":[{"name",
+"min","max"} or {"name","one_of"}],"max_open","longest_seconds","max_transactions",
+"totals":[{"asset","max"}]}].`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r := &sigilv1.CreateDelegationRequest{WalletId: terms.wallet, DelegatedUserId: terms.user, ApiKeyRecipient: terms.recipient, OrganizationAllows: terms.organizationAllows}
 			var err error
@@ -239,6 +244,9 @@ func delegationCreate() *cobra.Command {
 				return err
 			}
 			if r.ExpiresAt, err = terms.end(); err != nil {
+				return err
+			}
+			if r.Templates, err = readTemplates(templates); err != nil {
 				return err
 			}
 			return f.call(cmd, func(c *client.Client, id string) error {
@@ -255,6 +263,7 @@ func delegationCreate() *cobra.Command {
 	terms.register(c)
 	c.Flags().StringVar(&terms.wallet, "wallet", "", "`ID` of the wallet")
 	c.Flags().StringVar(&terms.expires, "expires", "", "when it ends: a time, or a duration from now")
+	c.Flags().StringVar(&templates, "templates", "", "templates of orders in a `FILE`")
 	need(c, "organization", "wallet", "user", "recipient")
 	return c
 }

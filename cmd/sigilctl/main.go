@@ -61,6 +61,7 @@ func root() *cobra.Command {
 		pauseCommand(), resumeCommand(), sealCommand(), unsealCommand())
 	c.AddCommand(keyCommand(), recoverCommand())
 	c.AddCommand(deviceCommand(), keyslotCommand(), limitCommand(), clockCommand(), rotateCommand(), backupCommand(), restoreCommand(), walletCommand(), delegationCommand(), requestCommand(), activityCommand())
+	c.AddCommand(organizationCommand(), userCommand(), orderCommand())
 	return c
 }
 

@@ -109,7 +109,7 @@ they stamped before stands: look at the user's delegations.`,
 			if r.ShareRecipientSignature, err = hex.DecodeString(signature); err != nil {
 				return errors.New("--recipient-signature is not in hex")
 			}
-			if r.Credentials, err = newUserCredentials(credentials); err != nil {
+			if r.Credentials, err = newCredentials(credential.ForUser, credentials); err != nil {
 				return err
 			}
 			return f.call(cmd, func(c *client.Client, id string) error {
@@ -130,22 +130,6 @@ they stamped before stands: look at the user's delegations.`,
 	waitFlag(c, &wait)
 	need(c, "organization", "owner", "credential", "recipient", "recipient-signature")
 	return c
-}
-
-func newUserCredentials(files []string) (out []*sigilv1.NewCredential, err error) {
-	read, err := readCredentials(credential.ForUser, files)
-	if err != nil {
-		return nil, err
-	}
-	algorithms := map[credential.Algorithm]sigilv1.CredentialAlgorithm{
-		credential.P256:      sigilv1.CredentialAlgorithm_CREDENTIAL_ALGORITHM_P256,
-		credential.Ed25519:   sigilv1.CredentialAlgorithm_CREDENTIAL_ALGORITHM_ED25519,
-		credential.Secp256k1: sigilv1.CredentialAlgorithm_CREDENTIAL_ALGORITHM_SECP256K1,
-	}
-	for _, c := range read {
-		out = append(out, &sigilv1.NewCredential{Name: c.Name, Algorithm: algorithms[c.PublicKey.Algorithm], PublicKey: c.PublicKey.Bytes, Proof: c.Proof})
-	}
-	return out, nil
 }
 
 func recoverCustodianCommand() *cobra.Command {

@@ -14,8 +14,8 @@ import (
 // further addresses of a key.
 
 func walletCommand() *cobra.Command {
-	return group("wallet", "Show wallets, import keys, derive further addresses, rotate root sets",
-		walletShowCommand(), walletImportCommand(), walletDeriveCommand(), walletRotateCommand(), walletShareCommand())
+	return group("wallet", "Make and show wallets, import keys, derive further addresses, rotate root sets",
+		walletShowCommand(), walletCreateCommand(), walletImportCommand(), walletDeriveCommand(), walletRotateCommand(), walletShareCommand())
 }
 
 // wholeKeyFlags name the file of a private key, in one of three forms.
