@@ -14,12 +14,12 @@ const modulePath = "github.com/sigild/sigild"
 const order = `
 	cmd/sigild         -> cmd/config server tpm systemd
 	cmd/sigilctl       -> cmd/config client delegation tpm airgap
-	cmd/config         -> hsm tpm systemd credential link
+	cmd/config         -> hsm tpm systemd credential link runner
 	demo               -> client journal mpc chains/evm chains/solana internal/testhsm internal/testtpm
 
 	server             -> delegation delivery api systemd link
 	delegation         -> signing bundle clock
-	delivery           -> journal
+	delivery           -> signing
 	signing            -> policy mpc chains/signable journal refusal credential
 	journal            -> vault refusal
 	clock              -> vault
@@ -43,6 +43,7 @@ const order = `
 	credential         ->
 	refusal            ->
 	systemd            ->
+	runner             ->
 
 	oracles            -> chains/evm chains/solana mpc airgap
 	examples           -> client
@@ -72,8 +73,8 @@ var confined = []confinement{
 		why: "the rooms that decide know no transport; server/errors.go knows all codes"},
 	{what: "modernc.org/sqlite", rooms: "vault journal",
 		why: "one database, one writer; journal only for the off-line verifier"},
-	{what: "os/exec", rooms: "hsm demo packaging internal/testhsm internal/testtpm internal/testrun", testsFree: true,
-		why: "the daemon starts no foreign program; hsm starts our own worker"},
+	{what: "os/exec", rooms: "hsm runner demo packaging internal/testhsm internal/testtpm internal/testrun", testsFree: true,
+		why: "the daemon starts no foreign program; hsm starts our own worker, runner a vendor's program in a unit of its own"},
 	{what: "math/rand", rooms: "hsm", testsFree: true,
 		why: "randomness comes from crypto/rand or from the device; hsm spreads its retries with it"},
 	{what: "unsafe", rooms: "api hsm internal/secmem", testsFree: true,

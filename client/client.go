@@ -193,6 +193,11 @@ func (c *Client) Activities() sigilv1.ActivityServiceClient {
 	return sigilv1.NewActivityServiceClient(stamped{Client: c})
 }
 
+// Vendors binds what other vendors delivered, with root stamps.
+func (c *Client) Vendors() sigilv1.VendorServiceClient {
+	return sigilv1.NewVendorServiceClient(stamped{Client: c})
+}
+
 // Orders calls show the wallet API key: the delegated user's.
 func (c *Client) Orders() sigilv1.OrderServiceClient {
 	return sigilv1.NewOrderServiceClient(keyed{Client: c})

@@ -18,7 +18,7 @@ var _ signing.Authority = (*Service)(nil)
 // standing compiles what signing needs to know of a delegation alone; nil for one
 // that never became active.
 func (b *book) standing(d *delegationRecord) (*standing, error) {
-	if d.Status == statusPending || d.Status == statusFailed || d.Status == statusExpired && d.Set.ID == "" {
+	if d.Status == statusPending || d.Status == statusFailed || d.Status == statusExpired && d.Set.ID == "" && d.Vendor == nil {
 		return nil, nil
 	}
 	w, k, err := b.wallet(d.Organization, d.Wallet)
@@ -51,7 +51,7 @@ func (b *book) standingOf(d *delegationRecord, w *wallet, k *key, u *user) (*sta
 		Approvers:   []policy.User{approver(u)},
 		Credentials: []policy.Credential{{ID: d.APIKey, UserID: u.ID, Type: "CREDENTIAL_TYPE_WALLET_API_KEY"}},
 		APIKey:      d.APIKey, Version: d.Version, Wallet: walletInfo(w, k),
-		Set: d.Set, ShareIDs: shareIDs(d.Set.ID, d.Set.Parties),
+		Set: d.Set, ShareIDs: shareIDs(d.Set.ID, d.Set.Parties), Vendor: d.Vendor,
 	}
 	if d.ExpiresAt != nil {
 		st.ExpiresAt = *d.ExpiresAt

@@ -73,6 +73,8 @@ type Service struct {
 	progress   *progressBoard
 	// testOnlyEnding runs in the transaction that ends a ceremony, after its changes.
 	testOnlyEnding func(tx *vault.Tx)
+	// vendors holds what other vendors delivered; nil where nothing is.
+	vendors Vendors
 }
 
 // ErrNotInitialized says that the store was never given an appliance record:

@@ -239,6 +239,17 @@ func (s *Service) activate(tx *vault.Tx, e *journal.Entry, delegationID string, 
 			return err
 		}
 	}
+	w, k, err := s.book.wallet(d.Organization, d.Wallet)
+	if err != nil {
+		return err
+	}
+	e.ShareSet = set.ID
+	return s.putActive(tx, e, &active, w, k)
+}
+
+// putActive writes an active delegation with a fresh wallet API key, and what signing
+// needs to know of it. d, w and k may be of this very transaction.
+func (s *Service) putActive(tx *vault.Tx, e *journal.Entry, d *delegationRecord, w *wallet, k *key) error {
 	rec := &apiKeyRecord{V: recordVersion, Delegation: d.ID, CreatedAt: s.now().UTC()}
 	err := newAPIKey(func(id string, key []byte) (err error) {
 		rec.ID = id
@@ -251,14 +262,18 @@ func (s *Service) activate(tx *vault.Tx, e *journal.Entry, delegationID string, 
 	if err != nil {
 		return err
 	}
-	active.APIKey = rec.ID
+	d.APIKey = rec.ID
 	if err := store(tx, vault.TypeAPIKey, rec.ID, rec); err != nil {
 		return err
 	}
-	if err := store(tx, vault.TypeDelegation, active.ID, &active); err != nil {
+	if err := store(tx, vault.TypeDelegation, d.ID, d); err != nil {
 		return err
 	}
-	st, err := s.book.standing(&active)
+	u, err := s.book.user(d.Organization, d.DelegatedUser)
+	if err != nil {
+		return err
+	}
+	st, err := s.book.standingOf(d, w, k, u)
 	if err != nil {
 		return err
 	}
@@ -266,10 +281,11 @@ func (s *Service) activate(tx *vault.Tx, e *journal.Entry, delegationID string, 
 	if err != nil {
 		return err
 	}
-	s.book.change(tx, func() {
-		s.book.delegations[active.ID], s.book.apiKeys[rec.ID], s.book.standings[active.ID] = &active, rec, st
-	})
-	e.Wallet, e.Delegation, e.ShareSet, e.PolicySet = d.Wallet, d.ID, set.ID, fmt.Sprintf("%x", whole.PolicySet)
+	s.book.change(tx, func() { s.book.delegations[d.ID], s.book.apiKeys[rec.ID], s.book.standings[d.ID] = d, rec, st })
+	e.Wallet, e.Delegation, e.PolicySet = d.Wallet, d.ID, fmt.Sprintf("%x", whole.PolicySet)
+	if e.Facts == nil {
+		e.Facts = map[string]string{}
+	}
 	e.Facts["api_key"] = rec.ID
 	return nil
 }

@@ -68,6 +68,11 @@ func (s *Service) expire(ctx context.Context, id string) error {
 		if err := s.destroyShares(tx, d); err != nil {
 			return err
 		}
+		if d.Vendor != nil && s.vendors != nil {
+			if err := s.vendors.Unbind(tx, *d.Vendor, id); err != nil {
+				return err
+			}
+		}
 		e := journal.Entry{Kind: journal.KindAct, Method: "delegation/expire", Organization: d.Organization, Wallet: d.Wallet, Delegation: id, User: d.DelegatedUser, Outcome: statusExpired}
 		if !active {
 			e.Reason = "nobody approved it in time"

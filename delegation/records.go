@@ -10,6 +10,7 @@ import (
 	"github.com/sigild/sigild/credential"
 	"github.com/sigild/sigild/mpc"
 	"github.com/sigild/sigild/policy"
+	"github.com/sigild/sigild/signing"
 )
 
 // This file holds what is written into the vault: one JSON object a record, with
@@ -162,8 +163,12 @@ const (
 	originImported  = "imported"
 )
 
-// custody is "host" while this host holds a quorum of the root set.
+// custody is "host" while this host holds a quorum of the root set, "vendor" where
+// another vendor made the key.
 func (k *key) custody() string {
+	if k.Origin == originVendor {
+		return originVendor // whatever the vendor's user holds
+	}
 	if k.Root.Threshold == 0 || len(k.Here) >= k.Root.Threshold {
 		return "host"
 	}
@@ -185,11 +190,14 @@ type wallet struct {
 	// Path and PublicKey are of a wallet whose key is derived from Key (BIP-32).
 	Path      []uint32 `json:"path,omitempty"`
 	PublicKey []byte   `json:"public_key,omitempty"`
+	// Vendor is webhook and wallet id of a wallet of another vendor's, whose PublicKey is
+	// empty on EVM chains: an address is all that is known of it.
+	Vendor string `json:"vendor,omitempty"`
 }
 
 // publicKey is what the wallet's signatures verify with.
 func (w *wallet) publicKey(k *key) []byte {
-	if len(w.Path) > 0 {
+	if len(w.Path) > 0 || w.Vendor != "" {
 		return w.PublicKey
 	}
 	return k.Root.PublicKey
@@ -235,6 +243,8 @@ type delegationRecord struct {
 	Lifetime uint32 `json:"lifetime_seconds,omitempty"`
 	// Paused holds this delegation alone.
 	Paused *Pause `json:"paused,omitempty"`
+	// Vendor is what was delivered to sign with, in place of Set; nil for our own.
+	Vendor *signing.VendorShare `json:"vendor,omitempty"`
 	// EndedAt is when it was revoked or its end was journaled.
 	EndedAt *time.Time `json:"ended_at,omitempty"`
 }

@@ -71,6 +71,19 @@ func (s *Service) RevokeDelegation(ctx context.Context, a Actor, requestID, org,
 // called it waits for its flights after the commit.
 func (s *Service) endDelegation(tx *vault.Tx, d *delegationRecord) error {
 	tx.OnRollback(s.flights.end(d.ID))
+	if d.Vendor != nil {
+		if s.vendors == nil {
+			return fmt.Errorf("ending delegation %s: no room holds deliveries", d.ID)
+		}
+		if err := s.vendors.Unbind(tx, *d.Vendor, d.ID); err != nil {
+			return err
+		}
+	}
+	return s.putRevoked(tx, d)
+}
+
+// putRevoked destroys what a delegation signs with here, and its API key's verifier.
+func (s *Service) putRevoked(tx *vault.Tx, d *delegationRecord) error {
 	now := s.now().UTC()
 	revoked := *d
 	revoked.Status, revoked.APIKey, revoked.EndedAt, revoked.Version = statusRevoked, "", &now, d.Version+1

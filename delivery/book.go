@@ -105,6 +105,18 @@ func (b *book) registered(org, environment string) (found *webhook, count int) {
 	return found, count
 }
 
+// secretsBut lists the live secrets of every webhook but one.
+func (b *book) secretsBut(hook string) (ids []string) {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	for id, h := range b.webhooks {
+		if id != hook {
+			ids = append(ids, h.Secrets...)
+		}
+	}
+	return ids
+}
+
 // foreign reports whether another organization's webhook uses the key: whoever
 // could use it, too, would open what was encrypted for that organization.
 func (b *book) foreign(org string, ref seal.KeyRef) bool {

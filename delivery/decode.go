@@ -40,6 +40,9 @@ type event struct {
 	chain         string
 	address, user string
 	share, apiKey envelope // of created
+
+	// ended are the delegations that taking a revocation in has ended.
+	ended []string
 }
 
 // malformed is a body that the vendor sent and we can't take.

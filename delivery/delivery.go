@@ -14,8 +14,9 @@
 // ever and a created event that is not younger than it comes to nothing.
 //
 // The private keys lie in the sealing device. Share and API key are kept sealed,
-// byte for byte, and stay pending: no method of this package gives them out or
-// signs with them.
+// byte for byte, and stay pending until the organization binds them to a delegation.
+// Then they are lent to the vendor's own program, for one approved signature at a
+// time, and to nobody else.
 package delivery
 
 import (
@@ -59,6 +60,10 @@ type Config struct {
 	// Device holds the decryption keys, under the name DeviceID.
 	Device   Device
 	DeviceID string
+	// Delegations sign with what was delivered; nil: nothing can be bound.
+	Delegations Delegations
+	// Program is the vendor's; nil: nothing signs.
+	Program Program
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 	// Log gets what an operator wants at 3am; nil discards.
@@ -74,6 +79,8 @@ type Service struct {
 	book *book
 	// registering lets one registration at a time make a key.
 	registering sync.Mutex
+	// running has the signatures under way.
+	running runs
 }
 
 // Open loads webhooks and the public side of what was delivered. A record that

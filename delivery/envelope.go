@@ -21,10 +21,11 @@ const (
 	contentKey   = 32
 	nonceSize    = 16
 	tagSize      = 16
-	maxEncoded   = 4096 // characters of ct and ek, as the vendor's own client
+	maxEncoded   = 4096     // characters of a member but ct, as the vendor's own client
+	maxSealed    = 32 << 10 // characters of ct: a share of ours over secp256k1 has 12 kB
 	minModulus   = 2048 / 8
 	maxModulus   = 4096 / 8
-	maxPlaintext = maxEncoded * 3 / 4
+	maxPlaintext = maxSealed * 3 / 4
 )
 
 // envelope is one encrypted secret. Nothing in it is secret.
@@ -33,11 +34,13 @@ type envelope struct {
 	// sealed is the ciphertext with its tag.
 	sealed []byte
 	ek     []byte
+	// kid is the vendor's name of our key; "" for none.
+	kid string
 }
 
-// readEnvelope decodes the members alg, iv, ct, tag, ek; kid and others are let
-// through: which key opens it is found by trying, since kid is the vendor's name
-// for a key and may be absent.
+// readEnvelope decodes the members alg, iv, ct, tag, ek and kid; others are let
+// through. Which key opens it is found by trying, since kid is the vendor's name for
+// a key and may be absent.
 func readEnvelope(field string, v *value) (envelope, error) {
 	if v.members == nil {
 		return envelope{}, malformed(field, "%s is no object", field)
@@ -66,27 +69,30 @@ func readEnvelope(field string, v *value) (envelope, error) {
 	if e.ek, err = v.base64url("ek", minModulus, maxModulus); err != nil {
 		return envelope{}, err
 	}
+	if e.kid, err = v.vendorID("kid", false); err != nil {
+		return envelope{}, err
+	}
 	e.sealed = append(ct, tag...)
 	return e, nil
 }
 
 // base64url is a member of base64url without padding (RFC 4648 §5), in its one
-// canonical spelling, of min to max bytes.
-func (v *value) base64url(name string, min, max int) ([]byte, error) {
+// canonical spelling, of least to most bytes.
+func (v *value) base64url(name string, least, most int) ([]byte, error) {
 	m := v.members[name]
 	if m == nil || !m.isText {
 		return nil, malformed(name, "%s is missing or no string", name)
 	}
-	if len(m.string) > maxEncoded {
-		return nil, malformed(name, "%s has more than %d characters", name, maxEncoded)
+	if longest := max(maxEncoded, base64.RawURLEncoding.EncodedLen(most)); len(m.string) > longest {
+		return nil, malformed(name, "%s has more than %d characters", name, longest)
 	}
 	// The decoder skips line ends.
 	b, err := base64.RawURLEncoding.Strict().DecodeString(m.string)
 	if err != nil || strings.ContainsAny(m.string, "\r\n") {
 		return nil, malformed(name, "%s is not base64url without padding", name)
 	}
-	if len(b) < min || len(b) > max {
-		return nil, malformed(name, "%s has %d bytes, want %d to %d", name, len(b), min, max)
+	if len(b) < least || len(b) > most {
+		return nil, malformed(name, "%s has %d bytes, want %d to %d", name, len(b), least, most)
 	}
 	return b, nil
 }

@@ -350,8 +350,9 @@ func (h *house) alive(e endpoint, wallet string) map[string]string {
 	h.t.Helper()
 	out := map[string]string{}
 	for set, m := range h.book.wallet(e.id, wallet).Sets {
-		share, shareErr := h.read(vault.TypeVendorShare, m.ID)
-		key, keyErr := h.read(vault.TypeVendorAPIKey, m.ID)
+		record := h.recordOf(m.ID)
+		share, shareErr := h.read(vault.TypeVendorShare, record)
+		key, keyErr := h.read(vault.TypeVendorAPIKey, record)
 		switch {
 		case m.Status == Revoked && errors.Is(shareErr, vault.ErrNotFound) && errors.Is(keyErr, vault.ErrNotFound):
 		case m.Status == Pending && shareErr == nil && keyErr == nil && string(key) == string(apiKeyOf(m.Event)) && string(share) == string(shareOf(m.Event)):
@@ -361,6 +362,22 @@ func (h *house) alive(e endpoint, wallet string) map[string]string {
 		}
 	}
 	return out
+}
+
+// recordOf is the id of the records of a delivery, by the delivery's own.
+func (h *house) recordOf(id string) string {
+	h.t.Helper()
+	for _, w := range h.book.wallets {
+		for _, of := range []map[string]material{w.Sets, w.Beside} {
+			for set, m := range of {
+				if m.ID == id {
+					return w.record(h.book.webhook(w.Webhook).Environment, set, m)
+				}
+			}
+		}
+	}
+	h.t.Fatalf("no delivery %s", id)
+	return ""
 }
 
 func (h *house) read(t vault.Type, id string) (out []byte, err error) {

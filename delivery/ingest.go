@@ -71,7 +71,10 @@ func (s *Service) Ingest(ctx context.Context, a Actor, in Received) (Outcome, er
 		return outcome, nil // a repetition of a repetition leaves no trace
 	}
 	if outcome != Stored || e.name != eventCreated {
-		return s.commit(ctx, a, hook, e, nil)
+		if outcome, err = s.commit(ctx, a, hook, e, nil); err != nil {
+			return "", err
+		}
+		return outcome, s.awaitEnded(ctx, e)
 	}
 	// Step 4: open both envelopes, and keep what is in them byte for byte.
 	err = s.lend(ctx, hook, e.share, func(share []byte) error {
@@ -84,6 +87,17 @@ func (s *Service) Ingest(ctx context.Context, a Actor, in Received) (Outcome, er
 		return "", err
 	}
 	return outcome, nil
+}
+
+// awaitEnded returns when no signature of the delegations that ended is under way:
+// their runs were stopped when the revocation was on disk.
+func (s *Service) awaitEnded(ctx context.Context, e *event) error {
+	for _, id := range e.ended {
+		if err := s.cfg.Delegations.Await(ctx, id); err != nil {
+			return fmt.Errorf("waiting for signatures under way: %w", err)
+		}
+	}
+	return nil
 }
 
 // opened is lent.
@@ -176,33 +190,26 @@ func (s *Service) take(tx *vault.Tx, entry journal.Entry, hook *webhook, e *even
 // apply changes what is kept of the wallet.
 func (s *Service) apply(tx *vault.Tx, entry *journal.Entry, hook *webhook, w *vendorWallet, e *event, got *opened) error {
 	if e.name == eventRevoked {
+		e.ended = nil // an update that did not commit is run again
 		for _, m := range w.bury(e) {
-			if err := destroy(tx, m); err != nil {
+			if err := destroy(tx, w.record(hook.Environment, m.set, m.material)); err != nil {
 				return err
 			}
-			s.log.Info("delegation revoked by its vendor", "webhook", hook.ID, "wallet", e.wallet, "delivery", m.ID)
+			if m.Delegation != "" {
+				e.ended = append(e.ended, m.Delegation)
+			}
+			if err := s.endDelegation(tx, m.Delegation); err != nil {
+				return err
+			}
+			s.log.Info("delegation revoked by its vendor", "webhook", hook.ID, "wallet", e.wallet, "delivery", m.ID, "delegation", m.Delegation)
 		}
 	} else {
 		if got == nil {
 			return errors.New("storing a delivery: what it brought was not opened")
 		}
-		if m, ok := w.Sets[e.set]; ok && m.Status != Revoked {
-			if err := destroy(tx, m); err != nil {
-				return err
-			}
-		}
-		m := material{
-			ID: newID("vdl"), Status: Pending, Chain: e.chain, Address: e.address, User: e.user,
-			Event: e.id, At: e.at, TakenAt: s.now().UTC(),
-		}
-		if err := tx.Put(vault.TypeVendorShare, m.ID, got.share); err != nil {
+		if err := s.place(tx, entry, hook, w, e, got); err != nil {
 			return err
 		}
-		if err := tx.Put(vault.TypeVendorAPIKey, m.ID, got.apiKey); err != nil {
-			return err
-		}
-		w.Sets[e.set] = m
-		entry.Facts["delivery"] = m.ID
 	}
 	if len(w.Sets) > maxSets {
 		return malformed("shareSetId", "the wallet has more than %d share sets", maxSets)
@@ -214,12 +221,41 @@ func (s *Service) apply(tx *vault.Tx, entry *journal.Entry, hook *webhook, w *ve
 	return nil
 }
 
-// destroy deletes share and API key.
-func destroy(tx *vault.Tx, m material) error {
-	if err := tx.Delete(vault.TypeVendorShare, m.ID); err != nil {
+// place keeps what a created event brought: in its set's place, or beside what is
+// bound there.
+func (s *Service) place(tx *vault.Tx, entry *journal.Entry, hook *webhook, w *vendorWallet, e *event, got *opened) error {
+	into := w.Sets
+	if m := w.Sets[e.set]; m.Status == Bound || m.Status == Frozen {
+		into = w.Beside
+		entry.Facts["beside"] = m.ID
+	}
+	if old, ok := into[e.set]; ok && old.Status != Revoked {
+		if err := destroy(tx, w.record(hook.Environment, e.set, old)); err != nil {
+			return err
+		}
+	}
+	m := material{
+		ID: newID("vdl"), Status: Pending, Chain: e.chain, Address: e.address, User: e.user,
+		Event: e.id, At: e.at, TakenAt: s.now().UTC(), Kid: e.share.kid, Whole: true,
+	}
+	id := w.record(hook.Environment, e.set, m)
+	if err := tx.Put(vault.TypeVendorShare, id, got.share); err != nil {
 		return err
 	}
-	return tx.Delete(vault.TypeVendorAPIKey, m.ID)
+	if err := tx.Put(vault.TypeVendorAPIKey, id, got.apiKey); err != nil {
+		return err
+	}
+	into[e.set] = m
+	entry.Facts["delivery"] = m.ID
+	return nil
+}
+
+// destroy deletes share and API key.
+func destroy(tx *vault.Tx, record string) error {
+	if err := tx.Delete(vault.TypeVendorShare, record); err != nil {
+		return err
+	}
+	return tx.Delete(vault.TypeVendorAPIKey, record)
 }
 
 // remember keeps event and message for ever.

@@ -77,10 +77,10 @@ func TestVectorIsOpenedInTheTokenAndKeptByteForByte(t *testing.T) {
 		d.Address != "0xd74ff800a3c6f66ecd217118aaa6fb1c916fa4e2" || d.User != "7eb7843b-2a4d-4f69-b95e-d219f0662fda" || d.Environment != testEnv {
 		t.Errorf("listed %+v", d)
 	}
-	if got, err := h.read(vault.TypeVendorShare, d.ID); err != nil || string(got) != v.Expect.Share {
+	if got, err := h.read(vault.TypeVendorShare, h.recordOf(d.ID)); err != nil || string(got) != v.Expect.Share {
 		t.Errorf("the share is %q, %v", got, err)
 	}
-	if got, err := h.read(vault.TypeVendorAPIKey, d.ID); err != nil || string(got) != v.Expect.APIKey {
+	if got, err := h.read(vault.TypeVendorAPIKey, h.recordOf(d.ID)); err != nil || string(got) != v.Expect.APIKey {
 		t.Errorf("the API key is %q, %v", got, err)
 	}
 	if outcome, err = h.Ingest(t.Context(), receiver, in); err != nil || outcome != Duplicate {
@@ -302,7 +302,7 @@ func TestEnvelopesThatDoNotOpen(t *testing.T) {
 		{"no ct", set("ct", ""), refusal.RequestInvalid},
 		{"ek cut", cut("ek", 255), refusal.RequestInvalid},
 		{"ek of 4097 characters", set("ek", strings.Repeat("A", 4097)), refusal.RequestInvalid},
-		{"ct of 4100 characters", set("ct", strings.Repeat("A", 4100)), refusal.RequestInvalid},
+		{"ct of 32772 characters", set("ct", strings.Repeat("A", 32772)), refusal.RequestInvalid},
 		{"padded", func(o object) { o["iv"] = o["iv"].(string) + "==" }, refusal.RequestInvalid},
 		{"standard alphabet", set("iv", "++++++++++++++++++++Ag"), refusal.RequestInvalid},
 		{"a spare bit", set("iv", "AAAAAAAAAAAAAAAAAAAAAB"), refusal.RequestInvalid},

@@ -51,8 +51,10 @@ func (w *vendorWallet) judge(e *event, seen bool) Outcome {
 		if seen {
 			return Duplicate
 		}
-		if m, ok := w.Sets[e.set]; ok && !m.olderThan(e) {
-			return Ignored
+		for _, of := range []map[string]material{w.Sets, w.Beside} {
+			if m, ok := of[e.set]; ok && !m.olderThan(e) {
+				return Ignored
+			}
 		}
 		return Stored
 	}
@@ -71,10 +73,17 @@ func (m material) olderThan(e *event) bool {
 	return strings.Compare(m.Event, e.id) < 0
 }
 
+// ending is a material that a revocation destroys, and the set it was of.
+type ending struct {
+	set string
+	material
+}
+
 // bury remembers a revocation and marks what it ends, whose records the caller
 // destroys. w is a clone. A wallet whose memory is full takes it for all share
-// sets: rather one too many ended than one too few.
-func (w *vendorWallet) bury(e *event) (ended []material) {
+// sets: rather one too many ended than one too few. What stood beside a set that
+// ended, and is younger than the revocation, waits for the organization anew.
+func (w *vendorWallet) bury(e *event) (ended []ending) {
 	named := e.set
 	if _, ok := w.Revoked[named]; !ok && len(w.Revoked) >= maxSets {
 		named = ""
@@ -82,13 +91,33 @@ func (w *vendorWallet) bury(e *event) (ended []material) {
 	if t, ok := w.Revoked[named]; !ok || e.at.After(t) {
 		w.Revoked[named] = e.at
 	}
+	over := func(set string, m material) bool {
+		t, ok := w.buried(set)
+		return ok && !m.At.After(t) && m.Status != Revoked
+	}
+	for _, set := range slices.Sorted(maps.Keys(w.Beside)) {
+		if m := w.Beside[set]; over(set, m) {
+			ended = append(ended, ending{set, m})
+			delete(w.Beside, set)
+		}
+	}
 	for _, set := range slices.Sorted(maps.Keys(w.Sets)) {
-		m := w.Sets[set]
-		if t, ok := w.buried(set); ok && !m.At.After(t) && m.Status != Revoked {
-			ended = append(ended, m)
-			m.Status = Revoked
-			w.Sets[set] = m
+		if m := w.Sets[set]; over(set, m) {
+			ended = append(ended, ending{set, m})
+			w.unbind(set)
 		}
 	}
 	return ended
+}
+
+// unbind marks the material of a set as destroyed; what stands beside it waits in
+// its place.
+func (w *vendorWallet) unbind(set string) {
+	m := w.Sets[set]
+	m.Status, m.Delegation = Revoked, ""
+	w.Sets[set] = m
+	if next, ok := w.Beside[set]; ok {
+		w.Sets[set] = next
+		delete(w.Beside, set)
+	}
 }

@@ -16,6 +16,11 @@ type Delivery struct {
 	At, TakenAt time.Time
 	// RevokedAt is the time of the youngest revocation that stands against it; zero unless revoked.
 	RevokedAt time.Time
+	// Delegation signs with it; "" unless bound or frozen. Proven: a signature made with it verified.
+	Delegation string
+	Proven     bool
+	// Beside says that another delivery for the set is bound, whose place it would take.
+	Beside bool
 }
 
 // MaxList is how many deliveries one list has at most.
@@ -35,18 +40,25 @@ func (s *Service) Deliveries(a Actor, org, after string) ([]Delivery, error) {
 		if hook.Organization != org {
 			continue
 		}
-		for set, m := range w.Sets {
+		add := func(set string, m material, beside bool) {
 			if m.ID <= after {
-				continue
+				return
 			}
 			d := Delivery{
 				ID: m.ID, Webhook: hook.ID, Environment: hook.Environment, Wallet: w.Wallet, ShareSet: set, User: m.User,
 				Chain: m.Chain, Address: m.Address, Status: m.Status, At: m.At, TakenAt: m.TakenAt,
+				Delegation: m.Delegation, Proven: m.Proven, Beside: beside,
 			}
 			if m.Status == Revoked {
 				d.RevokedAt, _ = w.buried(set)
 			}
 			out = append(out, d)
+		}
+		for set, m := range w.Sets {
+			add(set, m, false)
+		}
+		for set, m := range w.Beside {
+			add(set, m, true)
 		}
 	}
 	slices.SortFunc(out, func(a, b Delivery) int { return cmp.Compare(a.ID, b.ID) })

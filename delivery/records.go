@@ -2,6 +2,9 @@ package delivery
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -30,6 +33,9 @@ type webhook struct {
 	Secrets []string `json:"secrets"`
 	// Keys are live; the newest is first and is tried first.
 	Keys []decryptionKey `json:"keys"`
+	// Token is the id of the record of type vault.TypeWebhookSecret that holds the
+	// environment's developer token; "" for none.
+	Token string `json:"token,omitempty"`
 }
 
 type decryptionKey struct {
@@ -53,6 +59,9 @@ type vendorWallet struct {
 	Revoked map[string]time.Time `json:"revoked,omitempty"`
 	// Sets has what was delivered last for each share set; "" is one without a name.
 	Sets map[string]material `json:"sets,omitempty"`
+	// Beside has what was delivered since for a set that is bound: it takes the bound
+	// one's place when a signature made with it has verified, and not before.
+	Beside map[string]material `json:"beside,omitempty"`
 }
 
 func (w *vendorWallet) key() string { return walletKey(w.Webhook, w.Wallet) }
@@ -64,12 +73,15 @@ func walletKey(webhook, wallet string) string { return webhook + "/" + wallet }
 // clone may be changed; w may not.
 func (w *vendorWallet) clone() *vendorWallet {
 	c := *w
-	c.Revoked, c.Sets = maps.Clone(w.Revoked), maps.Clone(w.Sets)
+	c.Revoked, c.Sets, c.Beside = maps.Clone(w.Revoked), maps.Clone(w.Sets), maps.Clone(w.Beside)
 	if c.Revoked == nil {
 		c.Revoked = map[string]time.Time{}
 	}
 	if c.Sets == nil {
 		c.Sets = map[string]material{}
+	}
+	if c.Beside == nil {
+		c.Beside = map[string]material{}
 	}
 	return &c
 }
@@ -77,14 +89,16 @@ func (w *vendorWallet) clone() *vendorWallet {
 // Status of what was delivered.
 type Status string
 
-// The two of this build. Nothing is bound to a wallet here yet.
+// The statuses.
 const (
-	Pending Status = "pending" // share and API key are sealed and wait
+	Pending Status = "pending" // share and API key are sealed and wait, with no policy and no caller
+	Bound   Status = "bound"   // a delegation signs with them
+	Frozen  Status = "frozen"  // what was signed with them did not verify; nothing signs with them any more
 	Revoked Status = "revoked" // they are destroyed
 )
 
 // material is what one created event brought. Share and API key are the records
-// of types vault.TypeVendorShare and vault.TypeVendorAPIKey under its ID.
+// of types vault.TypeVendorShare and vault.TypeVendorAPIKey under its record().
 type material struct {
 	ID      string    `json:"id"`
 	Status  Status    `json:"status"`
@@ -94,6 +108,31 @@ type material struct {
 	Event   string    `json:"event"`
 	At      time.Time `json:"at"` // the event's own timestamp
 	TakenAt time.Time `json:"taken_at"`
+	// Kid is the vendor's name of the key that the share came encrypted to, "" for none.
+	Kid string `json:"kid,omitempty"`
+	// Whole says that the records' ids bind all of the above (record).
+	Whole bool `json:"whole,omitempty"`
+	// Delegation signs with it; "" unless bound or frozen.
+	Delegation string `json:"delegation,omitempty"`
+	// Proven: a signature made with it verified against the wallet's address.
+	Proven bool `json:"proven,omitempty"`
+}
+
+// record is the id of the records of a material: its own id and SHA-256 of what it
+// is for. A record's id is in the authenticated data of its envelope
+// (docs/formats.md), so share and API key open only as what they were delivered as.
+func (w *vendorWallet) record(environment, set string, m material) string {
+	if !m.Whole {
+		return m.ID // of a build before this one
+	}
+	h := sha256.New()
+	for _, text := range []string{"sigild/vendor-share/v1", environment, w.Webhook, w.Wallet, set, m.Chain, m.Address, m.Kid, m.Event} {
+		var length [4]byte
+		binary.BigEndian.PutUint32(length[:], uint32(len(text)))
+		h.Write(length[:])
+		h.Write([]byte(text))
+	}
+	return m.ID + "/" + hex.EncodeToString(h.Sum(nil))
 }
 
 // vendorEvent is a record of type vault.TypeVendorEvent. It remembers an event for

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/subtle"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -151,7 +152,7 @@ func noSuchKey() *refusal.Error {
 func (s *Service) register(tx *vault.Tx, e *journal.Entry, n NewWebhook, old *webhook, key *decryptionKey) (WebhookRegistered, error) {
 	h := &webhook{V: recordVersion, ID: newID("whk"), Organization: n.Organization, Environment: n.Environment, CreatedAt: s.now().UTC()}
 	if old != nil {
-		h.ID, h.CreatedAt, h.Keys = old.ID, old.CreatedAt, slices.Clone(old.Keys)
+		h.ID, h.CreatedAt, h.Keys, h.Token = old.ID, old.CreatedAt, slices.Clone(old.Keys), old.Token
 		for _, id := range old.Secrets {
 			if err := tx.Delete(vault.TypeWebhookSecret, id); err != nil {
 				return WebhookRegistered{}, err
@@ -162,6 +163,9 @@ func (s *Service) register(tx *vault.Tx, e *journal.Entry, n NewWebhook, old *we
 		h.Keys = slices.DeleteFunc(h.Keys, func(k decryptionKey) bool { return k.Provider == key.Provider && k.Ref == key.Ref })
 		h.Keys = slices.Insert(h.Keys, 0, *key)
 		h.Keys = h.Keys[:min(len(h.Keys), maxKeys)]
+	}
+	if err := s.unused(tx, h.ID, n.Secrets); err != nil {
+		return WebhookRegistered{}, err
 	}
 	for _, secret := range n.Secrets {
 		id := newID("whs")
@@ -185,6 +189,74 @@ func (s *Service) register(tx *vault.Tx, e *journal.Entry, n NewWebhook, old *we
 		e.Facts["key."+strconv.Itoa(i+1)] = k.origin() + " " + string(k.Ref)
 	}
 	return out, nil
+}
+
+// unused refuses secrets that another webhook has: what a secret authenticates is of
+// one environment and one organization.
+func (s *Service) unused(tx *vault.Tx, hook string, secrets [][]byte) error {
+	for _, id := range s.book.secretsBut(hook) {
+		err := tx.With(vault.TypeWebhookSecret, id, func(have []byte) error {
+			for i, secret := range secrets {
+				if subtle.ConstantTimeCompare(have, secret) == 1 {
+					return refusal.New(refusal.RequestInvalid, "webhook secret %d is another webhook's", i+1).With("field", "secrets")
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// NewToken replaces the developer token of a webhook's environment, which the
+// vendor's program signs with.
+type NewToken struct {
+	RequestID    string
+	Organization string
+	Webhook      string
+	// Token has 1 to 1024 bytes; the caller keeps and wipes it. Empty takes it away.
+	Token []byte
+}
+
+// maxToken is the longest developer token, in bytes.
+const maxToken = 1024
+
+// TokenSet answers SetToken.
+type TokenSet struct{}
+
+// SetToken replaces the token under the root quorum. Durable on return.
+func (s *Service) SetToken(ctx context.Context, a Actor, n NewToken) error {
+	if len(n.Token) > maxToken {
+		return refusal.New(refusal.RequestInvalid, "a developer token has at most %d bytes", maxToken).With("field", "token")
+	}
+	_, err := journal.Act(ctx, s.cfg.Journal, a.Entry(n.Organization, n.RequestID), func() error { return a.Root(n.Organization) }, func(tx *vault.Tx, e *journal.Entry) (TokenSet, error) {
+		h := s.book.webhook(n.Webhook)
+		if h == nil || h.Organization != n.Organization {
+			return TokenSet{}, refusal.New(refusal.NotFound, "no such webhook")
+		}
+		changed := *h
+		if h.Token != "" {
+			if err := tx.Delete(vault.TypeWebhookSecret, h.Token); err != nil {
+				return TokenSet{}, err
+			}
+			changed.Token = ""
+		}
+		if len(n.Token) > 0 {
+			changed.Token = newID("wht")
+			if err := tx.Put(vault.TypeWebhookSecret, changed.Token, n.Token); err != nil {
+				return TokenSet{}, err
+			}
+		}
+		if err := store(tx, vault.TypeWebhook, h.ID, changed); err != nil {
+			return TokenSet{}, err
+		}
+		s.book.change(tx, func() { s.book.webhooks[h.ID] = &changed })
+		e.Facts = map[string]string{"webhook": h.ID, "token": strconv.FormatBool(len(n.Token) > 0)}
+		return TokenSet{}, nil
+	})
+	return err
 }
 
 func (k decryptionKey) origin() string {

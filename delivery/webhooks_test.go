@@ -180,6 +180,9 @@ func TestKeyOfAnotherOrganizationIsNotThere(t *testing.T) {
 	// Its own organization may use it for another environment.
 	n = webhookFor("share", "22222222-env")
 	n.Bits, n.KeyRef = 0, h.device.made[0]
+	_, err = h.RegisterWebhook(t.Context(), treasury, n)
+	wantReason(t, "a secret of another environment", err, refusal.RequestInvalid)
+	n.Secrets = [][]byte{[]byte("whsec_of_the_other_one")}
 	if _, err := h.RegisterWebhook(t.Context(), treasury, n); err != nil {
 		t.Error(err)
 	}
@@ -247,7 +250,7 @@ func TestWebhooksOfAnOrganizationAreBounded(t *testing.T) {
 	h.register(testOrg, "env-00000", testSecret)
 	for i := 1; i < maxWebhooks; i++ {
 		n := webhookFor(numbered("r", i), numbered("env", i))
-		n.Bits, n.KeyRef = 0, h.device.made[0]
+		n.Bits, n.KeyRef, n.Secrets = 0, h.device.made[0], [][]byte{[]byte("whsec_of_number_" + numbered("env", i))}
 		if _, err := h.RegisterWebhook(t.Context(), treasury, n); err != nil {
 			t.Fatal(err)
 		}

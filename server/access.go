@@ -144,6 +144,9 @@ var table = []access{
 	{method: "/sigil.v1.DeliveryService/IngestDelivery", socket: onApp, role: roleApp, by: byNothing, maxBytes: 65 * kib},
 	{method: "/sigil.v1.DeliveryService/ListDeliveries", socket: onApp | onAdmin, role: roleApp | roleOperator | roleAuditor, by: byStamps, stamps: member, maxBytes: 4 * kib},
 
+	{method: "/sigil.v1.VendorService/SetDeveloperToken", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root, maxBytes: 4 * kib},
+	{method: "/sigil.v1.VendorService/BindDelivery", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root, maxBytes: 512 * kib},
+
 	{method: "/sigil.v1.ActivityService/ListActivities", socket: onApp | onAdmin, role: roleApp | roleOperator | roleAuditor, by: byStamps, stamps: member | anyUser, maxBytes: kib},
 	{method: "/sigil.v1.ActivityService/GetActivity", socket: onApp | onAdmin, role: roleApp | roleOperator | roleAuditor, by: byStamps, stamps: member | anyUser, maxBytes: kib},
 	{method: "/sigil.v1.ActivityService/ApproveActivity", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: member | anyUser, maxBytes: 68 * kib},

@@ -120,6 +120,7 @@ func (a *Appliance) Services() Services {
 		Access:        delegatedAccessService{a: a},
 		Policy:        policyService{a: a},
 		Delivery:      deliveryService{a: a},
+		Vendor:        vendorService{a: a},
 		Activity:      activityService{a: a},
 		Order:         orderService{a: a},
 		Key:           keyService{a: a},

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"strings"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -92,11 +93,13 @@ func (s deliveryService) ListDeliveries(ctx context.Context, r *sigilv1.ListDeli
 	for _, d := range list {
 		m := &sigilv1.Delivery{
 			DeliveryId: d.ID, WebhookId: d.Webhook, EnvironmentId: d.Environment, VendorWalletId: d.Wallet, VendorShareSetId: said(d.ShareSet),
-			VendorUserId: said(d.User), Chain: d.Chain, Address: said(d.Address), Status: sigilv1.DeliveryStatus_DELIVERY_STATUS_PENDING,
+			VendorUserId: said(d.User), Chain: d.Chain, Address: said(d.Address),
 			DelegatedAt: timestamppb.New(d.At), TakenAt: timestamppb.New(d.TakenAt),
+			DelegationId: said(d.Delegation), Proven: d.Proven, Beside: d.Beside,
 		}
-		if d.Status == delivery.Revoked {
-			m.Status, m.RevokedAt = sigilv1.DeliveryStatus_DELIVERY_STATUS_REVOKED, timestamppb.New(d.RevokedAt)
+		m.Status = sigilv1.DeliveryStatus(sigilv1.DeliveryStatus_value["DELIVERY_STATUS_"+strings.ToUpper(string(d.Status))])
+		if !d.RevokedAt.IsZero() {
+			m.RevokedAt = timestamppb.New(d.RevokedAt)
 		}
 		out.Deliveries = append(out.Deliveries, m)
 	}

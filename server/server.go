@@ -107,6 +107,7 @@ type Services struct {
 	Access        sigilv1.DelegatedAccessServiceServer
 	Policy        sigilv1.PolicyServiceServer
 	Delivery      sigilv1.DeliveryServiceServer
+	Vendor        sigilv1.VendorServiceServer
 	Activity      sigilv1.ActivityServiceServer
 	Order         sigilv1.OrderServiceServer
 	Key           sigilv1.KeyServiceServer
@@ -137,6 +138,7 @@ func (s Services) list() []service {
 		{&sigilv1.DelegatedAccessService_ServiceDesc, s.Access},
 		{&sigilv1.PolicyService_ServiceDesc, s.Policy},
 		{&sigilv1.DeliveryService_ServiceDesc, s.Delivery},
+		{&sigilv1.VendorService_ServiceDesc, s.Vendor},
 		{&sigilv1.ActivityService_ServiceDesc, s.Activity},
 		{&sigilv1.OrderService_ServiceDesc, s.Order},
 		{&sigilv1.KeyService_ServiceDesc, s.Key},

@@ -25,13 +25,13 @@ func (s *Service) release(ctx context.Context, a *approved) (*Result, error) {
 	defer cancel()
 
 	// Steps 8 and 9.
-	sig, err := s.ceremony(ctx, a)
+	sig, err := s.produce(ctx, a)
 	if err != nil {
 		return nil, s.failed(ctx, a, err)
 	}
 
 	// Step 10: assemble, compare with the view, journal, reply.
-	result, err := assemble(a.decoded, a.standing, sig.Bytes(), a.rule, a.sequence)
+	result, err := assemble(a.decoded, a.standing, sig, a.rule, a.sequence)
 	if err != nil {
 		return nil, s.failed(ctx, a, err)
 	}
@@ -49,6 +49,18 @@ func (s *Service) release(ctx context.Context, a *approved) (*Result, error) {
 	}
 	s.log.InfoContext(ctx, "signed", "wallet", a.standing.Wallet.ID, "delegation", a.standing.Delegation, "request", a.request.ID, "rule", a.rule, "sequence", a.sequence)
 	return result, nil
+}
+
+// produce is steps 8 and 9. The signature comes back verified.
+func (s *Service) produce(ctx context.Context, a *approved) ([]byte, error) {
+	if a.standing.Vendor != nil {
+		return s.signVendor(ctx, a)
+	}
+	sig, err := s.ceremony(ctx, a)
+	if err != nil {
+		return nil, err
+	}
+	return sig.Bytes(), nil
 }
 
 // ceremony is steps 8 and 9. The signature comes back verified against the pinned

@@ -40,6 +40,8 @@ type Config struct {
 	Failed func(tx *vault.Tx, key string, cause error) error
 	// Presignatures are taken where there are some; nil: every signature is made whole.
 	Presignatures *Presignatures
+	// Vendors signs for wallets of other vendors'; nil: nothing does.
+	Vendors VendorSigner
 	// Refusals says which refusals get an entry of their own; nil: all do.
 	Refusals *journal.Refusals
 	// Now is the time to go by; nil means time.Now.

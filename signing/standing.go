@@ -33,6 +33,9 @@ type Standing struct {
 	Wallet  WalletInfo
 	// Set is the delegation's own share set.
 	Set mpc.ShareSet
+	// Vendor is what another vendor delivered, in place of Set and ShareIDs; nil for
+	// delegations of our own.
+	Vendor *VendorShare
 	// ShareIDs name the set's shares in the vault, in the order of Set.Parties.
 	ShareIDs []string
 	// Rules are the compiled policies and limits of all layers that judge its requests.

@@ -5,7 +5,6 @@
 package config
 
 import (
-	"bytes"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -49,7 +48,16 @@ type Config struct {
 	Ceremonies    Ceremonies    `yaml:"ceremonies"`
 	Signing       Signing       `yaml:"signing"`
 	Journal       Journal       `yaml:"journal"`
+	VendorHelper  VendorHelper  `yaml:"vendor_helper"`
 	Log           Log           `yaml:"log"`
+}
+
+// VendorHelper is the unit that signs with what other vendors delivered.
+type VendorHelper struct {
+	// Socket is its; "" for none.
+	Socket string `yaml:"socket"`
+	// Timeout ends one signature, 1s to 2m.
+	Timeout time.Duration `yaml:"timeout"`
 }
 
 // Sockets are the two doors.
@@ -187,6 +195,7 @@ func Default() Config {
 		Ceremonies:    Ceremonies{Timeout: 5 * time.Minute},
 		Signing:       Signing{Timeout: 20 * time.Second, MaxConcurrent: 8},
 		Journal:       Journal{ArchiveEntries: 4096, ArchiveAfter: time.Hour, LeasePart: 8, LeaseApprovals: 1024},
+		VendorHelper:  VendorHelper{Timeout: 15 * time.Second},
 		Log:           Log{Level: "info", Format: "text"},
 	}
 }
@@ -250,17 +259,11 @@ func Parse(b []byte) (Config, error) {
 		return Config{}, fmt.Errorf("larger than %d bytes", maxFile)
 	}
 	c := Default()
-	d := yaml.NewDecoder(bytes.NewReader(b))
-	d.KnownFields(true)
-	if err := d.Decode(&c); err != nil {
-		if errors.Is(err, io.EOF) {
-			return Config{}, errors.New("the file is empty; provider.pkcs11 is needed")
+	if err := decodeOne(b, &c); err != nil {
+		if errors.Is(err, errEmpty) {
+			err = fmt.Errorf("%w; provider.pkcs11 is needed", err)
 		}
-		return Config{}, oneLine(err)
-	}
-	var more any
-	if err := d.Decode(&more); !errors.Is(err, io.EOF) {
-		return Config{}, errors.New("more than one YAML document")
+		return Config{}, err
 	}
 	if err := c.check(); err != nil {
 		return Config{}, err
@@ -291,6 +294,14 @@ func (c Config) check() error {
 		if err := checkPath(path.key, path.value); err != nil {
 			return err
 		}
+	}
+	if c.VendorHelper.Socket != "" {
+		if err := checkPath("vendor_helper.socket", c.VendorHelper.Socket); err != nil {
+			return err
+		}
+	}
+	if c.VendorHelper.Timeout < time.Second || c.VendorHelper.Timeout > 2*time.Minute {
+		return errors.New("vendor_helper.timeout must be 1s to 2m")
 	}
 	if c.PolicyDir != "" {
 		if err := checkPath("policy_dir", c.PolicyDir); err != nil {

@@ -26,6 +26,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "hsm-worker" { // of a test that opens a token itself
 		os.Exit(hsm.WorkerMain())
 	}
+	if filepath.Base(os.Args[0]) == "vendor" {
+		os.Exit(vendorMain(os.Args[1:]))
+	}
 	code, err := run(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -48,8 +51,10 @@ func run(m *testing.M) (code int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := copyFile(self, filepath.Join(base, "bin", "bot")); err != nil {
-		return 0, err
+	for _, name := range []string{"bot", "vendor"} {
+		if err := copyFile(self, filepath.Join(base, "bin", name)); err != nil {
+			return 0, err
+		}
 	}
 	work := filepath.Join(base, "work")
 	if err := os.Mkdir(work, 0o700); err != nil {

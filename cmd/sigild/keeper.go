@@ -18,6 +18,7 @@ import (
 	"github.com/sigild/sigild/mpc"
 	_ "github.com/sigild/sigild/mpc/engines/frost" // the engine for Ed25519
 	_ "github.com/sigild/sigild/mpc/engines/gg18"  // the engine for secp256k1
+	"github.com/sigild/sigild/runner"
 	"github.com/sigild/sigild/seal"
 	"github.com/sigild/sigild/server"
 	"github.com/sigild/sigild/signing"
@@ -288,16 +289,19 @@ func (k *keeper) unseal(ctx context.Context) (_ *rooms, err error) {
 		Authority: r.delegation, Failed: r.delegation.CountFailure, Vault: k.vault,
 		Max: k.cfg.Presignatures.Max, CPU: k.cfg.Presignatures.CPU, Log: k.log,
 	})
-	r.signing = signing.New(signing.Config{
-		Presignatures: r.presignatures,
-		Authority:     r.delegation, Failed: r.delegation.CountFailure, Vault: k.vault, Journal: r.journal,
-		Timeout: k.cfg.Signing.Timeout, MaxConcurrent: k.cfg.Signing.MaxConcurrent, Refusals: k.refusals, Now: now.Now, TimeUnconfirmed: now.Unconfirmed, Log: k.log,
-	})
-	if r.delivery, err = delivery.Open(ctx, delivery.Config{
-		Vault: k.vault, Journal: r.journal, Device: r.provider, DeviceID: r.provider.ID(), Log: k.log,
-	}); err != nil {
+	deliveries := delivery.Config{Vault: k.vault, Journal: r.journal, Device: r.provider, DeviceID: r.provider.ID(), Delegations: r.delegation, Now: now.Now, Log: k.log}
+	if h := k.cfg.VendorHelper; h.Socket != "" {
+		deliveries.Program = vendorProgram{&runner.Client{Socket: h.Socket, Timeout: h.Timeout}}
+	}
+	if r.delivery, err = delivery.Open(ctx, deliveries); err != nil {
 		return nil, err
 	}
+	r.delegation.Deliveries(r.delivery)
+	r.signing = signing.New(signing.Config{
+		Presignatures: r.presignatures,
+		Authority:     r.delegation, Vendors: r.delivery, Failed: r.delegation.CountFailure, Vault: k.vault, Journal: r.journal,
+		Timeout: k.cfg.Signing.Timeout, MaxConcurrent: k.cfg.Signing.MaxConcurrent, Refusals: k.refusals, Now: now.Now, TimeUnconfirmed: now.Unconfirmed, Log: k.log,
+	})
 	if err := k.note(ctx, r.journal, journal.KindStarted); err != nil {
 		return nil, err
 	}

@@ -36,6 +36,13 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == "hsm-worker" {
 		os.Exit(hsm.WorkerMain())
 	}
+	if len(os.Args) > 1 && os.Args[1] == "helper" {
+		if err := helperMain(os.Args[2:]); err != nil {
+			complain(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	if err := run(os.Args[1:], os.Stdout); err != nil {
 		complain(os.Stderr, err)
 		os.Exit(1)

@@ -147,8 +147,12 @@ const (
 	DeliveryStatus_DELIVERY_STATUS_UNSPECIFIED DeliveryStatus = 0
 	// Share and API key are sealed and wait.
 	DeliveryStatus_DELIVERY_STATUS_PENDING DeliveryStatus = 1
-	// Its vendor revoked it; share and API key are destroyed.
+	// Its vendor revoked it, or its delegation ended; share and API key are destroyed.
 	DeliveryStatus_DELIVERY_STATUS_REVOKED DeliveryStatus = 2
+	// A delegation signs with it.
+	DeliveryStatus_DELIVERY_STATUS_BOUND DeliveryStatus = 3
+	// What was signed with it did not verify against the wallet's address; nothing signs with it any more.
+	DeliveryStatus_DELIVERY_STATUS_FROZEN DeliveryStatus = 4
 )
 
 // Enum value maps for DeliveryStatus.
@@ -157,11 +161,15 @@ var (
 		0: "DELIVERY_STATUS_UNSPECIFIED",
 		1: "DELIVERY_STATUS_PENDING",
 		2: "DELIVERY_STATUS_REVOKED",
+		3: "DELIVERY_STATUS_BOUND",
+		4: "DELIVERY_STATUS_FROZEN",
 	}
 	DeliveryStatus_value = map[string]int32{
 		"DELIVERY_STATUS_UNSPECIFIED": 0,
 		"DELIVERY_STATUS_PENDING":     1,
 		"DELIVERY_STATUS_REVOKED":     2,
+		"DELIVERY_STATUS_BOUND":       3,
+		"DELIVERY_STATUS_FROZEN":      4,
 	}
 )
 
@@ -637,8 +645,15 @@ type Delivery struct {
 	DelegatedAt *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=delegated_at,json=delegatedAt,proto3" json:"delegated_at,omitempty"`
 	// When it was taken in.
 	TakenAt *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=taken_at,json=takenAt,proto3" json:"taken_at,omitempty"`
-	// When the vendor says it was revoked; absent unless revoked.
-	RevokedAt     *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=revoked_at,json=revokedAt,proto3,oneof" json:"revoked_at,omitempty"`
+	// When the vendor says it was revoked; absent unless the vendor revoked it.
+	RevokedAt *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=revoked_at,json=revokedAt,proto3,oneof" json:"revoked_at,omitempty"`
+	// The delegation that signs with it; absent unless bound or frozen.
+	DelegationId *string `protobuf:"bytes,13,opt,name=delegation_id,json=delegationId,proto3,oneof" json:"delegation_id,omitempty"`
+	// Whether a signature made with it has verified against the wallet's address.
+	Proven bool `protobuf:"varint,14,opt,name=proven,proto3" json:"proven,omitempty"`
+	// Whether it stands beside one that is bound, whose place it takes when the bound one brings no
+	// signature any more and this one's verifies.
+	Beside        bool `protobuf:"varint,15,opt,name=beside,proto3" json:"beside,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -757,6 +772,27 @@ func (x *Delivery) GetRevokedAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Delivery) GetDelegationId() string {
+	if x != nil && x.DelegationId != nil {
+		return *x.DelegationId
+	}
+	return ""
+}
+
+func (x *Delivery) GetProven() bool {
+	if x != nil {
+		return x.Proven
+	}
+	return false
+}
+
+func (x *Delivery) GetBeside() bool {
+	if x != nil {
+		return x.Beside
+	}
+	return false
+}
+
 // ListDeliveriesResponse answers ListDeliveries.
 type ListDeliveriesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -837,7 +873,7 @@ const file_sigil_v1_delivery_proto_rawDesc = "" +
 	"\x15ListDeliveriesRequest\x12'\n" +
 	"\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\x12\x19\n" +
 	"\x05after\x18\x02 \x01(\tH\x00R\x05after\x88\x01\x01B\b\n" +
-	"\x06_after\"\xdd\x04\n" +
+	"\x06_after\"\xc9\x05\n" +
 	"\bDelivery\x12\x1f\n" +
 	"\vdelivery_id\x18\x01 \x01(\tR\n" +
 	"deliveryId\x12\x1d\n" +
@@ -854,12 +890,16 @@ const file_sigil_v1_delivery_proto_rawDesc = "" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\vdelegatedAt\x125\n" +
 	"\btaken_at\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\atakenAt\x12>\n" +
 	"\n" +
-	"revoked_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampH\x03R\trevokedAt\x88\x01\x01B\x16\n" +
+	"revoked_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampH\x03R\trevokedAt\x88\x01\x01\x12(\n" +
+	"\rdelegation_id\x18\r \x01(\tH\x04R\fdelegationId\x88\x01\x01\x12\x16\n" +
+	"\x06proven\x18\x0e \x01(\bR\x06proven\x12\x16\n" +
+	"\x06beside\x18\x0f \x01(\bR\x06besideB\x16\n" +
 	"\x14_vendor_share_set_idB\x11\n" +
 	"\x0f_vendor_user_idB\n" +
 	"\n" +
 	"\b_addressB\r\n" +
-	"\v_revoked_at\"L\n" +
+	"\v_revoked_atB\x10\n" +
+	"\x0e_delegation_id\"L\n" +
 	"\x16ListDeliveriesResponse\x122\n" +
 	"\n" +
 	"deliveries\x18\x01 \x03(\v2\x12.sigil.v1.DeliveryR\n" +
@@ -873,11 +913,13 @@ const file_sigil_v1_delivery_proto_rawDesc = "" +
 	"\x17DELIVERY_OUTCOME_STORED\x10\x01\x12\x1e\n" +
 	"\x1aDELIVERY_OUTCOME_DUPLICATE\x10\x02\x12\x1f\n" +
 	"\x1bDELIVERY_OUTCOME_TOMBSTONED\x10\x03\x12\x1c\n" +
-	"\x18DELIVERY_OUTCOME_IGNORED\x10\x04*k\n" +
+	"\x18DELIVERY_OUTCOME_IGNORED\x10\x04*\xa2\x01\n" +
 	"\x0eDeliveryStatus\x12\x1f\n" +
 	"\x1bDELIVERY_STATUS_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17DELIVERY_STATUS_PENDING\x10\x01\x12\x1b\n" +
-	"\x17DELIVERY_STATUS_REVOKED\x10\x022\x93\x02\n" +
+	"\x17DELIVERY_STATUS_REVOKED\x10\x02\x12\x19\n" +
+	"\x15DELIVERY_STATUS_BOUND\x10\x03\x12\x1a\n" +
+	"\x16DELIVERY_STATUS_FROZEN\x10\x042\x93\x02\n" +
 	"\x0fDeliveryService\x12V\n" +
 	"\x0fRegisterWebhook\x12 .sigil.v1.RegisterWebhookRequest\x1a!.sigil.v1.RegisterWebhookResponse\x12S\n" +
 	"\x0eIngestDelivery\x12\x1f.sigil.v1.IngestDeliveryRequest\x1a .sigil.v1.IngestDeliveryResponse\x12S\n" +

@@ -31,8 +31,8 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// DeliveryService takes deliveries in. What they bring stays sealed and pending:
-// no method gives it out or signs with it.
+// DeliveryService takes deliveries in. What they bring stays sealed and pending until
+// the organization binds it (vendor.proto); no method gives it out.
 type DeliveryServiceClient interface {
 	// RegisterWebhook registers where the deliveries of one environment come from,
 	// and makes the key that its vendor encrypts to. The root quorum's stamps.
@@ -87,8 +87,8 @@ func (c *deliveryServiceClient) ListDeliveries(ctx context.Context, in *ListDeli
 // All implementations must embed UnimplementedDeliveryServiceServer
 // for forward compatibility.
 //
-// DeliveryService takes deliveries in. What they bring stays sealed and pending:
-// no method gives it out or signs with it.
+// DeliveryService takes deliveries in. What they bring stays sealed and pending until
+// the organization binds it (vendor.proto); no method gives it out.
 type DeliveryServiceServer interface {
 	// RegisterWebhook registers where the deliveries of one environment come from,
 	// and makes the key that its vendor encrypts to. The root quorum's stamps.
