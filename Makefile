@@ -87,6 +87,13 @@ test-vm: prelude-vm tools
 campaign-vault: prelude-test
 	CAMPAIGN=1 $(GO) test -count=1 -p 1 -timeout 120m -v -run Campaign ./vault ./journal
 
+# Real signers killed before every write to their disk, disks that fail at each, and
+# concurrent histories through a linearizability checker: no limit is passed. In make
+# test the tests named TestCampaign… run a sample of it.
+.PHONY: campaign-limits
+campaign-limits: prelude-test
+	CAMPAIGN=1 $(GO) test -count=1 -p 1 -timeout 60m -v -run Campaign ./signing
+
 # Simulated ceremonies over a faulty network, and a million signatures: hours.
 .PHONY: campaign-mpc
 campaign-mpc: prelude-run

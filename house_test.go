@@ -48,6 +48,7 @@ const order = `
 	oracles            -> chains/evm chains/solana mpc airgap
 	examples           -> client
 	internal/secmem    ->
+	internal/testdisk  ->
 	internal/testhsm   -> internal/secmem
 	internal/testtpm   -> internal/secmem
 	internal/testrun   ->
@@ -57,7 +58,7 @@ const order = `
 // testsAlso may be imported, with what lies below, by the tests of every room:
 // real devices, the real client, and for signing the real authority it asks, in
 // place of doubles.
-const testsAlso = "hsm tpm client delegation internal/testhsm internal/testtpm"
+const testsAlso = "hsm tpm client delegation internal/testdisk internal/testhsm internal/testtpm"
 
 // confined keeps what can hurt us in the rooms that answer for it.
 var confined = []confinement{

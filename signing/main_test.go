@@ -29,6 +29,13 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "hsm-worker" {
 		os.Exit(hsm.WorkerMain())
 	}
+	if text := os.Getenv(childEnv); text != "" {
+		if err := runChild(text); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	os.Exit(run(m))
 }
 
@@ -36,6 +43,7 @@ func TestMain(m *testing.M) {
 var site struct {
 	device     device
 	checkpoint seal.KeyRef
+	token      tokenSite
 	pin        vault.Pin
 	dir        string // of the store that tests copy
 	// organization, owner and bot are ids in that store; root, dana and operator are keys.
@@ -84,15 +92,26 @@ func newToken(ctx context.Context, dir string) (*hsm.Provider, hsm.Keys, error) 
 	if err != nil {
 		return nil, hsm.Keys{}, err
 	}
-	p, err := hsm.Open(ctx, hsm.Config{
-		Module: tok.Module, TokenLabel: tok.Label, TokenSerial: tok.Serial, PINFile: tok.PINFile,
-		LatchFile: filepath.Join(tok.Dir, "latch"), EnvAllow: tok.Env, CallTimeout: time.Minute,
-	})
+	site.token = tokenSite{Module: tok.Module, Label: tok.Label, Serial: tok.Serial, PINFile: tok.PINFile, Dir: tok.Dir, Env: tok.Env}
+	p, err := hsm.Open(ctx, site.token.config())
 	if err != nil {
 		return nil, hsm.Keys{}, err
 	}
 	keys, err := p.Provision(ctx)
 	return p, keys, err
+}
+
+// tokenSite is where a token is, for this process and its children.
+type tokenSite struct {
+	Module, Label, Serial, PINFile, Dir string
+	Env                                 []string
+}
+
+func (s tokenSite) config() hsm.Config {
+	return hsm.Config{
+		Module: s.Module, TokenLabel: s.Label, TokenSerial: s.Serial, PINFile: s.PINFile,
+		LatchFile: filepath.Join(s.Dir, "latch"), EnvAllow: s.Env, CallTimeout: time.Minute,
+	}
 }
 
 // settle makes the store of the site's device.

@@ -13,30 +13,24 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/sigild/sigild/internal/testdisk"
 )
 
 // Power cuts: everything that is written to the store's files is recorded beneath
-// the file system (fault_test.go), and what a disk may hold after a cut is put
+// the file system (internal/testdisk), and what a disk may hold after a cut is put
 // together from it: all that came before a file's last fsync, and of the rest any
 // 512-byte sectors, in any order. It is harsher than a file system that keeps some
 // order, and knows nothing of directories: files are made before the recording.
-
-// diskOp is a write, a truncation (data nil, size off) or an fsync.
-type diskOp struct {
-	file string
-	off  int64
-	data []byte
-	sync bool
-}
 
 // recorder keeps what happened, in order.
 type recorder struct {
 	mu  sync.Mutex // guards all below
 	on  bool
-	ops []diskOp
+	ops []testdisk.Op
 }
 
-func (r *recorder) add(op diskOp) {
+func (r *recorder) add(op testdisk.Op) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.on {
@@ -64,29 +58,29 @@ func (r *recorder) afterCut(base map[string][]byte, at int, rng *rand.Rand) map[
 	files := maps.Clone(base)
 	lastSync := map[string]int{}
 	for i, op := range r.ops[:at] {
-		if op.sync {
-			lastSync[op.file] = i
+		if op.Sync {
+			lastSync[op.File] = i
 		}
 	}
 	for name := range files {
 		files[name] = slices.Clone(files[name])
 	}
 	for i, op := range r.ops[:at] {
-		synced, ever := lastSync[op.file]
+		synced, ever := lastSync[op.File]
 		safe := ever && i < synced
 		switch {
-		case op.sync:
-		case op.data == nil:
+		case op.Sync:
+		case op.Data == nil:
 			if safe || rng.IntN(2) == 0 {
-				files[op.file] = resized(files[op.file], op.off)
+				files[op.File] = resized(files[op.File], op.Off)
 			}
 		case safe:
-			files[op.file] = written(files[op.file], op.off, op.data)
+			files[op.File] = written(files[op.File], op.Off, op.Data)
 		default:
-			for from := int64(0); from < int64(len(op.data)); {
-				to := min((op.off+from)/sector*sector+sector-op.off, int64(len(op.data)))
+			for from := int64(0); from < int64(len(op.Data)); {
+				to := min((op.Off+from)/sector*sector+sector-op.Off, int64(len(op.Data)))
 				if rng.IntN(2) == 0 {
-					files[op.file] = written(files[op.file], op.off+from, op.data[from:to])
+					files[op.File] = written(files[op.File], op.Off+from, op.Data[from:to])
 				}
 				from = to
 			}
@@ -159,8 +153,8 @@ func TestCampaignPowerCuts(t *testing.T) {
 
 	// The same disk with its fsyncs forgotten: a simulator that finds nothing there is blind.
 	for i := range r.ops {
-		if r.ops[i].sync {
-			r.ops[i] = diskOp{file: r.ops[i].file, off: 0, data: []byte{}}
+		if r.ops[i].Sync {
+			r.ops[i] = testdisk.Op{File: r.ops[i].File, Off: 0, Data: []byte{}}
 		}
 	}
 	found := 0
@@ -205,9 +199,9 @@ func keeps(dir string, pin Pin, p promise) error {
 // recordRun writes, revokes, changes keyslots and rotates on a recorded disk.
 func recordRun(t *testing.T, dir string, pin Pin) (base map[string][]byte, promises []promise, r *recorder) {
 	t.Helper()
-	mnt, _, f := mountFaults(t)
+	mnt, _, f := testdisk.Mount(t)
 	r = &recorder{}
-	f.record = r
+	f.Record = r.add
 	to := filepath.Join(mnt, "state")
 	if err := os.Mkdir(to, 0o700); err != nil {
 		t.Fatal(err)
