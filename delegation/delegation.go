@@ -60,6 +60,8 @@ type Service struct {
 	now     func() time.Time
 	book    *book
 	flights *flights
+	// refusedFiles bounds what the journal hears of refused policy files.
+	refusedFiles refusedFiles
 	// ceremonies run one at a time: two would only halve each other's speed.
 	ceremonySlot chan struct{}
 	// running counts ceremony goroutines; Close waits for them.

@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"sync"
+	"time"
 
 	"github.com/sigild/sigild/journal"
 	"github.com/sigild/sigild/policy"
@@ -98,6 +100,7 @@ const policyFilesMethod = "appliance/policy-files"
 // [Service.SetDocuments]. What differs from the files that the journal last told of
 // is journaled; durable on return.
 func (s *Service) LoadPolicyFiles(ctx context.Context, f *PolicyFiles) error {
+	s.refusedFiles.loaded()
 	hash := fmt.Sprintf("%x", f.Hash())
 	if known := s.book.appliance().PolicyFiles; known == hash || known == "" && f.Files() == 0 {
 		s.book.mu.Lock()
@@ -125,9 +128,42 @@ func (s *Service) LoadPolicyFiles(ctx context.Context, f *PolicyFiles) error {
 	return nil
 }
 
+// refusedFiles is what the journal was last told of files that were not loaded.
+type refusedFiles struct {
+	mu  sync.Mutex
+	why string
+	at  time.Time
+}
+
+// refusedEvery is how often the journal is told of refused files at most: whoever may
+// send the signal can't fill it.
+const refusedEvery = time.Minute
+
+// news reports whether the journal is to be told, and notes that it was.
+func (r *refusedFiles) news(why string, now time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if why == r.why || !r.at.IsZero() && now.Before(r.at.Add(refusedEvery)) {
+		return false
+	}
+	r.why, r.at = why, now
+	return true
+}
+
+// loaded forgets what was refused: the same mistake later is news again.
+func (r *refusedFiles) loaded() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.why = ""
+}
+
 // RefusedPolicyFiles journals that the files as they lie there were not loaded, and
-// why; what judged before judges on. Durable on return.
+// why; what judged before judges on. Durable on return. The same refusal again, and one
+// within a minute of another, is in the log and the status alone.
 func (s *Service) RefusedPolicyFiles(ctx context.Context, why string) error {
+	if !s.refusedFiles.news(why, s.now()) {
+		return nil
+	}
 	err := s.vault.UpdateAlone(ctx, func(tx *vault.Tx) error {
 		e := journal.Entry{Kind: journal.KindAct, Method: policyFilesMethod, Outcome: "refused", Reason: why, PolicySet: s.book.appliance().PolicyFiles}
 		_, err := s.journal.Append(tx, e)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sigild/sigild/policy"
 )
@@ -95,6 +96,30 @@ func TestPolicyFilesJudgeEverybody(t *testing.T) {
 		t.Errorf("entry %+v", e)
 	}
 	check()
+	// Told once; the same again, or another within a minute, is for log and status.
+	refused := func(why string) func() {
+		return func() {
+			if err := h.RefusedPolicyFiles(ctx, why); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	h.unchanged("the same refusal", refused("a.json: nonsense"))
+	h.unchanged("another at once", refused("a.json: other nonsense"))
+	h.clock.add(time.Minute)
+	h.unchanged("the same refusal a minute later", refused("a.json: nonsense"))
+	refused("a.json: other nonsense")()
+	if e := h.last(); e.Reason != "a.json: other nonsense" {
+		t.Errorf("entry %+v, want the other refusal", e)
+	}
+	if err := h.LoadPolicyFiles(ctx, deny); err != nil {
+		t.Fatal(err)
+	}
+	h.clock.add(time.Minute)
+	refused("a.json: other nonsense")()
+	if all := h.entries(); all[len(all)-1].Reason != all[len(all)-2].Reason {
+		t.Error("a refusal after good files is no news")
+	}
 
 	// A start with the files that are known writes nothing about them; without any it does.
 	entries := len(h.entries())

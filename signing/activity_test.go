@@ -32,24 +32,38 @@ func consenting(p policy.Policy, consensus string) terms {
 
 const two = "approvers.count() >= 2" // the requester and one more
 
-// user makes an end user with as many credentials as there are names behind theirs.
+// newEndUser is the message that makes an end user, and its credential.
+func newEndUser(t testing.TB, org, name string) (delegation.NewUser, holder) {
+	t.Helper()
+	c, err := newCredential(credential.ForUser, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	identity, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := delegation.NewUser{
+		RequestID: "user-" + name, Organization: org, Name: name, Kind: delegation.EndUser,
+		Credentials: []delegation.NewCredential{c.NewCredential}, ShareRecipient: identity.Recipient().String(),
+	}
+	if n.RecipientSignature, err = credential.SignRecipient(c.key, n.ShareRecipient); err != nil {
+		t.Fatal(err)
+	}
+	return n, c
+}
+
+// user makes an end user of the shared organization with a credential for each name.
 func (h *house) user(name string, more ...string) (id string, keys []*credential.PrivateKey) {
 	h.t.Helper()
-	n := delegation.NewUser{RequestID: "user-" + name, Organization: site.organization, Name: name, Kind: delegation.EndUser}
-	for _, label := range append([]string{name}, more...) {
+	n, first := newEndUser(h.t, site.organization, name)
+	keys = append(keys, first.key)
+	for _, label := range more {
 		c, err := newCredential(credential.ForUser, label)
 		if err != nil {
 			h.t.Fatal(err)
 		}
 		n.Credentials, keys = append(n.Credentials, c.NewCredential), append(keys, c.key)
-	}
-	identity, err := age.GenerateX25519Identity()
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	n.ShareRecipient = identity.Recipient().String()
-	if n.RecipientSignature, err = credential.SignRecipient(keys[0], n.ShareRecipient); err != nil {
-		h.t.Fatal(err)
 	}
 	a := actor(site.organization, "CreateUser", site.root)
 	a.RequestHash = sha256.Sum256([]byte(name))
