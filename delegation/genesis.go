@@ -13,6 +13,10 @@ import (
 	"github.com/sigild/sigild/vault"
 )
 
+// CheckpointRef is the fact of the genesis that names the device's checkpoint key, for
+// whoever has the device and not the store's root key.
+const CheckpointRef = "checkpoint_ref"
+
 // CheckpointKey reads which of the device's keys signs the journal's checkpoints,
 // so that the journal can be opened before everything else.
 func CheckpointKey(ctx context.Context, v *vault.Vault) (string, error) {
@@ -42,7 +46,7 @@ func Genesis(ctx context.Context, v *vault.Vault, cfg journal.Config, operators 
 	a := &appliance{
 		V: recordVersion, ID: newID("app"), CreatedAt: now.UTC(), Operators: creds, Quorum: quorum, CheckpointKey: string(cfg.CheckpointKey),
 	}
-	g := journal.Genesis{ApplianceID: a.ID, Facts: map[string]string{"quorum": strconv.Itoa(quorum)}}
+	g := journal.Genesis{ApplianceID: a.ID, Facts: map[string]string{"quorum": strconv.Itoa(quorum), CheckpointRef: a.CheckpointKey}}
 	for _, c := range creds {
 		g.Operators = append(g.Operators, fmt.Sprintf("%s %x %s", c.Algorithm, c.PublicKey, c.Name))
 	}

@@ -118,6 +118,8 @@ type Entry struct {
 	// Answer is what the same request gets when it is asked again; base64 in JSON.
 	Answer []byte            `json:"answer,omitempty"`
 	Facts  map[string]string `json:"facts,omitempty"`
+	// Destroyed are the secrets that an act removed: type, a space, id.
+	Destroyed []string `json:"destroyed,omitempty"`
 	// Records are what the update changed of the vault's records, sealed; base64 in JSON.
 	Records []byte `json:"records,omitempty"`
 
@@ -238,6 +240,9 @@ func (e *Entry) check() error {
 	if len(e.Records) > 0 && e.Kind != KindRecords && e.Kind != KindAct {
 		return fmt.Errorf("kind %s has changed records", e.Kind)
 	}
+	if len(e.Destroyed) > 0 && e.Kind != KindAct {
+		return fmt.Errorf("kind %s has destroyed something", e.Kind)
+	}
 	if err := e.checkLeases(); err != nil {
 		return err
 	}
@@ -285,6 +290,7 @@ func (e *Entry) checkText() error {
 		texts(e.Asked.Kind, e.Asked.Chain, e.Asked.Address)
 	}
 	texts(e.Trace...)
+	texts(e.Destroyed...)
 	texts(e.ReplayKeys...)
 	charges := [][]Charge{e.Charges}
 	if e.Replaces != nil {

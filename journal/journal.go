@@ -247,6 +247,7 @@ func (j *Journal) Append(tx *vault.Tx, e Entry) (seq uint64, err error) {
 		return j.append(tx, e, nil)
 	}
 	mine, rest := actChanges(tx)
+	e.Destroyed = destroyedBy(mine, rest)
 	if seq, err = j.append(tx, e, mine); err != nil || rest == nil {
 		return seq, err
 	}

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 
 	"github.com/sigild/sigild/seal"
@@ -90,6 +91,25 @@ func actChanges(tx *vault.Tx) (mine []vault.Change, rest []vault.Change) {
 		return nil, changes
 	}
 	return changes, nil
+}
+
+// destroyedBy names the secrets among removed records, for people: at most 256, and how
+// many more.
+func destroyedBy(lists ...[]vault.Change) (named []string) {
+	more := 0
+	for _, c := range slices.Concat(lists...) {
+		switch {
+		case !c.Removed || !c.Type.Secret():
+		case len(named) == 256:
+			more++
+		default:
+			named = append(named, c.Type.String()+" "+c.ID)
+		}
+	}
+	if more > 0 {
+		named = append(named, fmt.Sprintf("and %d more", more))
+	}
+	return named
 }
 
 func packChanges(changes []vault.Change) []byte {

@@ -114,6 +114,16 @@ func (tx *Tx) Redo(c Change) error {
 	return tx.Delete(c.Type, c.ID)
 }
 
+// Secret says whether such a record holds something that signs or authenticates, so
+// that its removal destroys it.
+func (t Type) Secret() bool {
+	switch t {
+	case TypeShare, TypeAPIKey, TypeVendorShare, TypeVendorAPIKey, TypeWebhookSecret, TypePreParams:
+		return true
+	}
+	return false
+}
+
 // standing says whether a changed record of the type may mean that somebody may do
 // less than before, so that no older copy may undo it.
 func (t Type) standing() bool {

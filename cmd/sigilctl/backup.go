@@ -1,6 +1,8 @@
 package main
 
 import (
+	"crypto/ecdsa"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -21,11 +23,15 @@ func backupCommand() *cobra.Command {
 }
 
 func backupCreateCommand() *cobra.Command {
+	var unsigned bool
 	c := &cobra.Command{
 		Use:   "create FILE",
-		Short: "Copy the store as of now into a new file, beside a running daemon, and verify the copy",
-		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
+		Short: "Copy the store as of now into a new file, beside a running daemon, verify the copy and sign its manifest",
+		Long: `Copies the store beside a running daemon and verifies the copy. The device signs what
+it is with the checkpoint key; that manifest is written to FILE.manifest, and backup
+verify wants both. It logs in to the device once.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			cfg, pin, err := configAndPin(cmd)
 			if err != nil {
 				return err
@@ -34,19 +40,44 @@ func backupCreateCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return showBackup(cmd, args[0], info)
+			if !unsigned {
+				if err := writeManifest(cmd.Context(), cfg, args[0], info, pin); err != nil {
+					return errors.Join(err, os.Remove(args[0]))
+				}
+			}
+			return showBackup(cmd, args[0], info, nil)
 		},
 	}
+	c.Flags().BoolVar(&unsigned, "unsigned", false, "without a manifest, and without the device")
 	return c
 }
 
 func backupVerifyCommand() *cobra.Command {
+	var keyFile string
 	c := &cobra.Command{
 		Use:   "verify FILE",
-		Short: "Check a copy against the pin, and its journal against the device's signatures, without any secret",
-		Args:  cobra.ExactArgs(1),
+		Short: "Check a copy and its manifest, and its journal against the device's signatures, without any secret",
+		Long: `With --public-key that key is all it takes, on any machine: the manifest beside FILE is
+verified under it, FILE and what is in it against the manifest. Without, the pin of this
+machine's configuration is used, and a manifest is not looked at.`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			_, pin, err := configAndPin(cmd)
+			if keyFile == "" {
+				_, pin, err := configAndPin(cmd)
+				if err != nil {
+					return err
+				}
+				info, err := vault.VerifyFile(cmd.Context(), args[0], pin)
+				if err != nil {
+					return err
+				}
+				return showBackup(cmd, args[0], info, nil)
+			}
+			key, err := readP256(keyFile)
+			if err != nil {
+				return err
+			}
+			m, pin, err := readManifest(args[0], key)
 			if err != nil {
 				return err
 			}
@@ -54,9 +85,18 @@ func backupVerifyCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return showBackup(cmd, args[0], info)
+			r, err := journal.Verify(cmd.Context(), args[0], key)
+			if err != nil {
+				return err
+			}
+			if err := m.holds(info, r.ApplianceID, pin); err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "manifest   signed by the device, made at %s\n", m.MadeAt.Format(time.RFC3339))
+			return showBackup(cmd, args[0], info, key)
 		},
 	}
+	c.Flags().StringVar(&keyFile, "public-key", "", "the device's checkpoint key, a PEM `file`; then nothing else of the machine is needed")
 	return c
 }
 
@@ -74,8 +114,8 @@ func configAndPin(cmd *cobra.Command) (config.Config, vault.Pin, error) {
 }
 
 // showBackup verifies the journal in a copy, too, and says what was found.
-func showBackup(cmd *cobra.Command, path string, info vault.BackupInfo) error {
-	r, err := journal.Verify(cmd.Context(), path, nil)
+func showBackup(cmd *cobra.Command, path string, info vault.BackupInfo, key *ecdsa.PublicKey) error {
+	r, err := journal.Verify(cmd.Context(), path, key)
 	if err != nil {
 		return err
 	}

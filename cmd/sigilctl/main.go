@@ -60,7 +60,7 @@ func root() *cobra.Command {
 	c.AddCommand(initCommand(), credentialCommand(), statusCommand(), doctorCommand(), auditCommand(), decodeCommand(), policyCommand(), bundleCommand(), webhookKeyCommand(), pinCommand(), pcrCommand(), attestCommand(),
 		pauseCommand(), resumeCommand(), sealCommand(), unsealCommand())
 	c.AddCommand(keyCommand(), recoverCommand())
-	c.AddCommand(deviceCommand(), keyslotCommand(), limitCommand(), clockCommand(), rotateCommand(), backupCommand(), restoreCommand(), walletCommand(), delegationCommand(), requestCommand(), activityCommand())
+	c.AddCommand(deviceCommand(), keyslotCommand(), limitCommand(), clockCommand(), rotateCommand(), backupCommand(), restoreCommand(), receiptCommand(), walletCommand(), delegationCommand(), requestCommand(), activityCommand())
 	c.AddCommand(organizationCommand(), userCommand(), orderCommand())
 	c.AddCommand(webhookCommand(), deliveryCommand())
 	return c
