@@ -191,7 +191,7 @@ func (s *Service) take(tx *vault.Tx, entry journal.Entry, hook *webhook, e *even
 func (s *Service) apply(tx *vault.Tx, entry *journal.Entry, hook *webhook, w *vendorWallet, e *event, got *opened) error {
 	if e.name == eventRevoked {
 		e.ended = nil // an update that did not commit is run again
-		tx.Advance() // a copy that has forgotten the tombstone would take the delivery again
+		tx.Advance()  // a copy that has forgotten the tombstone would take the delivery again
 		for _, m := range w.bury(e) {
 			if err := destroy(tx, w.record(hook.Environment, m.set, m.material)); err != nil {
 				return err
