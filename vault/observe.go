@@ -56,7 +56,7 @@ func (tx *Tx) Changes() []Change {
 // told says whether and how a change of the type is told.
 func (t Type) told() (ever, content bool) {
 	switch t {
-	case TypeJournal, TypeStoreKey, TypeLastingKey, TypePartKey:
+	case TypeJournal, TypeStoreKey, TypeLastingKey, TypePartKey, TypeClock:
 		return false, false // the journal's own, and those that every copy has
 	case TypeAppliance, TypeOperator, TypeOrganization, TypeUser, TypeKey, TypeWallet, TypeShareSet, TypeDelegation,
 		TypeDocument, TypeLimit, TypeCeremony, TypeActivity, TypeWebhook, TypeVendorWallet, TypeVendorEvent, TypeOrder:
