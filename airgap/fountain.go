@@ -67,8 +67,7 @@ type Collector struct {
 	// first is what all parts agree on.
 	first wirePart
 	// rows are equations over GF(2), by the lowest fragment that each still holds.
-	rows  map[int]row
-	count int
+	rows map[int]row
 }
 
 // row says that the XOR of the fragments in set is data.

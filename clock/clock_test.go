@@ -155,9 +155,9 @@ func TestBootWithoutAuthenticatedTime(t *testing.T) {
 }
 
 func TestOperatorsConfirm(t *testing.T) {
-	m, c := started()
+	m, _ := started()
 	m.reboot("boot 2", year)
-	c = New(m, nil)
+	c := New(m, nil)
 	c.Reached(noon)
 	for name, try := range map[string]struct {
 		stated time.Time

@@ -353,7 +353,8 @@ func TestRelayBoundsItsConnections(t *testing.T) {
 		_, err = io.ReadFull(c, make([]byte, 1))
 		return err == nil
 	}
-	if !answers() || !answers() || answers() {
+	first, second, third := answers(), answers(), answers()
+	if !first || !second || third {
 		t.Error("want two connections of a host relayed and the third closed")
 	}
 	cancel() // and what is open ends with it

@@ -80,7 +80,7 @@ func TestScrubOfAnObject(t *testing.T) {
 		list  []inner
 		n     int
 	}
-	x := &object{name: "stays", bytes: append(make([]byte, 0, 8), 1, 2, 3), in: inner{[3]uint32{1, 2, 3}}, to: &inner{[3]uint32{4}}, any: &inner{[3]uint32{5}}, list: []inner{{[3]uint32{6}}}, n: 9}
+	x := &object{name: "stays", bytes: append(make([]byte, 0, 8), 1, 2, 3), in: inner{[3]uint32{1, 2, 3}}, to: &inner{[3]uint32{4}}, none: nil, any: &inner{[3]uint32{5}}, list: []inner{{[3]uint32{6}}}, n: 9}
 	b, to, boxed := x.bytes, x.to, x.any.(*inner)
 	Scrub(x)
 	if x.name != "stays" || !bytes.Equal(b, make([]byte, 3)) || x.in.words != [3]uint32{} || to.words != [3]uint32{} || boxed.words != [3]uint32{} || x.list[0].words != [3]uint32{} || x.n != 0 {
