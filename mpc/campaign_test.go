@@ -241,31 +241,48 @@ func TestSimulatedECDSA(t *testing.T) {
 	simulations(t, gg18.Engine{}, count(5, 100), first, sets...)
 }
 
-// Two signatures with one R give the key away.
+// Two signatures with one R give the key away. Every second ECDSA signature is made
+// with a presignature.
 func TestRValuesAreAllDifferent(t *testing.T) {
+	ed, ec := mpctest.Ed25519DelegateSet(t).Issue(t, "r-values", mpc.Server, mpc.Delegate), mpctest.ECDSADelegateSet(t)
+	edShares, ecShares := ed.Shares(t), ec.Shares(t)
+	message, digest := messageInput([]byte("the same message")), digestInput("the same digest")
+	whole := func(set mpctest.Set, shares [][]byte, in chains.SignInput) (mpc.Signature, error) {
+		return mpc.Sign(t.Context(), mpc.SignRequest{Set: set.ShareSet, Shares: shares, Input: in})
+	}
 	for _, tc := range []struct {
-		set  mpctest.Set
+		name string
 		n    int
-		in   func(i int) chains.SignInput
-		what string
+		sign func(i int) (mpc.Signature, error)
 	}{
-		{mpctest.Ed25519DelegateSet(t).Issue(t, "r-values", mpc.Server, mpc.Delegate), count(1000, 1_000_000),
-			func(int) chains.SignInput { return messageInput([]byte("the same message")) }, "FROST"},
-		{mpctest.ECDSADelegateSet(t), count(2, 2000), func(int) chains.SignInput { return digestInput("the same digest") }, "ECDSA"},
-	} {
-		seen := make(map[[32]byte]struct{}, tc.n)
-		shares := tc.set.Shares(t)
-		for i := range tc.n {
-			sig, err := mpc.Sign(t.Context(), mpc.SignRequest{Set: tc.set.ShareSet, Shares: shares, Input: tc.in(i)})
+		{"FROST", count(1000, 1_000_000), func(int) (mpc.Signature, error) { return whole(ed, edShares, message) }},
+		{"ECDSA", count(4, 2000), func(i int) (mpc.Signature, error) {
+			if i%2 == 0 {
+				return whole(ec, ecShares, digest)
+			}
+			p, err := mpc.Presign(t.Context(), mpc.PresignRequest{Set: ec.ShareSet, Shares: ecShares})
 			if err != nil {
-				t.Fatal(err)
+				return mpc.Signature{}, err
 			}
-			if _, again := seen[sig.R]; again {
-				t.Fatalf("%s signature %d has an R that was there: %x", tc.what, i, sig.R)
+			return p.Sign(t.Context(), digest, nil)
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			seen := make(map[[32]byte]struct{}, tc.n)
+			for i := range tc.n {
+				sig, err := tc.sign(i)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, again := seen[sig.R]; again {
+					t.Fatalf("signature %d has an R that was there: %x", i, sig.R)
+				}
+				seen[sig.R] = struct{}{}
+				if (i+1)%max(1, tc.n/20) == 0 {
+					t.Logf("%d signatures with as many R", len(seen))
+				}
 			}
-			seen[sig.R] = struct{}{}
-		}
-		t.Logf("%d %s signatures with as many R", len(seen), tc.what)
+		})
 	}
 }
 
@@ -279,11 +296,15 @@ func TestCeremoniesLeaveNothing(t *testing.T) {
 		in  chains.SignInput
 	}{
 		{mpctest.Ed25519DelegateSet(t), 1000, messageInput([]byte("m"))},
-		{mpctest.ECDSADelegateSet(t), count(4, 20), digestInput("d")},
+		{mpctest.ECDSADelegateSet(t), 20, digestInput("d")},
 	} {
 		shares := tc.set.Shares(t)
 		run := func(n int) {
-			for range n {
+			for i := range n {
+				if tc.in.Scheme == chains.ECDSASecp256k1 && i%2 == 1 {
+					presign(t, tc.set).Destroy() // half of them end as presignatures that nobody used
+					continue
+				}
 				if _, err := mpc.Sign(t.Context(), mpc.SignRequest{Set: tc.set.ShareSet, Shares: shares, Input: tc.in}); err != nil {
 					t.Fatal(err)
 				}
