@@ -36,7 +36,7 @@ const signerEnv = "SIGILD_SIGNING_KILLED"
 // signer is the process.
 type signer struct {
 	Dir   string
-	HSM   hsm.Config
+	Token tokenSite
 	Check seal.KeyRef
 	Pin   string
 	Now   time.Time
