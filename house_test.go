@@ -12,12 +12,12 @@ const modulePath = "github.com/sigild/sigild"
 // package belongs to the longest row its path begins with; packages of one room
 // may import each other. A package without a row fails: give it a place.
 const order = `
-	cmd/sigild         -> cmd/config server tpm systemd
+	cmd/sigild         -> cmd/config server tpm systemd metrics
 	cmd/sigilctl       -> cmd/config client delegation tpm airgap
 	cmd/config         -> hsm tpm systemd credential link runner
 	demo               -> client journal mpc chains/evm chains/solana internal/testhsm internal/testtpm
 
-	server             -> delegation delivery api systemd link
+	server             -> delegation delivery api systemd link metrics
 	delegation         -> signing bundle clock
 	delivery           -> signing
 	signing            -> policy mpc chains/signable journal refusal credential
@@ -44,6 +44,7 @@ const order = `
 	refusal            ->
 	systemd            ->
 	runner             ->
+	metrics            ->
 
 	oracles            -> chains/evm chains/solana mpc airgap
 	examples           -> client

@@ -34,6 +34,8 @@ var copies = []struct{ from, to string }{
 	{"systemd/sigild.tmpfiles", "usr/lib/tmpfiles.d/sigild.conf"},
 	{"systemd/sigild.rules", "usr/lib/udev/rules.d/60-sigild.rules"},
 	{"systemd/dropins/*.conf", "examples/"},
+	{"systemd/sigild-metrics.socket", "examples/sigild-metrics.socket"},
+	{"packaging/prometheus-rules.yml", "examples/prometheus-rules.yml"},
 	{"packaging/copyright", docPath + "/copyright"},
 	{"NOTICE", docPath + "/NOTICE"},
 	{"docs/operating.md", docPath + "/operating.md"},

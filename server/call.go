@@ -91,7 +91,9 @@ func (s *Server) serve(ctx context.Context, at socket, method string, receive fu
 		}
 		if err != nil {
 			reply, err = nil, s.refused(ctx, req, err, time.Since(start))
+			return
 		}
+		s.counts.ended(method, reasonOK, time.Since(start))
 	}()
 
 	// Step 1: who calls.
@@ -202,6 +204,7 @@ func (s *Server) refused(ctx context.Context, req *request, err error, took time
 	s.log.Log(ctx, row.level, "call refused", "method", req.method, "reason", string(row.reason),
 		"uid", req.caller.UID, "gid", req.caller.GID, "pid", req.caller.PID, "process", req.caller.Process, "unit", req.caller.seenUnit(),
 		"organization", req.organizationID, "took", took, "err", err)
+	s.counts.ended(req.method, string(row.reason), took)
 	if s.cfg.Refusals != nil {
 		s.cfg.Refusals.Refused(string(row.reason), req.at.String(), req.caller.UID)
 	}

@@ -36,6 +36,10 @@ var ErrAnswered = errors.New("another process answers on this socket")
 
 const maxSunPath = 107 // 108 with the final zero
 
+// Listen opens the endpoint for a server that is not of this package; remove takes away
+// what it made.
+func (e Endpoint) Listen() (l *net.UnixListener, remove func(), err error) { return e.listen() }
+
 // listen opens the endpoint and returns a function that removes what it made.
 func (e Endpoint) listen() (*net.UnixListener, func(), error) {
 	if e.Listener != nil {

@@ -160,6 +160,7 @@ type Server struct {
 	log       *slog.Logger
 	now       func() time.Time
 	buckets   *buckets
+	counts    counts
 	doors     []*door
 }
 

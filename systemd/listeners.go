@@ -11,20 +11,27 @@ import (
 
 // The names of the sockets, FileDescriptorName= in their units.
 const (
-	appName   = "app"
-	adminName = "admin"
+	appName     = "app"
+	adminName   = "admin"
+	metricsName = "metrics" // may be missing
 )
 
+// Sockets are those that the service manager opened for us.
+type Sockets struct {
+	App, Admin *net.UnixListener
+	Metrics    *net.UnixListener // nil when there is none
+}
+
 // Listeners returns the sockets that the service manager opened for us
-// (sd_listen_fds(3)), or two nils if it opened none. All or nothing: a name that
-// is neither app nor admin, a missing or a second one, or anything but a listening
+// (sd_listen_fds(3)), or nils if it opened none. All or nothing: a name that
+// is unknown, app or admin missing, a second one, or anything but a listening
 // unix stream socket is an error, and then all are closed. It can be asked once:
 // the environment that names them is cleared, and no child inherits them. The
 // files of the sockets belong to the manager.
-func Listeners() (app, admin *net.UnixListener, err error) {
+func Listeners() (s Sockets, err error) {
 	files := activation.Files(true)
 	if len(files) == 0 {
-		return nil, nil, nil
+		return s, nil
 	}
 	found := map[string]*net.UnixListener{}
 	for _, f := range files {
@@ -39,17 +46,17 @@ func Listeners() (app, admin *net.UnixListener, err error) {
 		for _, l := range found {
 			l.Close()
 		}
-		return nil, nil, fmt.Errorf("taking the sockets from systemd: %w", err)
+		return s, fmt.Errorf("taking the sockets from systemd: %w", err)
 	}
-	return found[appName], found[adminName], nil
+	return Sockets{App: found[appName], Admin: found[adminName], Metrics: found[metricsName]}, nil
 }
 
 // adopt makes a listener of f, which it closes, and files it under its name.
 func adopt(found map[string]*net.UnixListener, f *os.File) error {
 	defer f.Close()
 	name := f.Name()
-	if name != appName && name != adminName {
-		return fmt.Errorf("a socket is named %q, want %q and %q", name, appName, adminName)
+	if name != appName && name != adminName && name != metricsName {
+		return fmt.Errorf("a socket is named %q, want %q, %q or %q", name, appName, adminName, metricsName)
 	}
 	if found[name] != nil {
 		return fmt.Errorf("two sockets are named %q", name)

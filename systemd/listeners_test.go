@@ -23,7 +23,8 @@ func TestMain(m *testing.M) {
 
 // heir takes its sockets and says one byte to a caller of each.
 func heir() int {
-	app, admin, err := Listeners()
+	got, err := Listeners()
+	app, admin := got.App, got.Admin
 	switch {
 	case err != nil:
 		fmt.Println("refused:", err)
@@ -32,7 +33,7 @@ func heir() int {
 		fmt.Println("none")
 		return 0
 	}
-	if again, _, err := Listeners(); again != nil || err != nil || os.Getenv("LISTEN_FDS") != "" {
+	if again, err := Listeners(); again.App != nil || err != nil || os.Getenv("LISTEN_FDS") != "" {
 		fmt.Println("they were given twice")
 		return 1
 	}
@@ -50,6 +51,9 @@ func heir() int {
 			return 1
 		}
 		conn.Close()
+	}
+	if got.Metrics != nil {
+		fmt.Println("with", got.Metrics.Addr())
 	}
 	if err := errors.Join(app.Close(), admin.Close()); err != nil {
 		fmt.Println(err)
@@ -84,9 +88,19 @@ func listen(t *testing.T, network, address string) *os.File {
 }
 
 func TestListenersByName(t *testing.T) {
+	t.Run("two", func(t *testing.T) { byName(t, "") })
+	t.Run("with metrics", func(t *testing.T) { byName(t, "m.sock") })
+}
+
+func byName(t *testing.T, metrics string) {
 	dir := t.TempDir()
 	app, admin := filepath.Join(dir, "a.sock"), filepath.Join(dir, "b.sock")
-	cmd := inherit(t, "admin:app", listen(t, "unix", admin), listen(t, "unix", app)) // the order says nothing
+	names, files, with := "admin:app", []*os.File{listen(t, "unix", admin), listen(t, "unix", app)}, "" // the order says nothing
+	if metrics != "" {
+		path := filepath.Join(dir, metrics)
+		names, files, with = names+":metrics", append(files, listen(t, "unix", path)), "with "+path+"\n"
+	}
+	cmd := inherit(t, names, files...)
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
@@ -104,7 +118,7 @@ func TestListenersByName(t *testing.T) {
 		}
 		conn.Close()
 	}
-	if err := cmd.Wait(); err != nil || out.String() != fmt.Sprintf("served %s %s\n", app, admin) {
+	if err := cmd.Wait(); err != nil || out.String() != with+fmt.Sprintf("served %s %s\n", app, admin) {
 		t.Errorf("the heir said %q (%v)", out.String(), err)
 	}
 	for _, path := range []string{app, admin} {
@@ -139,7 +153,7 @@ func TestListenersRefused(t *testing.T) {
 		want  string
 	}{
 		{"none", "", nil, "none"},
-		{"an unknown name", "app:admin:metrics", []*os.File{sock("1"), sock("2"), sock("3")}, `a socket is named "metrics"`},
+		{"an unknown name", "app:admin:debug", []*os.File{sock("1"), sock("2"), sock("3")}, `a socket is named "debug"`},
 		{"no names", "", []*os.File{sock("4"), sock("5")}, `a socket is named "LISTEN_FD_3"`},
 		{"one is missing", "app", []*os.File{sock("6")}, `no socket is named "admin"; hint: FileDescriptorName=admin`},
 		{"twice the same", "app:app", []*os.File{sock("7"), sock("8")}, `two sockets are named "app"`},

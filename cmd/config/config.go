@@ -49,6 +49,7 @@ type Config struct {
 	Signing       Signing       `yaml:"signing"`
 	Journal       Journal       `yaml:"journal"`
 	VendorHelper  VendorHelper  `yaml:"vendor_helper"`
+	Metrics       Metrics       `yaml:"metrics"`
 	Log           Log           `yaml:"log"`
 }
 
@@ -58,6 +59,14 @@ type VendorHelper struct {
 	Socket string `yaml:"socket"`
 	// Timeout ends one signature, 1s to 2m.
 	Timeout time.Duration `yaml:"timeout"`
+}
+
+// Metrics says where sigild's numbers can be read.
+type Metrics struct {
+	// Socket answers GET /metrics; no path, no socket.
+	Socket Socket `yaml:"socket"`
+	// Textfile is written anew every 15 s; "" for none.
+	Textfile string `yaml:"textfile"`
 }
 
 // Sockets are the two doors.
@@ -196,6 +205,7 @@ func Default() Config {
 		Signing:       Signing{Timeout: 20 * time.Second, MaxConcurrent: 8},
 		Journal:       Journal{ArchiveEntries: 4096, ArchiveAfter: time.Hour, LeasePart: 8, LeaseApprovals: 1024},
 		VendorHelper:  VendorHelper{Timeout: 15 * time.Second},
+		Metrics:       Metrics{Socket: Socket{Mode: "0660"}},
 		Log:           Log{Level: "info", Format: "text"},
 	}
 }
@@ -342,6 +352,9 @@ func (c Config) check() error {
 		return errors.New("signing.max_concurrent must be 1 to 256")
 	}
 	if err := c.Journal.check(); err != nil {
+		return err
+	}
+	if err := c.checkMetrics(); err != nil {
 		return err
 	}
 	if _, err := c.Log.level(); err != nil {

@@ -38,6 +38,8 @@ type keeper struct {
 	// mu guards what follows, and is held while rooms open or close.
 	mu   sync.Mutex
 	open *rooms // nil while sealed
+	// seen is open for whoever must not wait for mu.
+	seen atomic.Pointer[rooms]
 	// held: an operator sealed it, and only the operators' quorum opens it.
 	held bool
 	// why it is sealed, for status and for the log, said once a change.
@@ -121,6 +123,7 @@ func (k *keeper) try(ctx context.Context) (open bool) {
 // openLocked lets calls through to the rooms.
 func (k *keeper) openLocked(r *rooms) {
 	k.open, k.held, k.why = r, false, ""
+	k.seen.Store(r)
 	k.appliance.Unsealed(server.Parts{
 		Delegation: r.delegation, Signing: r.signing, Delivery: r.delivery,
 		Status: func() *sigilv1.GetStatusResponse { return k.show(r) },
@@ -155,6 +158,7 @@ func (k *keeper) sealByOperator(context.Context) error {
 func (k *keeper) holdLocked(r *rooms, why string) error {
 	why = "sealed by an operator: " + why
 	k.open, k.held, k.why = nil, true, why
+	k.seen.Store(nil)
 	k.appliance.SealedBy(why, server.Guard{Guard: r.delegation.Guard(), Unseal: k.unsealByOperators})
 	err := r.close(k.log)
 	k.vault.Seal()
@@ -428,6 +432,7 @@ func (k *keeper) close() error {
 		return nil
 	}
 	k.appliance.Sealed("stopping")
+	k.seen.Store(nil)
 	k.open.signing.Close()
 	err := k.note(context.Background(), k.open.journal, journal.KindStopped)
 	err = errors.Join(err, k.open.close(k.log))

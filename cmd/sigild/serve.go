@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -30,11 +31,11 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) (err error)
 	defer func() { err = errors.Join(err, v.Close()) }()
 	appliance := server.NewAppliance(version)
 	refusals := journal.NewRefusals(nil)
-	app, admin, err := endpoints(cfg.Sockets)
+	doors, err := endpoints(cfg)
 	if err != nil {
 		return err
 	}
-	s, err := server.New(server.Config{App: app, Admin: admin, Roles: roles(cfg.Roles), Refusals: refusals, Log: log}, appliance, appliance.Services())
+	s, err := server.New(server.Config{App: doors.app, Admin: doors.admin, Roles: roles(cfg.Roles), Refusals: refusals, Log: log}, appliance, appliance.Services())
 	if err != nil {
 		return err
 	}
@@ -42,13 +43,20 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) (err error)
 	k := &keeper{cfg: cfg, log: log, vault: v, appliance: appliance, refusals: refusals}
 	k.try(ctx)
 	state := k.status()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	tasks, ctx := errgroup.WithContext(ctx)
 	tasks.Go(func() error { return s.Serve(ctx) })
 	tasks.Go(func() error { return k.watch(ctx) })
 	tasks.Go(func() error { return k.reloadAtHangup(ctx) })
 	tasks.Go(func() error { return k.dropAtCopy(ctx) })
-	pulse := pulse{log: log, status: appliance.Services().Status, doors: []server.Endpoint{app, admin}}
+	pulse := pulse{log: log, status: appliance.Services().Status, doors: []server.Endpoint{doors.app, doors.admin}}
 	tasks.Go(func() error { pulse.beat(ctx); return nil })
+	gauges := &gauges{cfg: cfg, keeper: k, server: s, status: appliance.Services().Status, began: time.Now()}
+	if err := gauges.run(ctx, tasks.Go, doors.metrics, log); err != nil {
+		stop()
+		return errors.Join(err, tasks.Wait(), k.close())
+	}
 	if err := systemd.Ready(state); err != nil {
 		log.Warn("telling systemd", "error", err)
 	}
@@ -77,27 +85,39 @@ func readPin(path string) (vault.Pin, error) {
 	return pin, nil
 }
 
-// endpoints says where the sockets are: systemd's, or those we make.
-func endpoints(s config.Sockets) (app, admin server.Endpoint, err error) {
-	if app, err = endpoint(s.App); err != nil {
-		return app, admin, err
+// doors are where the sockets are: systemd's, or those we make.
+type doors struct{ app, admin, metrics server.Endpoint }
+
+func endpoints(cfg config.Config) (d doors, err error) {
+	for _, x := range []struct {
+		at *server.Endpoint
+		of config.Socket
+	}{{&d.app, cfg.Sockets.App}, {&d.admin, cfg.Sockets.Admin}, {&d.metrics, cfg.Metrics.Socket}} {
+		if *x.at, err = endpoint(x.of); err != nil {
+			return d, err
+		}
 	}
-	if admin, err = endpoint(s.Admin); err != nil {
-		return app, admin, err
+	from, err := systemd.Listeners()
+	if err != nil || from.App == nil {
+		return d, err
 	}
-	app.Listener, admin.Listener, err = systemd.Listeners()
-	if err != nil || app.Listener == nil {
-		return app, admin, err
-	}
-	for _, e := range []server.Endpoint{app, admin} {
+	d.app.Listener, d.admin.Listener, d.metrics.Listener = from.App, from.Admin, from.Metrics
+	for _, e := range []server.Endpoint{d.app, d.admin, d.metrics} {
+		if e.Listener == nil {
+			continue
+		}
 		if got := e.Listener.Addr().String(); got != e.Path {
 			err = errors.Join(err, fmt.Errorf("systemd listens on %s where the configuration says %s; hint: change ListenStream= or path", got, e.Path))
 		}
 	}
 	if err != nil {
-		err = errors.Join(err, app.Listener.Close(), admin.Listener.Close())
+		for _, e := range []server.Endpoint{d.app, d.admin, d.metrics} {
+			if e.Listener != nil {
+				err = errors.Join(err, e.Listener.Close())
+			}
+		}
 	}
-	return app, admin, err
+	return d, err
 }
 
 func endpoint(s config.Socket) (server.Endpoint, error) {
