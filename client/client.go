@@ -221,6 +221,11 @@ func (c *Client) Members() sigilv1.MemberServiceClient {
 	return sigilv1.NewMemberServiceClient(stamped{Client: c})
 }
 
+// KeyDelegation calls are stamped by the root, or look.
+func (c *Client) KeyDelegation() sigilv1.KeyDelegationServiceClient {
+	return sigilv1.NewKeyDelegationServiceClient(stamped{Client: c})
+}
+
 // DelegatedUsers calls are stamped by the root of the organization or of its parent.
 func (c *Client) DelegatedUsers() sigilv1.DelegatedUserServiceClient {
 	return sigilv1.NewDelegatedUserServiceClient(stamped{Client: c})

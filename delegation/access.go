@@ -154,7 +154,7 @@ func (s *Service) CreateDelegatedAccess(ctx context.Context, a Actor, n NewAcces
 		if err != nil {
 			return AccessCreated{}, err
 		}
-		kinds[i] = pendingKey{scheme, "in_process", kindKeygen}
+		kinds[i] = pendingKey{scheme: scheme, origin: originInProcess, kind: kindKeygen}
 	}
 	if _, err := intentDocuments(n.Policies); err != nil { // form only; who is named in them is not known yet
 		return AccessCreated{}, err

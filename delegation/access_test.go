@@ -133,6 +133,19 @@ func memberActs(both func() []holder, rootShort, ownerShort map[string][]holder)
 			m := NewIntents{RequestID: id, Organization: org, Policies: []Intent{soleIntent(site.bot, n)}}
 			return h.FetchOrCreatePolicies(bg, a(m), m)
 		},
+	}, {
+		name: "CreateKey", org: site.acme, by: both, short: rootShort,
+		call: func(h *house, a func(any) Actor, org, id string, n int) (any, error) {
+			m := NewKey{NewWallet: NewWallet{RequestID: id, Organization: org, Chain: "eip155", Name: fmt.Sprint("k ", n)}, Delay: true}
+			return h.CreateKey(bg, a(m), m)
+		},
+	}, {
+		name: "DelegateKey", org: site.acme, by: both, short: rootShort,
+		call: func(h *house, a func(any) Actor, org, id string, n int) (any, error) {
+			m := newKeyDelegation(id, delayWallet, []string{"", site.dana.id, site.erin.id}[n])
+			m.Organization = org
+			return h.DelegateKey(bg, a(m), m)
+		},
 	}}
 }
 
@@ -364,8 +377,10 @@ func TestBrokenInvariants(t *testing.T) {
 		"DA-6": func(h *house, o *organization, u *user, tx *vault.Tx) error {
 			var w wallet
 			err := tx.With(vault.TypeWallet, solWallet, func(b []byte) error { return decodeRecord(b, &w) })
-			w.Owner = u.ID
-			return errors.Join(err, store(tx, vault.TypeWallet, w.ID, &w))
+			var k key
+			err = errors.Join(err, tx.With(vault.TypeKey, w.Key, func(b []byte) error { return decodeRecord(b, &k) }))
+			w.Owner, k.Owner = u.ID, u.ID
+			return errors.Join(err, store(tx, vault.TypeWallet, w.ID, &w), store(tx, vault.TypeKey, k.ID, &k))
 		},
 		"DA-7": func(h *house, o *organization, u *user, tx *vault.Tx) error { u.Removed = true; return nil },
 	}
@@ -381,8 +396,10 @@ func TestBrokenInvariants(t *testing.T) {
 				u.Credentials = append([]registered{}, u.Credentials...)
 				var w wallet
 				err := tx.With(vault.TypeWallet, solWallet, func(b []byte) error { return decodeRecord(b, &w) })
-				w.Organization, w.Owner = made.OrganizationID, owner.id
-				err = errors.Join(err, store(tx, vault.TypeWallet, w.ID, &w), spoil(h, &o, &u, tx))
+				var k key
+				err = errors.Join(err, tx.With(vault.TypeKey, w.Key, func(b []byte) error { return decodeRecord(b, &k) }))
+				w.Organization, w.Owner, k.Organization, k.Owner = made.OrganizationID, owner.id, made.OrganizationID, owner.id
+				err = errors.Join(err, store(tx, vault.TypeWallet, w.ID, &w), store(tx, vault.TypeKey, k.ID, &k), spoil(h, &o, &u, tx))
 				return errors.Join(err, store(tx, vault.TypeOrganization, o.ID, &o), store(tx, vault.TypeUser, u.ID, &u))
 			})
 			h.restart()

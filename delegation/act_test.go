@@ -209,7 +209,7 @@ func (h *house) active(id string, set mpctest.Set) {
 }
 
 func newFullHouse(t testing.TB) *house {
-	return newHouse(t, withWallet, withEther, withPending, withDelegations, idle)
+	return newHouse(t, withWallet, withEther, withPending, withDelegations, withDelay, idle)
 }
 
 func (c actCase) do(h *house, org string, by []holder, id string, n int) (any, error) {
@@ -424,8 +424,8 @@ func TestDelegatedUserAuthorizesNothing(t *testing.T) {
 			err := tx.With(vault.TypeKey, "key_"+ethWallet, func(b []byte) error { return decodeRecord(b, &k) })
 			w := wallet{}
 			err = errors.Join(err, tx.With(vault.TypeWallet, ethWallet, func(b []byte) error { return decodeRecord(b, &w) }))
-			w.Owner = u.ID // even as the owner
-			return errors.Join(err, store(tx, vault.TypeUser, u.ID, u), store(tx, vault.TypeWallet, w.ID, &w))
+			w.Owner, k.Owner = u.ID, u.ID // even as the owner
+			return errors.Join(err, store(tx, vault.TypeKey, k.ID, &k), store(tx, vault.TypeUser, u.ID, u), store(tx, vault.TypeWallet, w.ID, &w))
 		})
 	})
 	h.unchanged("a delegated user's acts", func() {

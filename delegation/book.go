@@ -126,13 +126,13 @@ func (b *book) check(documents map[string]*document) error {
 		look(id, u.ID, b.organizations[u.Organization] != nil)
 	}
 	for id, k := range b.keys {
-		look(id, k.ID, b.users[k.Owner] != nil || k.Origin == originVendor)
+		look(id, k.ID, k.Owner == "" || b.users[k.Owner] != nil)
 	}
 	for id, w := range b.wallets {
-		look(id, w.ID, b.keys[w.Key] != nil && (b.users[w.Owner] != nil || w.Vendor != ""))
+		look(id, w.ID, b.keys[w.Key] != nil && b.keys[w.Key].Owner == w.Owner)
 	}
 	for id, d := range b.delegations {
-		look(id, d.ID, b.wallets[d.Wallet] != nil && (b.users[d.Owner] != nil || d.Vendor != nil) && b.users[d.DelegatedUser] != nil &&
+		look(id, d.ID, b.wallets[d.Wallet] != nil && (d.Owner == "" || b.users[d.Owner] != nil) && b.users[d.DelegatedUser] != nil &&
 			(d.APIKey == "" || b.apiKeys[d.APIKey] != nil))
 	}
 	for id, k := range b.apiKeys {

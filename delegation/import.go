@@ -52,7 +52,7 @@ func (s *Service) ImportWallet(ctx context.Context, a Actor, n NewImport) (Walle
 		})
 		return set, shares, err
 	}
-	return s.startWallet(ctx, a, n.NewWallet, pendingKey{scheme, originImported, kindImport}, makeKey, func() { started = true })
+	return s.startWallet(ctx, a, n.NewWallet, pendingKey{scheme: scheme, origin: originImported, kind: kindImport}, makeKey, func() { started = true })
 }
 
 // NewDerived asks for a further address of a key.

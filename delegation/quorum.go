@@ -74,10 +74,14 @@ func (s *Service) root(a Actor, org string) error {
 	return nil
 }
 
-// owner demands one credential of the end user who owns the subject.
+// owner demands one credential of the end user who owns the subject; what is the
+// organization's own, and no user's, is its root quorum's.
 func (s *Service) owner(a Actor, org, userID string) error {
 	if _, err := s.inside(a, org); err != nil {
 		return err
+	}
+	if userID == "" {
+		return s.root(a, org)
 	}
 	u, err := s.book.user(org, userID)
 	if err != nil {

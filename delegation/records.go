@@ -125,12 +125,15 @@ const (
 )
 
 type key struct {
-	V            int           `json:"v"`
-	ID           string        `json:"id"`
-	Organization string        `json:"organization"`
-	Owner        string        `json:"owner"`
-	Scheme       chains.Scheme `json:"scheme"`
-	CreatedAt    time.Time     `json:"created_at"`
+	V            int    `json:"v"`
+	ID           string `json:"id"`
+	Organization string `json:"organization"`
+	// Owner is an end user; empty for a key of the organization.
+	Owner string `json:"owner"`
+	// Delay: it was made to be delegated later (keydelegation.go).
+	Delay     bool          `json:"delay_delegation,omitempty"`
+	Scheme    chains.Scheme `json:"scheme"`
+	CreatedAt time.Time     `json:"created_at"`
 	// Origin is "in_process" for ever when one process once held the whole key, and
 	// "imported" when it was whole somewhere before.
 	Origin string `json:"origin"`

@@ -116,6 +116,9 @@ func (s *Service) startRotation(tx *vault.Tx, e *journal.Entry, k *key, r rotati
 
 // mayRotate refuses what could not end well.
 func (s *Service) mayRotate(w *wallet, k *key, r rotation) error {
+	if k.Owner == "" {
+		return refusal.New(refusal.NotActive, "the key is the organization's: it has a root set of its own with its owner, when it is delegated")
+	}
 	if k.Status != statusActive {
 		return refusal.New(refusal.NotActive, "the key is %s: there is no root set to rotate", k.Status)
 	}

@@ -76,7 +76,7 @@ func (s *Service) CreateWallet(ctx context.Context, a Actor, n NewWallet) (Walle
 	if err != nil {
 		return WalletStarted{}, err
 	}
-	return s.startWallet(ctx, a, n, pendingKey{scheme, originInProcess, kindKeygen}, mpc.Keygen, nil)
+	return s.startWallet(ctx, a, n, pendingKey{scheme: scheme, origin: originInProcess, kind: kindKeygen}, mpc.Keygen, nil)
 }
 
 // pendingKey is what a new key is before its ceremony.
@@ -84,6 +84,8 @@ type pendingKey struct {
 	scheme chains.Scheme
 	origin string
 	kind   string // of the ceremony
+	// delay: it may be delegated later.
+	delay bool
 }
 
 // maker runs the ceremony that makes a root set.
@@ -107,12 +109,16 @@ func (s *Service) startWallet(ctx context.Context, a Actor, n NewWallet, p pendi
 	})
 }
 
-// addWallet records a pending key and its wallet for an end user, and starts their
-// ceremony after the commit.
+// addWallet records a pending key and its wallet for an end user, or for the
+// organization when u is nil, and starts their ceremony after the commit.
 func (s *Service) addWallet(tx *vault.Tx, u *user, n NewWallet, p pendingKey, makeKey maker, started func()) (WalletStarted, error) {
 	now := s.now().UTC()
-	k := &key{V: recordVersion, ID: newID("key"), Organization: n.Organization, Owner: u.ID, Scheme: p.scheme, CreatedAt: now, Origin: p.origin, Status: statusPending}
-	w := &wallet{V: recordVersion, ID: newID("wal"), Organization: n.Organization, Key: k.ID, Owner: u.ID, Chain: n.Chain, Name: n.Name, Status: statusPending, CreatedAt: now}
+	owner, recipient := "", ""
+	if u != nil {
+		owner, recipient = u.ID, u.ShareRecipient
+	}
+	k := &key{V: recordVersion, ID: newID("key"), Organization: n.Organization, Owner: owner, Delay: p.delay, Scheme: p.scheme, CreatedAt: now, Origin: p.origin, Status: statusPending}
+	w := &wallet{V: recordVersion, ID: newID("wal"), Organization: n.Organization, Key: k.ID, Owner: owner, Chain: n.Chain, Name: n.Name, Status: statusPending, CreatedAt: now}
 	c := &ceremonyRecord{V: recordVersion, ID: newID("cer"), Organization: n.Organization, Kind: p.kind, Target: w.ID, Status: statusRunning, StartedAt: now}
 	if err := store(tx, vault.TypeKey, k.ID, k); err != nil {
 		return WalletStarted{}, err
@@ -130,11 +136,13 @@ func (s *Service) addWallet(tx *vault.Tx, u *user, n NewWallet, p pendingKey, ma
 		if started != nil {
 			started()
 		}
-		s.startKeygen(c, k, w, u.ShareRecipient, makeKey)
+		s.startKeygen(c, k, w, recipient, makeKey)
 	})
 	return WalletStarted{WalletID: w.ID, KeyID: k.ID, CeremonyID: c.ID}, nil
 }
 
+// startKeygen runs the ceremony. The user's share leaves for the recipient; without
+// one it stays here, with all others, until the key is delegated.
 func (s *Service) startKeygen(c *ceremonyRecord, k *key, w *wallet, recipient string, makeKey maker) {
 	work := func(ctx context.Context, keep func([]*mpc.Share)) (func(*vault.Tx, *journal.Entry) error, error) {
 		set, shares, err := makeKey(ctx, mpc.KeygenRequest{
@@ -150,9 +158,11 @@ func (s *Service) startKeygen(c *ceremonyRecord, k *key, w *wallet, recipient st
 		if err != nil {
 			return nil, err
 		}
-		ciphertext, err := encryptShare(shares, mpc.User, recipient)
-		if err != nil {
-			return nil, err
+		var ciphertext []byte
+		if recipient != "" {
+			if ciphertext, err = encryptShare(shares, mpc.User, recipient); err != nil {
+				return nil, err
+			}
 		}
 		return func(tx *vault.Tx, e *journal.Entry) error {
 			// As they are now: the wallet may have been paused meanwhile.
@@ -163,7 +173,7 @@ func (s *Service) startKeygen(c *ceremonyRecord, k *key, w *wallet, recipient st
 			made, active := *pendingKey, *pendingWallet
 			made.Status, made.Root = statusActive, set
 			for _, sh := range shares {
-				if sh.Party() == mpc.User {
+				if sh.Party() == mpc.User && recipient != "" {
 					continue // never sealed here: it leaves through the outbox
 				}
 				if err := putShare(tx, set.ID, sh); err != nil {
@@ -173,15 +183,20 @@ func (s *Service) startKeygen(c *ceremonyRecord, k *key, w *wallet, recipient st
 			}
 			slices.Sort(made.Here)
 			active.Address = address
-			out := &outbox{V: recordVersion, Wallet: w.ID, Recipient: recipient, Ciphertext: ciphertext, CreatedAt: s.now().UTC()}
+			if recipient == "" {
+				active.Status = statusActive // there is nobody to confirm anything
+			}
 			if err := store(tx, vault.TypeKey, made.ID, &made); err != nil {
 				return err
 			}
 			if err := store(tx, vault.TypeWallet, active.ID, &active); err != nil {
 				return err
 			}
-			if err := store(tx, vault.TypeOutbox, w.ID, out); err != nil {
-				return err
+			if recipient != "" {
+				out := &outbox{V: recordVersion, Wallet: w.ID, Recipient: recipient, Ciphertext: ciphertext, CreatedAt: s.now().UTC()}
+				if err := store(tx, vault.TypeOutbox, w.ID, out); err != nil {
+					return err
+				}
 			}
 			s.book.change(tx, func() { s.book.keys[made.ID], s.book.wallets[active.ID] = &made, &active })
 			e.Wallet, e.ShareSet = w.ID, set.ID

@@ -28,6 +28,7 @@ const (
 	DelegationExpired    Reason = "DELEGATION_EXPIRED"
 	DelegationRevoked    Reason = "DELEGATION_REVOKED"
 	NotActive            Reason = "NOT_ACTIVE"
+	NotDelegatable       Reason = "NOT_DELEGATABLE"
 	Paused               Reason = "PAUSED"
 	Quarantined          Reason = "QUARANTINED"
 	Sealed               Reason = "SEALED"
@@ -56,7 +57,7 @@ func Reasons() []Reason {
 	return []Reason{
 		PolicyDenied, RawDigestDenied, CallerNotAllowed,
 		APIKeyInvalid, StampInvalid, StampExpired, DeliveryInvalid, BundleInvalid, QuorumMissing, PolicyAuthority,
-		DelegationExpired, DelegationRevoked, NotActive, Paused, Quarantined, Sealed, ClockUnconfirmed,
+		DelegationExpired, DelegationRevoked, NotActive, NotDelegatable, Paused, Quarantined, Sealed, ClockUnconfirmed,
 		PayloadMalformed, PayloadNotUnderstood, PolicyInvalid, PolicyVersionMoved, RequestInvalid,
 		ApprovalsNeeded, ActivityEnded, VoteInvalid,
 		RequestIDReused, LimitExceeded, RateLimited,

@@ -92,6 +92,10 @@ var table = []access{
 	{method: "/sigil.v1.DelegatedUserService/FetchOrCreatePolicies", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root, maxBytes: 512 * kib, deadline: 30 * time.Second},
 	{method: "/sigil.v1.DelegatedUserService/ReportOrderFilled", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root | anyUser, maxBytes: 8 * kib, deadline: 30 * time.Second},
 
+	{method: "/sigil.v1.KeyDelegationService/CreateKey", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root, maxBytes: 4 * kib},
+	{method: "/sigil.v1.KeyDelegationService/DelegateKey", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root, maxBytes: 4 * kib, deadline: 30 * time.Second},
+	{method: "/sigil.v1.KeyDelegationService/GetSignature", socket: onApp | onAdmin, role: roleApp | roleOperator | roleAuditor, by: byStamps, stamps: member | anyUser, maxBytes: 4 * kib},
+
 	{method: "/sigil.v1.WalletService/CreateWallet", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root, maxBytes: 4 * kib},
 	{method: "/sigil.v1.WalletService/ImportWallet", socket: onAdmin, role: roleOperator, by: byStamps, stamps: root, maxBytes: 4 * kib},
 	{method: "/sigil.v1.WalletService/DeriveWallet", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root, maxBytes: 4 * kib},

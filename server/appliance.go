@@ -131,6 +131,7 @@ func (a *Appliance) Services() Services {
 		Limit:         limitService{a: a},
 		Member:        memberService{a: a},
 		DelegatedUser: delegatedUserService{a: a},
+		KeyDelegation: keyDelegationService{a: a},
 		Open:          func() bool { return a.state.Load().parts != nil },
 	}
 }

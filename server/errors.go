@@ -62,6 +62,7 @@ var reasons = []reasonRow{
 	{refusal.DelegationExpired, codes.FailedPrecondition, 0, slog.LevelInfo},
 	{refusal.DelegationRevoked, codes.FailedPrecondition, 0, slog.LevelInfo},
 	{refusal.NotActive, codes.FailedPrecondition, 0, slog.LevelInfo},
+	{refusal.NotDelegatable, codes.FailedPrecondition, 0, slog.LevelInfo},
 	{refusal.Paused, codes.FailedPrecondition, 0, slog.LevelInfo},
 	{refusal.Quarantined, codes.FailedPrecondition, 0, slog.LevelWarn},
 	{refusal.Sealed, codes.FailedPrecondition, 0, slog.LevelWarn},

@@ -250,7 +250,7 @@ func (h *house) services() Services {
 		Status: statusHandler{handlers: h.handlers}, Organization: organizationHandler{handlers: h.handlers},
 		User: sigilv1.UnimplementedUserServiceServer{}, Wallet: walletHandler{handlers: h.handlers},
 		Delegation: sigilv1.UnimplementedDelegationServiceServer{}, Access: sigilv1.UnimplementedDelegatedAccessServiceServer{}, Policy: sigilv1.UnimplementedPolicyServiceServer{}, Delivery: sigilv1.UnimplementedDeliveryServiceServer{}, Vendor: sigilv1.UnimplementedVendorServiceServer{}, Activity: sigilv1.UnimplementedActivityServiceServer{}, Order: sigilv1.UnimplementedOrderServiceServer{}, Key: sigilv1.UnimplementedKeyServiceServer{}, Signing: signingHandler{handlers: h.handlers}, Control: sigilv1.UnimplementedControlServiceServer{}, Keyslot: sigilv1.UnimplementedKeyslotServiceServer{}, Clock: sigilv1.UnimplementedClockServiceServer{}, Limit: sigilv1.UnimplementedLimitServiceServer{},
-		Member: sigilv1.UnimplementedMemberServiceServer{}, DelegatedUser: sigilv1.UnimplementedDelegatedUserServiceServer{},
+		Member: sigilv1.UnimplementedMemberServiceServer{}, DelegatedUser: sigilv1.UnimplementedDelegatedUserServiceServer{}, KeyDelegation: sigilv1.UnimplementedKeyDelegationServiceServer{},
 		Open: func() bool { return true },
 	}
 }

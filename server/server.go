@@ -118,6 +118,7 @@ type Services struct {
 	Limit         sigilv1.LimitServiceServer
 	Member        sigilv1.MemberServiceServer
 	DelegatedUser sigilv1.DelegatedUserServiceServer
+	KeyDelegation sigilv1.KeyDelegationServiceServer
 	// Open reports whether the store is open, for grpc.health.v1.
 	Open func() bool
 }
@@ -149,6 +150,7 @@ func (s Services) list() []service {
 		{&sigilv1.LimitService_ServiceDesc, s.Limit},
 		{&sigilv1.MemberService_ServiceDesc, s.Member},
 		{&sigilv1.DelegatedUserService_ServiceDesc, s.DelegatedUser},
+		{&sigilv1.KeyDelegationService_ServiceDesc, s.KeyDelegation},
 	}
 	return append(list, service{healthDesc, newHealth(list, s.Open)})
 }

@@ -1,0 +1,262 @@
+package delegation
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/sigild/sigild/credential"
+	"github.com/sigild/sigild/mpc"
+	"github.com/sigild/sigild/mpc/mpctest"
+	"github.com/sigild/sigild/policy"
+	"github.com/sigild/sigild/refusal"
+	"github.com/sigild/sigild/vault"
+)
+
+// delayWallet is the organization's, with a key that may be delegated; treasuryWallet's may not.
+const (
+	delayWallet    = "wal_delay"
+	treasuryWallet = "wal_treasury"
+)
+
+func withDelay(h *house) {
+	h.t.Helper()
+	h.owned(delayWallet, true)
+	h.owned(treasuryWallet, false)
+}
+
+// owned writes an active wallet of acme itself, with all shares here.
+func (h *house) owned(id string, delay bool) {
+	h.t.Helper()
+	h.wallet(id, cluster, mpctest.Ed25519RootSet(h.t))
+	h.put(func(tx *vault.Tx) error {
+		k, w := key{}, wallet{}
+		err := errors.Join(tx.With(vault.TypeKey, "key_"+id, func(b []byte) error { return decodeRecord(b, &k) }),
+			tx.With(vault.TypeWallet, id, func(b []byte) error { return decodeRecord(b, &w) }))
+		k.Owner, w.Owner, k.Delay, k.Here = "", "", delay, append(k.Here, mpc.User)
+		k.Root.ID = k.ID + "/root/1"
+		for n, p := range k.Here {
+			err = errors.Join(err, tx.Put(vault.TypeShare, ShareID(k.Root.ID, p), mpctest.Ed25519RootSet(h.t).Shares(h.t, k.Here...)[n]))
+		}
+		return errors.Join(err, store(tx, vault.TypeKey, k.ID, &k), store(tx, vault.TypeWallet, w.ID, &w))
+	})
+}
+
+func newKeyDelegation(id, wallet, to string) NewKeyDelegation {
+	return NewKeyDelegation{RequestID: id, Organization: site.acme, Key: "key_" + wallet, To: to}
+}
+
+func (h *house) delegateKey(id, wallet, to string, by ...holder) (KeyDelegated, error) {
+	n := newKeyDelegation(id, wallet, to)
+	return h.DelegateKey(context.Background(), stamped(site.acme, n, by...), n)
+}
+
+// ownership insists that a key and all its wallets have the same owner.
+func (h *house) ownership(keyID, want string) {
+	h.t.Helper()
+	k := h.book.keys[keyID]
+	if k.Owner != want {
+		h.t.Errorf("key %s is %q's, want %q", keyID, k.Owner, want)
+	}
+	for _, w := range h.book.walletsOf(keyID) {
+		if w.Owner != k.Owner {
+			h.t.Errorf("wallet %s is %q's, its key %q's", w.ID, w.Owner, k.Owner)
+		}
+	}
+}
+
+func TestDelegatedKeyIsItsOwnersForEver(t *testing.T) {
+	h := newHouse(t, withDelay, idle)
+	ctx := context.Background()
+	root := site.root[:2]
+	// What the key is used by: a delegation, a policy of its own, one of everybody's, a stamp.
+	d := newDelegation("d", delayWallet)
+	wantRefusal(t, "a delegation by somebody else", second(h.CreateDelegation(ctx, stamped(site.acme, d, site.dana.holder), d)), refusal.QuorumMissing)
+	made, err := h.CreateDelegation(ctx, stamped(site.acme, d, root...), d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	trader := h.trader(apiUser.NewCredential)
+	own := soleIntent(trader, 1)
+	own.Wallet = delayWallet
+	p := NewIntents{RequestID: "p", Organization: site.acme, Policies: []Intent{own, soleIntent(trader, 2)}}
+	if _, err := h.FetchOrCreatePolicies(ctx, stamped(site.acme, p.RequestID, root...), p); err != nil {
+		t.Fatal(err)
+	}
+	before, err := h.AuthenticateStamps(site.acme, delayWallet, []credential.PublicKey{apiUser.PublicKey})
+	if err != nil || len(before.ShareIDs) != 2 {
+		t.Fatalf("%+v, %v", before, err)
+	}
+	wantCustody := func(when string, here ...mpc.Party) {
+		t.Helper()
+		if k := h.book.keys["key_"+delayWallet]; k.custody() != "host" || !slices.Equal(k.Here, here) {
+			t.Errorf("%s: custody %s, shares here %v, want %v", when, k.custody(), k.Here, here)
+		}
+	}
+	wantCustody("before", mpc.Recovery, mpc.Server, mpc.User)
+
+	_, err = h.delegateKey("t", treasuryWallet, site.dana.id, root...)
+	wantRefusal(t, "a treasury", err, refusal.NotDelegatable)
+	_, err = h.delegateKey("g", delayWallet, site.gina.id, root...)
+	wantRefusal(t, "a user of another organization", err, refusal.NotFound)
+	_, err = h.delegateKey("b", delayWallet, site.bot, root...)
+	wantRefusal(t, "a delegated user", err, refusal.RequestInvalid)
+	_, err = h.delegateKey("n", "nowhere", site.dana.id, root...)
+	wantRefusal(t, "no key", err, refusal.NotFound)
+	for name, by := range map[string][]holder{"one root member": site.root[:1], "the user": {site.dana.holder}, "operators": site.operators, "a delegated user": {apiUser}} {
+		_, err = h.delegateKey("q", delayWallet, site.dana.id, by...)
+		wantRefusal(t, name, err, refusal.QuorumMissing)
+	}
+	h.ownership("key_"+delayWallet, "")
+
+	out, err := h.delegateKey("k", delayWallet, site.dana.id, root...)
+	if want := (KeyDelegated{"key_" + delayWallet, "Delegated", "host"}); err != nil || out != want {
+		t.Fatalf("%+v, %v, want %+v", out, err, want)
+	}
+	check := func(when string) {
+		t.Helper()
+		h.ownership("key_"+delayWallet, site.dana.id)
+		wantCustody(when, mpc.Recovery, mpc.Server)
+		if d := h.book.delegations[made.DelegationID]; d.alive() {
+			t.Errorf("%s: delegation is %s", when, d.Status)
+		}
+		if n := len(h.book.rulebook(site.acme).documents); n != 1 {
+			t.Errorf("%s: %d policies are left, want that of all wallets", when, n)
+		}
+		st, err := h.AuthenticateStamps(site.acme, delayWallet, []credential.PublicKey{apiUser.PublicKey})
+		if err != nil {
+			t.Fatal(err)
+		}
+		asked := policy.Request{Approvers: st.Approvers, Credentials: st.Credentials, Now: h.clock.now()}
+		if got := st.Rules.Evaluate(asked).Outcome; got == policy.Allowed || got == policy.RequiresConsensus {
+			t.Errorf("%s: the organization's policies still allow: %v", when, got)
+		}
+		if st.Version == before.Version {
+			t.Errorf("%s: a signature under way would not notice", when)
+		}
+	}
+	check("after")
+	if again, err := h.delegateKey("k2", delayWallet, site.dana.id, root...); err != nil || again != out {
+		t.Errorf("again: %+v, %v", again, err)
+	}
+	_, err = h.delegateKey("k3", delayWallet, site.erin.id, root...)
+	wantRefusal(t, "another user", err, refusal.NotDelegatable)
+	h.restart()
+	check("after a restart")
+
+	// The share is the owner's now, and nobody's here.
+	share, err := h.FetchShare(ctx, look(site.acme, site.dana.holder), site.acme, delayWallet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if plain := openAge(t, share.Ciphertext, site.dana.age); !bytes.Equal(plain, mpctest.Ed25519RootSet(t).Shares(t, mpc.User)[0]) {
+		t.Error("the outbox holds something else than the user's share")
+	}
+	if err := h.cfg.Vault.With(ctx, vault.TypeShare, "key_"+delayWallet+"/root/1/user", func([]byte) error { return nil }); !errors.Is(err, vault.ErrNotFound) {
+		t.Errorf("the user's share here: %v, want ErrNotFound", err)
+	}
+	wantRefusal(t, "the root delegates it", second(h.CreateDelegation(ctx, stamped(site.acme, newDelegation("e", delayWallet), root...), newDelegation("e", delayWallet))), refusal.QuorumMissing)
+}
+
+// Killed at any of its steps, the key is the organization's with all it had, or the
+// user's with nothing of before.
+func TestKeyDelegationIsAllOrNothing(t *testing.T) {
+	h := newHouse(t, withDelay, idle)
+	d := newDelegation("d", delayWallet)
+	made, err := h.CreateDelegation(context.Background(), stamped(site.acme, d, site.root[:2]...), d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.running.Wait()
+	h.active("dlg_delay", mpctest.Ed25519DelegateSet(t))
+	h.put(func(tx *vault.Tx) error {
+		r := delegationRecord{}
+		err := tx.With(vault.TypeDelegation, "dlg_delay", func(b []byte) error { return decodeRecord(b, &r) })
+		r.Wallet, r.Owner = delayWallet, ""
+		return errors.Join(err, store(tx, vault.TypeDelegation, r.ID, &r), store(tx, vault.TypeWallet, solWallet, &wallet{
+			V: recordVersion, ID: solWallet, Organization: site.acme, Key: "key_" + delayWallet, Chain: cluster, Status: statusActive}))
+	})
+	h.restart()
+	var copies []*house
+	var catch func()
+	catch = func() {
+		h.clock.look(nil)
+		copies = append(copies, h.crashed())
+		h.clock.look(catch)
+	}
+	h.clock.look(catch)
+	if _, err := h.delegateKey("k", delayWallet, site.dana.id, site.root[:2]...); err != nil {
+		t.Fatal(err)
+	}
+	h.clock.look(nil)
+	if len(copies) < 5 {
+		t.Fatalf("caught at %d steps", len(copies))
+	}
+	for i, c := range append(copies, h.crashed()) {
+		k := c.book.keys["key_"+delayWallet]
+		mine := k.Owner == site.dana.id
+		if alive := c.book.delegations["dlg_delay"].alive(); alive == mine || len(k.Here) == 3 == mine || i == len(copies) && !mine || i == 0 && mine {
+			t.Errorf("crash %d of %d: delegated %v, a delegation alive %v, shares here %v", i, len(copies), mine, alive, k.Here)
+		}
+		c.ownership(k.ID, k.Owner)
+	}
+	_ = made
+}
+
+// Ten thousand random histories of a key: whatever happens to it, in which order,
+// it and its wallets have one owner, on disk, too.
+func TestKeyAndWalletOwnersNeverDiffer(t *testing.T) {
+	h := newHouse(t, withDelay, idle)
+	random := rand.New(rand.NewPCG(11, 2))
+	users := []string{site.dana.id, site.erin.id, site.gina.id, site.bot}
+	template, main := *h.book.keys["key_"+delayWallet], *h.book.wallets[delayWallet]
+	ecdsa := mpctest.ECDSARootSet(t).WithChainCode(t, bytes.Repeat([]byte{7}, 32))
+	shares := ecdsa.Shares(t, mpc.User, mpc.Recovery)
+	ctx, sequences, delegated := context.Background(), 10_000, 0
+	for i := range sequences {
+		k, w := template, main
+		k.ID, w.ID, k.Delay = fmt.Sprint("key_", i), fmt.Sprint("wal_", i), random.IntN(4) > 0
+		k.Scheme, k.Root, w.Chain, w.Key = ecdsa.Scheme, ecdsa.ShareSet, "eip155", k.ID
+		k.Root.ID = k.ID + "/root/1"
+		h.put(func(tx *vault.Tx) error {
+			h.book.change(tx, func() { h.book.keys[k.ID], h.book.wallets[w.ID] = &k, &w })
+			return errors.Join(tx.Put(vault.TypeShare, ShareID(k.Root.ID, mpc.User), shares[0]), tx.Put(vault.TypeShare, ShareID(k.Root.ID, mpc.Recovery), shares[1]), store(tx, vault.TypeKey, k.ID, &k), store(tx, vault.TypeWallet, w.ID, &w))
+		})
+		owner := ""
+		for n := range 1 + random.IntN(3) {
+			id := fmt.Sprint(i, "-", n)
+			switch random.IntN(3) {
+			case 0:
+				m := NewDerived{RequestID: id, Organization: site.acme, Wallet: w.ID, Path: fmt.Sprint(n), Name: "w"}
+				if _, err := h.DeriveWallet(ctx, stamped(site.acme, m, site.root[:2]...), m); err != nil {
+					t.Fatal(err)
+				}
+			default:
+				to := users[random.IntN(len(users))]
+				_, err := h.DelegateKey(ctx, stamped(site.acme, id, site.root[:2]...), NewKeyDelegation{RequestID: id, Organization: site.acme, Key: k.ID, To: to})
+				may := k.Delay && (to == site.dana.id || to == site.erin.id) && (owner == "" || owner == to)
+				if (err == nil) != may {
+					t.Fatalf("key %s, delay %v, of %q, to %q: %v", k.ID, k.Delay, owner, to, err)
+				}
+				if may {
+					owner = to
+				}
+			}
+			h.ownership(k.ID, owner)
+		}
+		if owner != "" {
+			delegated++
+		}
+	}
+	if delegated < sequences/10 {
+		t.Errorf("%d of %d keys were delegated", delegated, sequences)
+	}
+	h.restart() // refuses a wallet that is not its key's owner's
+	for id, k := range h.book.keys {
+		h.ownership(id, k.Owner)
+	}
+}
