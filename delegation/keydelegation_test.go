@@ -210,53 +210,61 @@ func TestKeyDelegationIsAllOrNothing(t *testing.T) {
 // Ten thousand random histories of a key: whatever happens to it, in which order,
 // it and its wallets have one owner, on disk, too.
 func TestKeyAndWalletOwnersNeverDiffer(t *testing.T) {
-	h := newHouse(t, withDelay, idle)
-	random := rand.New(rand.NewPCG(11, 2))
-	users := []string{site.dana.id, site.erin.id, site.gina.id, site.bot}
-	template, main := *h.book.keys["key_"+delayWallet], *h.book.wallets[delayWallet]
-	ecdsa := mpctest.ECDSARootSet(t).WithChainCode(t, bytes.Repeat([]byte{7}, 32))
-	shares := ecdsa.Shares(t, mpc.User, mpc.Recovery)
-	ctx, sequences, delegated := context.Background(), 10_000, 0
-	for i := range sequences {
-		k, w := template, main
-		k.ID, w.ID, k.Delay = fmt.Sprint("key_", i), fmt.Sprint("wal_", i), random.IntN(4) > 0
-		k.Scheme, k.Root, w.Chain, w.Key = ecdsa.Scheme, ecdsa.ShareSet, "eip155", k.ID
-		k.Root.ID = k.ID + "/root/1"
-		h.put(func(tx *vault.Tx) error {
-			h.book.change(tx, func() { h.book.keys[k.ID], h.book.wallets[w.ID] = &k, &w })
-			return errors.Join(tx.Put(vault.TypeShare, ShareID(k.Root.ID, mpc.User), shares[0]), tx.Put(vault.TypeShare, ShareID(k.Root.ID, mpc.Recovery), shares[1]), store(tx, vault.TypeKey, k.ID, &k), store(tx, vault.TypeWallet, w.ID, &w))
-		})
-		owner := ""
-		for n := range 1 + random.IntN(3) {
-			id := fmt.Sprint(i, "-", n)
-			switch random.IntN(3) {
-			case 0:
-				m := NewDerived{RequestID: id, Organization: site.acme, Wallet: w.ID, Path: fmt.Sprint(n), Name: "w"}
-				if _, err := h.DeriveWallet(ctx, stamped(site.acme, m, site.root[:2]...), m); err != nil {
-					t.Fatal(err)
-				}
-			default:
-				to := users[random.IntN(len(users))]
-				_, err := h.DelegateKey(ctx, stamped(site.acme, id, site.root[:2]...), NewKeyDelegation{RequestID: id, Organization: site.acme, Key: k.ID, To: to})
-				may := k.Delay && (to == site.dana.id || to == site.erin.id) && (owner == "" || owner == to)
-				if (err == nil) != may {
-					t.Fatalf("key %s, delay %v, of %q, to %q: %v", k.ID, k.Delay, owner, to, err)
-				}
-				if may {
-					owner = to
-				}
+	const houses, each = 40, 250
+	random, delegated := rand.New(rand.NewPCG(11, 2)), 0
+	for range houses {
+		h := newHouse(t, withDelay, idle)
+		for i := range each {
+			if h.history(random, i) != "" {
+				delegated++
 			}
-			h.ownership(k.ID, owner)
 		}
-		if owner != "" {
-			delegated++
+		h.restart() // refuses a wallet that is not its key's owner's
+		for id, k := range h.book.keys {
+			h.ownership(id, k.Owner)
 		}
+		h.Service.Close()
 	}
-	if delegated < sequences/10 {
-		t.Errorf("%d of %d keys were delegated", delegated, sequences)
+	if delegated < houses*each/10 {
+		t.Errorf("%d of %d keys were delegated", delegated, houses*each)
 	}
-	h.restart() // refuses a wallet that is not its key's owner's
-	for id, k := range h.book.keys {
-		h.ownership(id, k.Owner)
+}
+
+// history makes a key of acme's and does one to three random acts with it; it returns
+// whose the key is in the end.
+func (h *house) history(random *rand.Rand, i int) (owner string) {
+	h.t.Helper()
+	ecdsa := mpctest.ECDSARootSet(h.t).WithChainCode(h.t, bytes.Repeat([]byte{7}, 32))
+	k, w := *h.book.keys["key_"+delayWallet], *h.book.wallets[delayWallet]
+	k.ID, w.ID, k.Delay = fmt.Sprint("key_", i), fmt.Sprint("wal_", i), random.IntN(4) > 0
+	k.Scheme, k.Root, w.Chain, w.Key = ecdsa.Scheme, ecdsa.ShareSet, "eip155", k.ID
+	k.Root.ID = k.ID + "/root/1"
+	shares := ecdsa.Shares(h.t, mpc.User, mpc.Recovery)
+	h.put(func(tx *vault.Tx) error {
+		h.book.change(tx, func() { h.book.keys[k.ID], h.book.wallets[w.ID] = &k, &w })
+		return errors.Join(tx.Put(vault.TypeShare, ShareID(k.Root.ID, mpc.User), shares[0]), tx.Put(vault.TypeShare, ShareID(k.Root.ID, mpc.Recovery), shares[1]),
+			store(tx, vault.TypeKey, k.ID, &k), store(tx, vault.TypeWallet, w.ID, &w))
+	})
+	users := []string{site.dana.id, site.erin.id, site.gina.id, site.bot}
+	for n := range 1 + random.IntN(3) {
+		id := fmt.Sprint(i, "-", n)
+		if random.IntN(3) == 0 {
+			m := NewDerived{RequestID: id, Organization: site.acme, Wallet: w.ID, Path: fmt.Sprint(n), Name: "w"}
+			if _, err := h.DeriveWallet(context.Background(), stamped(site.acme, m, site.root[:2]...), m); err != nil {
+				h.t.Fatal(err)
+			}
+		} else {
+			to := users[random.IntN(len(users))]
+			_, err := h.DelegateKey(context.Background(), stamped(site.acme, id, site.root[:2]...), NewKeyDelegation{RequestID: id, Organization: site.acme, Key: k.ID, To: to})
+			may := k.Delay && (to == site.dana.id || to == site.erin.id) && (owner == "" || owner == to)
+			if (err == nil) != may {
+				h.t.Fatalf("key %s, delay %v, of %q, to %q: %v", k.ID, k.Delay, owner, to, err)
+			}
+			if may {
+				owner = to
+			}
+		}
+		h.ownership(k.ID, owner)
 	}
+	return owner
 }
