@@ -211,9 +211,12 @@ func TestKeyDelegationIsAllOrNothing(t *testing.T) {
 // it and its wallets have one owner, on disk, too.
 func TestKeyAndWalletOwnersNeverDiffer(t *testing.T) {
 	const houses, each = 40, 250
+	set := mpctest.ECDSARootSet(t).WithChainCode(t, bytes.Repeat([]byte{7}, 32))
+	shares := set.Shares(t, mpc.User, mpc.Recovery)
 	random, delegated := rand.New(rand.NewPCG(11, 2)), 0
 	for range houses {
 		h := newHouse(t, withDelay, idle)
+		h.keys(each, random, set, shares)
 		for i := range each {
 			if h.history(random, i) != "" {
 				delegated++
@@ -230,21 +233,28 @@ func TestKeyAndWalletOwnersNeverDiffer(t *testing.T) {
 	}
 }
 
-// history makes a key of acme's and does one to three random acts with it; it returns
-// whose the key is in the end.
+// keys writes n keys of acme's with a wallet each, most of which may be delegated.
+func (h *house) keys(n int, random *rand.Rand, set mpctest.Set, shares [][]byte) {
+	h.t.Helper()
+	h.put(func(tx *vault.Tx) error {
+		var errs []error
+		for i := range n {
+			k, w := *h.book.keys["key_"+delayWallet], *h.book.wallets[delayWallet]
+			k.ID, w.ID, k.Delay = fmt.Sprint("key_", i), fmt.Sprint("wal_", i), random.IntN(4) > 0
+			k.Scheme, k.Root, w.Chain, w.Key = set.Scheme, set.ShareSet, "eip155", k.ID
+			k.Root.ID = k.ID + "/root/1"
+			h.book.change(tx, func() { h.book.keys[k.ID], h.book.wallets[w.ID] = &k, &w })
+			errs = append(errs, tx.Put(vault.TypeShare, ShareID(k.Root.ID, mpc.User), shares[0]), tx.Put(vault.TypeShare, ShareID(k.Root.ID, mpc.Recovery), shares[1]),
+				store(tx, vault.TypeKey, k.ID, &k), store(tx, vault.TypeWallet, w.ID, &w))
+		}
+		return errors.Join(errs...)
+	})
+}
+
+// history does one to three random acts with key i; it returns whose the key is in the end.
 func (h *house) history(random *rand.Rand, i int) (owner string) {
 	h.t.Helper()
-	ecdsa := mpctest.ECDSARootSet(h.t).WithChainCode(h.t, bytes.Repeat([]byte{7}, 32))
-	k, w := *h.book.keys["key_"+delayWallet], *h.book.wallets[delayWallet]
-	k.ID, w.ID, k.Delay = fmt.Sprint("key_", i), fmt.Sprint("wal_", i), random.IntN(4) > 0
-	k.Scheme, k.Root, w.Chain, w.Key = ecdsa.Scheme, ecdsa.ShareSet, "eip155", k.ID
-	k.Root.ID = k.ID + "/root/1"
-	shares := ecdsa.Shares(h.t, mpc.User, mpc.Recovery)
-	h.put(func(tx *vault.Tx) error {
-		h.book.change(tx, func() { h.book.keys[k.ID], h.book.wallets[w.ID] = &k, &w })
-		return errors.Join(tx.Put(vault.TypeShare, ShareID(k.Root.ID, mpc.User), shares[0]), tx.Put(vault.TypeShare, ShareID(k.Root.ID, mpc.Recovery), shares[1]),
-			store(tx, vault.TypeKey, k.ID, &k), store(tx, vault.TypeWallet, w.ID, &w))
-	})
+	k, w := h.book.keys[fmt.Sprint("key_", i)], h.book.wallets[fmt.Sprint("wal_", i)]
 	users := []string{site.dana.id, site.erin.id, site.gina.id, site.bot}
 	for n := range 1 + random.IntN(3) {
 		id := fmt.Sprint(i, "-", n)
