@@ -66,13 +66,16 @@ type BundleApplied struct {
 // bundle by those of the file, which a quorum of the named keys signed for this
 // appliance, this organization and a version above the one that stands. Whoever
 // carries it needs no stamp. Durable on return; requests under way as in
-// [Service.SetDocuments].
+// [Service.SetDocuments]. A file of signers (signers.go) replaces the keys instead.
 func (s *Service) ApplyBundle(ctx context.Context, a Actor, n NewBundle) (BundleApplied, error) {
+	if bundle.IsSigners(n.Bundle) {
+		return s.applySigners(ctx, a, n)
+	}
 	b, err := bundle.Parse(n.Bundle)
 	if err != nil {
 		return BundleApplied{}, refusal.New(refusal.RequestInvalid, "%v", err).With("field", "bundle")
 	}
-	signers, err := s.bundleSigners(b)
+	signers, err := s.bundleSigners(b.ApplianceID, b.OrganizationID, b.Verify)
 	if err != nil {
 		return BundleApplied{}, err
 	}
@@ -82,7 +85,7 @@ func (s *Service) ApplyBundle(ctx context.Context, a Actor, n NewBundle) (Bundle
 		return BundleApplied{}, err
 	}
 	next, bad := s.book.bind(b.OrganizationID, b.Version, documents)
-	authorize := func() error { _, err := s.bundleSigners(b); return err }
+	authorize := func() error { _, err := s.bundleSigners(b.ApplianceID, b.OrganizationID, b.Verify); return err }
 	return act(ctx, s, a, b.OrganizationID, n.RequestID, authorize, func(tx *vault.Tx, e *journal.Entry) (BundleApplied, error) {
 		o, err := s.book.organization(b.OrganizationID)
 		if err != nil {
@@ -130,14 +133,14 @@ func CheckBundle(b *bundle.Bundle) (documentsHash [32]byte, err error) {
 	return made.hash, nil
 }
 
-// bundleSigners finds whose signatures the bundle carries, and refuses it without
+// bundleSigners finds whose signatures a file carries, and refuses it without
 // a quorum. What it says of an unknown organization is what it says of a wrong signature.
-func (s *Service) bundleSigners(b *bundle.Bundle) ([]credential.PublicKey, error) {
-	if b.ApplianceID != s.ApplianceID() {
+func (s *Service) bundleSigners(appliance, organization string, verify func(keys []credential.PublicKey, quorum int) ([]credential.PublicKey, error)) ([]credential.PublicKey, error) {
+	if appliance != s.ApplianceID() {
 		return nil, refusal.New(refusal.BundleInvalid, "the bundle is for another appliance")
 	}
 	invalid := refusal.New(refusal.BundleInvalid, "the bundle is not signed by a quorum of the keys that its organization named")
-	o := find(s.book, s.book.organizations, b.OrganizationID)
+	o := find(s.book, s.book.organizations, organization)
 	if o == nil {
 		return nil, invalid
 	}
@@ -145,7 +148,7 @@ func (s *Service) bundleSigners(b *bundle.Bundle) ([]credential.PublicKey, error
 	for _, k := range o.BundleKeys {
 		keys = append(keys, credential.PublicKey{Algorithm: credential.Algorithm(k.Algorithm), Bytes: k.PublicKey})
 	}
-	signed, err := b.Verify(keys, o.BundleQuorum) // under authority api there are no keys, so nobody's counts
+	signed, err := verify(keys, o.BundleQuorum) // under authority api there are no keys, so nobody's counts
 	if err != nil {
 		return nil, invalid.Because(err)
 	}

@@ -233,3 +233,93 @@ func TestBundleAuthorityIsChecked(t *testing.T) {
 		}
 	})
 }
+
+// signersFile names new keys; these sign it.
+func (b *bundled) signersFile(version uint64, quorum int, next []holder, by ...holder) []byte {
+	b.t.Helper()
+	f := &bundle.Signers{ApplianceID: site.appliance, OrganizationID: b.org, Version: version, Quorum: quorum}
+	for _, k := range next {
+		f.Keys = append(f.Keys, bundle.Signer{Name: k.Name, Key: k.PublicKey, Proof: k.Proof})
+	}
+	f.Sort()
+	for _, k := range by {
+		if err := f.Sign(k.key); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	data, err := f.Encode()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return data
+}
+
+// A quorum of the old keys names new ones: these count from then on, those no more,
+// whatever they signed before.
+func TestBundleKeysAreReplaced(t *testing.T) {
+	b := newBundled(t)
+	next := []holder{newHolder(credential.ForPolicyBundle, "mia"), newHolder(credential.ForPolicyBundle, "moe")}
+	apply := func(id string, data []byte) (BundleApplied, error) {
+		n := NewBundle{RequestID: id, Bundle: data}
+		return b.ApplyBundle(context.Background(), stamped("", n), n)
+	}
+	rules := ruleText("p", "DENY", "true")
+	if _, err := b.apply("one", b.sign(5, rules, b.keys[0], b.keys[1])); err != nil {
+		t.Fatal(err)
+	}
+	before, err := b.Documents(look(b.org, b.root), b.org, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.unchanged("refused signers", func() {
+		_, err := apply("a", b.signersFile(6, 2, next, b.keys[0]))
+		wantRefusal(t, "one of two", err, refusal.BundleInvalid)
+		_, err = apply("b", b.signersFile(6, 2, next, next...))
+		wantRefusal(t, "signed by the new ones", err, refusal.BundleInvalid)
+		_, err = apply("c", b.signersFile(5, 2, next, b.keys[0], b.keys[1]))
+		wantRefusal(t, "a version that stands", err, refusal.PolicyVersionMoved)
+		wrong := newHolder(credential.ForOperator, "otto")
+		_, err = apply("d", b.signersFile(6, 1, []holder{wrong}, b.keys[0], b.keys[1]))
+		wantRefusal(t, "a proof for something else", err, refusal.RequestInvalid)
+		_, err = apply("e", append(b.signersFile(6, 2, next, b.keys[0], b.keys[1]), 0))
+		wantRefusal(t, "a byte more", err, refusal.RequestInvalid)
+	})
+	file := b.signersFile(6, 2, next, b.keys[0], b.keys[2])
+	got, err := apply("rotate", file)
+	if err != nil || got.Version != 6 || got.Hash != before.Hash {
+		t.Fatalf("applied %+v, %v", got, err)
+	}
+	e := b.last()
+	if len(e.Credentials) != 2 || e.Facts["bundle_quorum"] != "2" || e.Facts["policy_version"] != "6" || !strings.Contains(e.Facts["bundle_key.1"]+e.Facts["bundle_key.2"], "mia") {
+		t.Errorf("entry %+v", e)
+	}
+	check := func(h *bundled) {
+		t.Helper()
+		_, err := h.apply("old", h.sign(99, rules, h.keys[0], h.keys[1]))
+		wantRefusal(t, "the old keys", err, refusal.BundleInvalid)
+		n := NewBundle{RequestID: "again", Bundle: file}
+		_, err = h.ApplyBundle(context.Background(), stamped("", n), n)
+		wantRefusal(t, "the file again", err, refusal.BundleInvalid)
+		_, err = h.apply("low", h.sign(6, rules, next...))
+		wantRefusal(t, "a version that stands", err, refusal.PolicyVersionMoved)
+	}
+	check(b)
+	b.restart()
+	check(b)
+	if _, err := b.apply("new", b.sign(7, rules, next...)); err != nil {
+		t.Fatal(err)
+	}
+	now, err := b.Documents(look(b.org, b.root), b.org, nil)
+	if err != nil || now.Version != 7 {
+		t.Errorf("documents %+v, %v", now, err)
+	}
+}
+
+// Where calls of the API set policies, no file names signers.
+func TestSignersNeedABundleAuthority(t *testing.T) {
+	b := newBundled(t)
+	b.org = site.acme
+	n := NewBundle{RequestID: "x", Bundle: b.signersFile(1, 1, b.keys[:1], b.keys[0])}
+	_, err := b.ApplyBundle(context.Background(), stamped("", n), n)
+	wantRefusal(t, "authority api", err, refusal.BundleInvalid)
+}

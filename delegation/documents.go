@@ -255,7 +255,7 @@ func (s *Service) Documents(a Actor, org string, one *DocumentName) (Documents, 
 		return Documents{}, err
 	}
 	b := s.book.rulebook(org)
-	out := Documents{Version: b.version, Hash: b.hash, Authority: o.PolicyAuthority}
+	out := Documents{Version: o.PolicyVersion, Hash: b.hash, Authority: o.PolicyAuthority}
 	for _, d := range b.documents {
 		shown := Document{DocumentName: d.name(), Version: d.Version, SHA256: sha256.Sum256(d.Content)}
 		if one != nil {

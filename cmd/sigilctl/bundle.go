@@ -23,7 +23,7 @@ import (
 // alone, on machines that know no daemon.
 func bundleCommand() *cobra.Command {
 	return group("bundle", "Make, sign, verify and apply signed bundles of an organization's policies",
-		bundleMakeCommand(), bundleSignCommand(), bundleVerifyCommand(), bundleApplyCommand())
+		bundleMakeCommand(), bundleSignersCommand(), bundleSignCommand(), bundleVerifyCommand(), bundleApplyCommand())
 }
 
 func bundleMakeCommand() *cobra.Command {
@@ -89,7 +89,7 @@ before you hand the bundle on. Another signature of the same key is replaced.`,
 				return fmt.Errorf("loading %s: %w", keyFile, err)
 			}
 			defer key.Wipe()
-			if err := tellBundle(cmd.OutOrStdout(), b); err != nil {
+			if err := tellSigned(cmd.OutOrStdout(), b); err != nil {
 				return err
 			}
 			if err := b.Sign(key); err != nil {
@@ -130,7 +130,7 @@ func bundleVerifyCommand() *cobra.Command {
 				keys = append(keys, k.PublicKey)
 				names[k.PublicKey.ID()] = k.Name
 			}
-			if err := tellBundle(cmd.OutOrStdout(), b); err != nil {
+			if err := tellSigned(cmd.OutOrStdout(), b); err != nil {
 				return err
 			}
 			signed, err := b.Verify(keys, quorum)
@@ -188,12 +188,83 @@ func readDocument(arg string) (bundle.Document, error) {
 	return bundle.Document{Kind: kind, Name: name, Content: content}, err
 }
 
-func readBundle(path string) (*bundle.Bundle, error) {
+// signedFile is a bundle or a file of signers.
+type signedFile interface {
+	Sign(credential.Signer) error
+	Verify(keys []credential.PublicKey, quorum int) ([]credential.PublicKey, error)
+	Encode() ([]byte, error)
+}
+
+func readBundle(path string) (signedFile, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("reading the bundle: %w", err)
 	}
+	if bundle.IsSigners(data) {
+		return bundle.ParseSigners(data)
+	}
 	return bundle.Parse(data)
+}
+
+// tellSigned shows people what a file of either kind says.
+func tellSigned(w io.Writer, f signedFile) error {
+	switch f := f.(type) {
+	case *bundle.Bundle:
+		return tellBundle(w, f)
+	case *bundle.Signers:
+		fmt.Fprintf(w, "appliance %s\norganization %s\nversion %d\nfrom then on %d of these keys sign bundles, and no others\n", f.ApplianceID, f.OrganizationID, f.Version, f.Quorum)
+		for _, k := range f.Keys {
+			if err := credential.VerifyProof(k.Key, credential.ForPolicyBundle, k.Name, k.Proof); err != nil {
+				return fmt.Errorf("reading the signers: key %s has no proof of possession: %w", k.Key.ID(), err)
+			}
+			fmt.Fprintf(w, "  %s  %s %x  %s\n", k.Key.ID(), k.Key.Algorithm, k.Key.Bytes, printable([]byte(k.Name)))
+		}
+	}
+	return nil
+}
+
+func bundleSignersCommand() *cobra.Command {
+	var s bundle.Signers
+	var signers []string
+	var out string
+	c := &cobra.Command{
+		Use:   "signers --appliance ID --organization ID --version N --signer FILE.json... --quorum M --out BUNDLE",
+		Short: "Name the keys that sign an organization's bundles from then on, unsigned",
+		Long: `Writes a file that puts new keys in the place of those that sign an organization's
+bundles. A quorum of the old keys signs it with sigilctl bundle sign, and sigilctl
+bundle apply hands it over. It takes a version above the one that stands, as a bundle
+does; the documents stay as they are.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			read, err := readCredentials(credential.ForPolicyBundle, signers)
+			if err != nil {
+				return err
+			}
+			for _, k := range read {
+				s.Keys = append(s.Keys, bundle.Signer{Name: k.Name, Key: k.PublicKey, Proof: k.Proof})
+			}
+			s.Sort()
+			data, err := s.Encode()
+			if err != nil {
+				return err
+			}
+			if err := tellSigned(cmd.OutOrStdout(), &s); err != nil {
+				return err
+			}
+			if err := writeDurably(out, data); err != nil {
+				return fmt.Errorf("writing the signers: %w", err)
+			}
+			return nil
+		},
+	}
+	c.Flags().StringVar(&s.ApplianceID, "appliance", "", "`ID` of the appliance, as sigilctl status shows it")
+	c.Flags().StringVar(&s.OrganizationID, "organization", "", "`ID` of the organization")
+	c.Flags().Uint64Var(&s.Version, "version", 0, "the new version, `N`")
+	c.Flags().StringArrayVar(&signers, "signer", nil, "public `FILE` of a new key; repeat for each")
+	c.Flags().IntVar(&s.Quorum, "quorum", 0, "how many of them sign a bundle, `M`")
+	c.Flags().StringVar(&out, "out", "", "the new file, `BUNDLE`")
+	need(c, "appliance", "organization", "version", "signer", "quorum", "out")
+	return c
 }
 
 // tellBundle compiles a bundle and shows people what it says, every word of it.

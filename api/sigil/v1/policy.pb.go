@@ -369,7 +369,7 @@ type ApplyBundleRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The caller's id for this act.
 	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// The file as "sigilctl bundle sign" left it (docs/formats.md), at most 1000 KiB.
+	// The file as "sigilctl bundle sign" left it, a bundle or new signers (docs/formats.md), at most 1000 KiB.
 	Bundle        []byte `protobuf:"bytes,2,opt,name=bundle,proto3" json:"bundle,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
