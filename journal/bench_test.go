@@ -128,6 +128,64 @@ func benchOpen(b *testing.B, n int, full bool) {
 	}
 }
 
+// BenchmarkOpenLive100k is a start with 100,000 charges in a window of 366 days, spread
+// over most of it; BenchmarkSpentLive100k one limit's check among them, as the journal
+// keeps them after its snapshots.
+func BenchmarkOpenLive100k(b *testing.B) {
+	f := liveJournal(b)
+	for b.Loop() {
+		if _, err := Open(context.Background(), f.v, f.config()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkSpentLive100k(b *testing.B) {
+	f := liveJournal(b)
+	day := 24 * time.Hour
+	for b.Loop() {
+		if s := f.j.Spent(ByDelegation("delegation"), eth, ButFees, f.clock.now().Add(-366*day)); s.Count != 100_000 {
+			b.Fatal(s.Count)
+		}
+	}
+}
+
+func liveJournal(b *testing.B) *fixture {
+	f := newFixture(b)
+	f.clock.t = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for i := range 100 {
+		f.clock.add(3 * 24 * time.Hour)
+		if err := f.j.Checkpoint(context.Background()); err != nil {
+			b.Fatal(err)
+		}
+		err := f.v.Update(context.Background(), func(tx *vault.Tx) error {
+			for n := range 1000 {
+				seq, err := f.j.Append(tx, approval(fmt.Sprint("r", 1000*i+n), 100))
+				if err != nil {
+					return err
+				}
+				f.clock.add(2 * time.Second)
+				if _, err := f.j.Append(tx, signedEntry(seq, "a signature of sixty-five bytes or so, to have the right size ...")); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if i%8 == 7 {
+			if err := f.j.Snapshot(context.Background()); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	if err := f.j.Close(context.Background()); err != nil {
+		b.Fatal(err)
+	}
+	return f
+}
+
 // BenchmarkRecall is a request asked about again long after it left memory.
 func BenchmarkRecall(b *testing.B) {
 	f := benchJournal(b, 10_000)
