@@ -118,6 +118,9 @@ func printStatus(cmd *cobra.Command, st *sigilv1.GetStatusResponse) {
 	if st.ArchiveSequence != nil {
 		fmt.Fprintf(w, "archive\tentries up to %d\n", st.GetArchiveSequence())
 	}
+	if st.ClockAlarm != nil {
+		fmt.Fprintf(w, "ALARM\t%s; rules about time are errors and windows do not end by the clock (sigilctl clock show)\n", st.GetClockAlarm())
+	}
 	if st.ArchiveAlarm != nil {
 		fmt.Fprintf(w, "ALARM\tthe archive can't be written: %s\n", st.GetArchiveAlarm())
 	}

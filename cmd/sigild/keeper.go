@@ -476,6 +476,7 @@ func (k *keeper) show(r *rooms) *sigilv1.GetStatusResponse {
 	out.MissingProtections, out.PolicyFiles = r.lacks, k.showPolicyFiles(r)
 	j := r.journal.Status()
 	out.JournalSequence, out.CheckpointSequence = j.Entries, j.Covered
+	out.ClockAlarm = alarm(r.delegation.Clock().Why)
 	out.CheckpointAlarm, out.ArchiveAlarm = alarm(j.CheckpointFailure), alarm(j.ArchiveFailure)
 	if k.cfg.Journal.ArchiveDir != "" {
 		out.ArchiveSequence = &j.Archived

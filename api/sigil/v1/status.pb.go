@@ -103,6 +103,8 @@ type GetStatusResponse struct {
 	ArchiveSequence *uint64 `protobuf:"varint,23,opt,name=archive_sequence,json=archiveSequence,proto3,oneof" json:"archive_sequence,omitempty"`
 	// Why the last segment could not be written; absent when it could.
 	ArchiveAlarm *string `protobuf:"bytes,24,opt,name=archive_alarm,json=archiveAlarm,proto3,oneof" json:"archive_alarm,omitempty"`
+	// Why the time is not relied on; absent when it is. ClockService tells more.
+	ClockAlarm *string `protobuf:"bytes,25,opt,name=clock_alarm,json=clockAlarm,proto3,oneof" json:"clock_alarm,omitempty"`
 	// The sealing devices, and what the theft of one yields.
 	Sealing       *Sealing `protobuf:"bytes,40,opt,name=sealing,proto3" json:"sealing,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -272,6 +274,13 @@ func (x *GetStatusResponse) GetArchiveAlarm() string {
 	return ""
 }
 
+func (x *GetStatusResponse) GetClockAlarm() string {
+	if x != nil && x.ClockAlarm != nil {
+		return *x.ClockAlarm
+	}
+	return ""
+}
+
 func (x *GetStatusResponse) GetSealing() *Sealing {
 	if x != nil {
 		return x.Sealing
@@ -422,7 +431,7 @@ var File_sigil_v1_status_proto protoreflect.FileDescriptor
 const file_sigil_v1_status_proto_rawDesc = "" +
 	"\n" +
 	"\x15sigil/v1/status.proto\x12\bsigil.v1\x1a\x16sigil/v1/control.proto\x1a\x16sigil/v1/sealing.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\xf0\a\n" +
+	"\x10GetStatusRequest\"\xa6\b\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12&\n" +
 	"\fappliance_id\x18\x02 \x01(\tH\x00R\vapplianceId\x88\x01\x01\x12\x16\n" +
@@ -444,7 +453,9 @@ const file_sigil_v1_status_proto_rawDesc = "" +
 	"\fpolicy_files\x18\x15 \x01(\v2\x15.sigil.v1.PolicyFilesH\x04R\vpolicyFiles\x88\x01\x01\x12.\n" +
 	"\x10checkpoint_alarm\x18\x16 \x01(\tH\x05R\x0fcheckpointAlarm\x88\x01\x01\x12.\n" +
 	"\x10archive_sequence\x18\x17 \x01(\x04H\x06R\x0farchiveSequence\x88\x01\x01\x12(\n" +
-	"\rarchive_alarm\x18\x18 \x01(\tH\aR\farchiveAlarm\x88\x01\x01\x12+\n" +
+	"\rarchive_alarm\x18\x18 \x01(\tH\aR\farchiveAlarm\x88\x01\x01\x12$\n" +
+	"\vclock_alarm\x18\x19 \x01(\tH\bR\n" +
+	"clockAlarm\x88\x01\x01\x12+\n" +
 	"\asealing\x18( \x01(\v2\x11.sigil.v1.SealingR\asealingB\x0f\n" +
 	"\r_appliance_idB\x10\n" +
 	"\x0e_sealed_reasonB\t\n" +
@@ -453,7 +464,8 @@ const file_sigil_v1_status_proto_rawDesc = "" +
 	"\r_policy_filesB\x13\n" +
 	"\x11_checkpoint_alarmB\x13\n" +
 	"\x11_archive_sequenceB\x10\n" +
-	"\x0e_archive_alarm\"\\\n" +
+	"\x0e_archive_alarmB\x0e\n" +
+	"\f_clock_alarm\"\\\n" +
 	"\vPolicyFiles\x12\x14\n" +
 	"\x05files\x18\x01 \x01(\rR\x05files\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\fR\x04hash\x12\x19\n" +

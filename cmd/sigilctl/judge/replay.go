@@ -16,7 +16,8 @@ import (
 // Replay judges the journal's recorded decisions again by another set of policies:
 // what would have become of the same requests. Limits take no part, nor do ABIs,
 // IDLs and pinned tables, and a wallet's label is not recorded: a policy that reads
-// those, or when a delegation ends, decides here as if they were not there.
+// those, how a limit stands, or when a delegation ends, decides here as if they were
+// not there.
 type Replay struct {
 	// Set judges.
 	Set *policy.Set
