@@ -66,7 +66,7 @@ func TestUnitsAreUnderstood(t *testing.T) {
 func TestExposure(t *testing.T) {
 	root := installed(t)
 	unit := filepath.Join(root, "usr/lib/systemd/system/sigild.service")
-	out := command(t, "systemd-analyze", "security", "--offline=yes", "--no-pager", "--threshold=4", unit)
+	out := command(t, "systemd-analyze", "security", "--offline=yes", "--no-pager", "--threshold=7", unit)
 	if !strings.Contains(out, "Overall exposure level for sigild.service: 0.7") {
 		t.Errorf("exposure: %s", out)
 	}
