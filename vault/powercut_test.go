@@ -17,11 +17,12 @@ import (
 	"github.com/sigild/sigild/internal/testdisk"
 )
 
-// Power cuts: everything that is written to the store's files is recorded beneath
-// the file system (internal/testdisk), and what a disk may hold after a cut is put
-// together from it: all that came before a file's last fsync, and of the rest any
-// 512-byte sectors, in any order. It is harsher than a file system that keeps some
-// order, and knows nothing of directories: files are made before the recording.
+// Power cuts: everything that is written to the store's folder is recorded beneath
+// the file system (testdisk), and what a disk may hold after a cut is put together
+// from it: of each file all that came before its last fsync, and of the rest any
+// 512-byte sectors, in any order; of the folder what came before its last fsync, and of
+// the rest as much, in order, as one likes. It is harsher than a file system that keeps
+// some order between files.
 
 // recorder keeps what happened, in order.
 type recorder struct {
@@ -53,40 +54,89 @@ func (r *recorder) switchOn(on bool) {
 
 const sector = 512
 
-// afterCut is what the files hold when the power goes at operation at.
-func (r *recorder) afterCut(base map[string][]byte, at int, rng *rand.Rand) map[string][]byte {
-	files := maps.Clone(base)
-	lastSync := map[string]int{}
+// disk is a folder: names, and what they name.
+type disk struct {
+	names map[string]int
+	files [][]byte // by number
+}
+
+func (d *disk) read() map[string][]byte {
+	out := map[string][]byte{}
+	for name, n := range d.names {
+		out[name] = d.files[n]
+	}
+	return out
+}
+
+// tell does what a folder was told.
+func (d *disk) tell(op testdisk.Op, number int) {
+	switch {
+	case op.Made:
+		d.names[op.File] = number
+	case op.Renamed != "":
+		d.names[op.Renamed] = d.names[op.File]
+		delete(d.names, op.File)
+	case op.Removed:
+		delete(d.names, op.File)
+	}
+}
+
+func ofFolder(op testdisk.Op) bool { return op.Made || op.Renamed != "" || op.Removed }
+
+// afterCut is what the folder holds when the power goes at operation at.
+func (r *recorder) afterCut(at int, rng *rand.Rand) map[string][]byte {
+	// Which file each operation was on, by the names of that moment.
+	live, of, files := &disk{names: map[string]int{}}, make([]int, at), 0
+	lastSync, folderSync := map[int]int{}, -1
 	for i, op := range r.ops[:at] {
+		if op.File == "" {
+			folderSync = i
+			continue
+		}
+		if op.Made {
+			files++
+		}
+		number, there := live.names[op.File]
+		if op.Made {
+			number, there = files-1, true
+		}
+		if of[i] = number; !there {
+			of[i] = -1 // a handle on what was removed
+		}
+		live.tell(op, number)
 		if op.Sync {
-			lastSync[op.File] = i
+			lastSync[of[i]] = i
 		}
 	}
-	for name := range files {
-		files[name] = slices.Clone(files[name])
-	}
+	out := &disk{names: map[string]int{}, files: make([][]byte, files)}
+	told := false // something of the folder was lost: nothing after it is kept
 	for i, op := range r.ops[:at] {
-		synced, ever := lastSync[op.File]
+		n := of[i]
+		synced, ever := lastSync[n]
 		safe := ever && i < synced
 		switch {
-		case op.Sync:
+		case op.File == "" || op.Sync || n < 0:
+		case ofFolder(op):
+			if told = told || i > folderSync && rng.IntN(3) == 0; !told {
+				out.tell(op, n)
+			}
 		case op.Data == nil:
 			if safe || rng.IntN(2) == 0 {
-				files[op.File] = resized(files[op.File], op.Off)
+				out.files[n] = resized(out.files[n], op.Off)
 			}
 		case safe:
-			files[op.File] = written(files[op.File], op.Off, op.Data)
+			out.files[n] = written(out.files[n], op.Off, op.Data)
 		default:
 			for from := int64(0); from < int64(len(op.Data)); {
 				to := min((op.Off+from)/sector*sector+sector-op.Off, int64(len(op.Data)))
 				if rng.IntN(2) == 0 {
-					files[op.File] = written(files[op.File], op.Off+from, op.Data[from:to])
+					out.files[n] = written(out.files[n], op.Off+from, op.Data[from:to])
 				}
 				from = to
 			}
 		}
 	}
-	return files
+	return out.read()
 }
 
 func resized(b []byte, size int64) []byte {
@@ -105,34 +155,26 @@ func written(b []byte, off int64, data []byte) []byte {
 // promise is what was acknowledged at a moment.
 type promise struct {
 	at      int // operations before it
+	made    bool
 	wallets map[string]uint64
+	rows    uint64 // of the journal: signatures
 	revoked []string
 	root    uint32
+	backups []string
 }
 
 func TestCampaignPowerCuts(t *testing.T) {
-	dir, pin := closedStore(t)
-	v, err := openUnsealed(dir, pin)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range 10 {
-		put(t, v, TypeAPIKey, fmt.Sprint("k", i), "verifier")
-	}
-	if err := v.Close(); err != nil {
-		t.Fatal(err)
-	}
-	base, promises, r := recordRun(t, dir, pin)
+	pin, promises, r := recordRun(t)
 	const seed = 8
 	rng := rand.New(rand.NewPCG(seed, 0))
-	cuts := times(t, 150, 2000)
+	cuts := times(t, 120, 2400)
 	cut := func(at int) error {
 		d := stateDir(t)
 		if err := os.Mkdir(d, 0o700); err != nil {
 			t.Fatal(err)
 		}
 		defer func() { _ = os.RemoveAll(d) }()
-		for name, b := range r.afterCut(base, at, rng) {
+		for name, b := range r.afterCut(at, rng) {
 			if err := os.WriteFile(filepath.Join(d, name), b, 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -141,10 +183,14 @@ func TestCampaignPowerCuts(t *testing.T) {
 		for i > 0 && promises[i].at > at {
 			i--
 		}
-		return keeps(d, pin, promises[i])
+		return promises[i].holds(d, pin)
 	}
+	first := promises[1].at // what init takes: cut densely
 	for n := range cuts {
 		at := rng.IntN(len(r.ops) + 1)
+		if n%6 == 0 {
+			at = rng.IntN(first + 1)
+		}
 		if err := cut(at); err != nil {
 			t.Fatalf("seed %d, cut %d at operation %d of %d: %v", seed, n, at, len(r.ops), err)
 		}
@@ -154,7 +200,7 @@ func TestCampaignPowerCuts(t *testing.T) {
 	// The same disk with its fsyncs forgotten: a simulator that finds nothing there is blind.
 	for i := range r.ops {
 		if r.ops[i].Sync {
-			r.ops[i] = testdisk.Op{File: r.ops[i].File, Off: 0, Data: []byte{}}
+			r.ops[i] = testdisk.Op{File: FileName + "-shm", Off: 0, Data: []byte{}}
 		}
 	}
 	found := 0
@@ -168,9 +214,12 @@ func TestCampaignPowerCuts(t *testing.T) {
 	}
 }
 
-// keeps holds a store against what was acknowledged.
-func keeps(dir string, pin Pin, p promise) error {
+// holds looks whether a store has what was acknowledged.
+func (p *promise) holds(dir string, pin Pin) error {
 	v, err := openUnsealed(dir, pin)
+	if !p.made && (errors.Is(err, ErrMissing) || errors.Is(err, ErrPinMismatch)) {
+		return initAgain(dir) // init was not acknowledged, and can be repeated
+	}
 	if err != nil {
 		return fmt.Errorf("opening: %w", err)
 	}
@@ -184,6 +233,9 @@ func keeps(dir string, pin Pin, p promise) error {
 			return fmt.Errorf("%s is %d, acknowledged was %d", id, n, want)
 		}
 	}
+	if n := v.Info().JournalSeq; n < p.rows {
+		return fmt.Errorf("the journal ends with row %d, acknowledged was %d", n, p.rows)
+	}
 	for _, id := range p.revoked {
 		if _, err := get(v, TypeAPIKey, id); !errors.Is(err, ErrNotFound) {
 			return fmt.Errorf("the revocation of %s was acknowledged: %v", id, err)
@@ -192,45 +244,81 @@ func keeps(dir string, pin Pin, p promise) error {
 	if g := v.Info().Generation; g < p.root {
 		return fmt.Errorf("root key %d, acknowledged was %d", g, p.root)
 	}
-	_, err = v.Rewrap(context.Background())
-	return err
+	if _, err := v.Rewrap(context.Background()); err != nil {
+		return err
+	}
+	return p.backedUp(dir, pin)
 }
 
-// recordRun writes, revokes, changes keyslots and rotates on a recorded disk.
-func recordRun(t *testing.T, dir string, pin Pin) (base map[string][]byte, promises []promise, r *recorder) {
+// backedUp looks whether acknowledged backups are whole, and others refused or whole.
+func (p *promise) backedUp(dir string, pin Pin) error {
+	files, err := filepath.Glob(filepath.Join(dir, "backup-*.db"))
+	if err != nil {
+		return err
+	}
+	whole := map[string]bool{}
+	for _, f := range files {
+		_, err := VerifyFile(context.Background(), f, pin)
+		if whole[filepath.Base(f)] = err == nil; err != nil && !errors.Is(err, ErrTampered) && !errors.Is(err, ErrSchema) {
+			return fmt.Errorf("a backup that was cut off: %w", err)
+		}
+	}
+	for _, name := range p.backups {
+		if !whole[name] {
+			return fmt.Errorf("backup %s was acknowledged and is not whole", name)
+		}
+	}
+	return nil
+}
+
+// initAgain makes a store where one was not finished.
+func initAgain(dir string) error {
+	if err := os.Rename(filepath.Join(dir, FileName), filepath.Join(dir, "half")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	v, _, err := Create(context.Background(), Config{Dir: dir}, softHolder())
+	if err != nil {
+		return fmt.Errorf("init once more: %w", err)
+	}
+	return v.Close()
+}
+
+// recordRun makes a store on a recorded disk, and writes, signs, revokes, changes
+// keyslots, rotates and backs up.
+func recordRun(t *testing.T) (pin Pin, promises []promise, r *recorder) {
 	t.Helper()
 	mnt, _, f := testdisk.Mount(t)
 	r = &recorder{}
 	f.Record = r.add
-	to := filepath.Join(mnt, "state")
-	if err := os.Mkdir(to, 0o700); err != nil {
+	dir := filepath.Join(mnt, "state")
+	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := copyFile(filepath.Join(dir, FileName), filepath.Join(to, FileName)); err != nil {
-		t.Fatal(err)
-	}
-	b, err := os.ReadFile(filepath.Join(to, FileName))
-	if err != nil {
-		t.Fatal(err)
-	}
-	base = map[string][]byte{FileName: b, FileName + "-wal": nil}
 	r.switchOn(true)
-	v, err := openUnsealed(to, pin)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := promise{wallets: map[string]uint64{}, root: 1}
-	promises = append(promises, promise{root: 1})
+	p := promise{wallets: map[string]uint64{}}
+	promises = append(promises, promise{})
 	acked := func() {
 		p.at = r.now()
 		next := p
-		next.wallets, next.revoked = maps.Clone(p.wallets), slices.Clone(p.revoked)
+		next.wallets, next.revoked, next.backups = maps.Clone(p.wallets), slices.Clone(p.revoked), slices.Clone(p.backups)
 		promises = append(promises, next)
+	}
+	v, pin, err := Create(context.Background(), Config{Dir: dir}, softHolder())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.made, p.root = true, 1
+	acked()
+	for i := range 10 {
+		put(t, v, TypeAPIKey, fmt.Sprint("k", i), "verifier")
 	}
 	for n := range uint64(60) {
 		id := fmt.Sprint("p", n%7)
 		put(t, v, TypeWallet, id, strings.Repeat("x", int(n%5)*3000)+strconv.FormatUint(n, 10))
 		p.wallets[id] = n
+		acked()
+		sign(t, v)
+		p.rows++
 		acked()
 		switch n % 12 {
 		case 3:
@@ -242,6 +330,13 @@ func recordRun(t *testing.T, dir string, pin Pin) (base map[string][]byte, promi
 			acked()
 		case 7:
 			addGroup(t, v, KeyHolder{Sealer: softSealers[softID], ID: softID, Ref: "0102"})
+		case 9:
+			name := fmt.Sprintf("backup-%d.db", n)
+			if _, err := BackUp(context.Background(), filepath.Join(dir, FileName), filepath.Join(dir, name), pin); err != nil {
+				t.Fatal(err)
+			}
+			p.backups = append(p.backups, name)
+			acked()
 		case 11:
 			rotate(t, v)
 			p.root++
@@ -252,5 +347,20 @@ func recordRun(t *testing.T, dir string, pin Pin) (base map[string][]byte, promi
 	if err := v.Close(); err != nil {
 		t.Fatal(err)
 	}
-	return base, promises, r
+	return pin, promises, r
+}
+
+// sign appends a row, as the approval of a signature does.
+func sign(t *testing.T, v *Vault) {
+	t.Helper()
+	err := v.Update(context.Background(), func(tx *Tx) error {
+		head, err := tx.JournalHead()
+		if err != nil {
+			return err
+		}
+		return tx.AppendJournal(JournalRow{Seq: head.Seq + 1, Body: []byte(strings.Repeat("approved ", 90)), Hash: [32]byte{byte(head.Seq)}})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }

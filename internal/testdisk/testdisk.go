@@ -32,13 +32,17 @@ const (
 	Tell Fault = "told"
 )
 
-// Op is what reached the disk: a write, a truncation (Data nil, to size Off) or an
-// fsync of a file, which is named without its folder.
+// Op is what reached the disk, of a file, which is named without its folder: a write, a
+// truncation (Data nil, to size Off), an fsync, or what a folder was told: that the file
+// is made, renamed or removed, or with no file the folder's own fsync.
 type Op struct {
-	File string
-	Off  int64
-	Data []byte
-	Sync bool
+	File    string
+	Off     int64
+	Data    []byte
+	Sync    bool
+	Made    bool
+	Renamed string // its new name
+	Removed bool
 }
 
 // Disk is one mount. Its zero value fails nothing.
@@ -115,7 +119,58 @@ func (n *node) Open(ctx context.Context, flags uint32) (fs.FileHandle, uint32, s
 // Create implements fs.NodeCreater.
 func (n *node) Create(ctx context.Context, name string, flags, mode uint32, out *fuse.EntryOut) (*fs.Inode, fs.FileHandle, uint32, syscall.Errno) {
 	child, h, ff, errno := n.LoopbackNode.Create(ctx, name, flags, mode, out)
+	n.told(errno, Op{File: name, Made: true})
 	return child, n.wrap(h, name), ff, errno
+}
+
+// Rename implements fs.NodeRenamer.
+func (n *node) Rename(ctx context.Context, name string, newParent fs.InodeEmbedder, newName string, flags uint32) syscall.Errno {
+	to := newParent
+	if wrapped, ok := newParent.(*node); ok {
+		to = wrapped.LoopbackNode
+	}
+	return n.told(n.LoopbackNode.Rename(ctx, name, to, newName, flags), Op{File: name, Renamed: newName})
+}
+
+// Unlink implements fs.NodeUnlinker.
+func (n *node) Unlink(ctx context.Context, name string) syscall.Errno {
+	return n.told(n.LoopbackNode.Unlink(ctx, name), Op{File: name, Removed: true})
+}
+
+// folder is an open folder.
+type folder struct {
+	handle
+	n *node
+}
+
+// handle is what go-fuse's loopback gives for an open folder.
+type handle interface {
+	fs.FileReaddirenter
+	fs.FileSeekdirer
+	fs.FileReleasedirer
+	fs.FileFsyncdirer
+}
+
+// OpendirHandle implements fs.NodeOpendirHandler.
+func (n *node) OpendirHandle(ctx context.Context, flags uint32) (fs.FileHandle, uint32, syscall.Errno) {
+	h, ff, errno := n.LoopbackNode.OpendirHandle(ctx, flags)
+	if inner, ok := h.(handle); ok && errno == 0 {
+		return &folder{inner, n}, ff, errno
+	}
+	return h, ff, errno
+}
+
+// Fsyncdir implements fs.FileFsyncdirer.
+func (f *folder) Fsyncdir(ctx context.Context, flags uint32) syscall.Errno {
+	return f.n.told(f.handle.Fsyncdir(ctx, flags), Op{Sync: true})
+}
+
+// told tells the recorder what a folder was told.
+func (n *node) told(errno syscall.Errno, op Op) syscall.Errno {
+	if n.disk.Record != nil && errno == 0 {
+		n.disk.Record(op)
+	}
+	return errno
 }
 
 // wrap leaves SQLite's shared index alone: it is mapped, not written, and no state.
