@@ -268,6 +268,46 @@ func TestHeadReadsWhatItWrites(t *testing.T) {
 	}
 }
 
+func TestHeadRefusesEveryChange(t *testing.T) {
+	keys, err := newKeyring(bytes.Repeat([]byte{9}, 32), fixedStoreID, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer keys.destroy()
+	h := head{version: headVersion, storeID: fixedStoreID, generation: 2, previous: 1, keyslots: [32]byte{9}, epoch: 3, seq: 4, records: 5, setRoot: [32]byte{6}, journal: JournalHead{Seq: 7, Hash: [32]byte{8}}}
+	body := h.encode()
+	mac, err := keys.headMAC(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := keys.openHead(body, mac[:], fixedStoreID); err != nil || got != h {
+		t.Fatalf("head = %+v, %v", got, err)
+	}
+	tried := 0
+	refused := func(what string, n int, body, mac []byte) {
+		tried++
+		if _, err := keys.openHead(body, mac, fixedStoreID); !errors.Is(err, ErrTampered) {
+			t.Errorf("%s %d: %v, want ErrTampered", what, n, err)
+		}
+	}
+	eachFlip(body, func(bit int, b []byte) { refused("body bit flipped", bit, b, mac[:]) })
+	eachFlip(mac[:], func(bit int, b []byte) { refused("MAC bit flipped", bit, body, b) })
+	for n := range body {
+		refused("body cut to", n, body[:n], mac[:])
+	}
+	for n := range mac {
+		refused("MAC cut to", n, body, mac[:n])
+	}
+	refused("body longer by", 1, append(bytes.Clone(body), 0), mac[:])
+	refused("MAC longer by", 1, body, append(bytes.Clone(mac[:]), 0))
+	t.Logf("%d changed heads, none accepted", tried)
+	other := fixedStoreID
+	other[0]++
+	if _, err := keys.openHead(body, mac[:], other); !errors.Is(err, ErrTampered) {
+		t.Errorf("the head of another store: %v", err)
+	}
+}
+
 func TestPinIsStrict(t *testing.T) {
 	p := Pin{StoreID: fixedStoreID, StoreKey: [32]byte{0xab}}
 	text, err := p.MarshalText()

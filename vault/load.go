@@ -150,18 +150,8 @@ func (v *Vault) loadSealed(ctx context.Context, u *unsealed) (_ *unsealed, err e
 	if err := v.write.conn.QueryRowContext(ctx, "SELECT body, mac FROM head").Scan(&u.body, &mac); err != nil {
 		return nil, readError("reading the head", err)
 	}
-	want, err := keys.headMAC(u.body)
-	if err != nil {
+	if u.head, err = keys.openHead(u.body, mac, v.storeID); err != nil {
 		return nil, err
-	}
-	if !hmac.Equal(want[:], mac) {
-		return nil, fmt.Errorf("%w: head row doesn't authenticate", ErrTampered)
-	}
-	if u.head, err = parseHead(u.body); err != nil {
-		return nil, err
-	}
-	if u.head.storeID != v.storeID || u.head.generation != keys.generation {
-		return nil, fmt.Errorf("%w: head row belongs to another store or root key", ErrTampered)
 	}
 	if (u.head.version == 1) != (v.schema == 1) {
 		return nil, fmt.Errorf("%w: head row is of another schema", ErrTampered)
@@ -211,6 +201,22 @@ func (v *Vault) loadSealed(ctx context.Context, u *unsealed) (_ *unsealed, err e
 	}
 	u.publish()
 	return u, nil
+}
+
+// openHead authenticates a head row and reads it.
+func (k *keyring) openHead(body, mac []byte, storeID [16]byte) (head, error) {
+	want, err := k.headMAC(body)
+	if err != nil {
+		return head{}, err
+	}
+	if !hmac.Equal(want[:], mac) {
+		return head{}, fmt.Errorf("%w: head row doesn't authenticate", ErrTampered)
+	}
+	h, err := parseHead(body)
+	if err == nil && (h.storeID != storeID || h.generation != k.generation) {
+		err = fmt.Errorf("%w: head row belongs to another store or root key", ErrTampered)
+	}
+	return h, err
 }
 
 // loadLastingKey opens the record that all derived keys come from. A store of
