@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -22,6 +23,7 @@ import (
 	"github.com/sigild/sigild/journal"
 	"github.com/sigild/sigild/mpc"
 	"github.com/sigild/sigild/mpc/mpctest"
+	"github.com/sigild/sigild/policy"
 	"github.com/sigild/sigild/seal"
 	"github.com/sigild/sigild/vault"
 )
@@ -42,7 +44,9 @@ type child struct {
 	Owner   string
 	Dana    []byte
 	Root    [][]byte
-	Verb    string // "rotate", "keygen" or "import"
+	Verb    string // "rotate", "issue", "keygen" or "import"
+	Bot     string
+	Gets    string // the API key: an age recipient
 	Wallet  string
 	Chain   string
 	KillAt  int64 // before its KillAt-th durable write; 0: never
@@ -104,7 +108,7 @@ func (c child) run() error {
 func (c child) act(ctx context.Context, s *Service) (err error) {
 	a := Actor{Method: "/test", Organization: c.Org}
 	keys := c.Root
-	if c.Verb == "rotate" {
+	if c.Verb == "rotate" || c.Verb == "issue" {
 		keys = [][]byte{c.Dana}
 	}
 	for _, b := range keys {
@@ -118,6 +122,9 @@ func (c child) act(ctx context.Context, s *Service) (err error) {
 	switch c.Verb {
 	case "rotate":
 		_, err = s.RotateKey(ctx, a, NewRotation{RequestID: c.Request, Organization: c.Org, Wallet: c.Wallet})
+	case "issue":
+		_, err = s.CreateDelegation(ctx, a, NewDelegation{RequestID: c.Request, Organization: c.Org, Wallet: c.Wallet, DelegatedUser: c.Bot,
+			Recipient: c.Gets, Policies: []policy.Policy{allow}})
 	case "keygen":
 		_, err = s.CreateWallet(ctx, a, n)
 	case "import":
@@ -153,7 +160,8 @@ func (h *house) killed(verb, chain, request string, at int64, after time.Duratio
 		h.t.Fatal(err)
 	}
 	c := child{Dir: h.dir, HSM: site.hsm, Check: site.config.CheckpointKey, Pin: string(pin), Org: site.acme, Owner: site.dana.id,
-		Dana: site.dana.key.Public().Bytes, Verb: verb, Wallet: solWallet, Chain: chain, KillAt: at, Request: request}
+		Dana: site.dana.key.Public().Bytes, Verb: verb, Wallet: solWallet, Chain: chain, KillAt: at, Request: request,
+		Bot: site.bot, Gets: site.recipient.Recipient().String()}
 	if chain == "eip155" {
 		c.Wallet = ethWallet
 	}
@@ -212,6 +220,20 @@ func (h *house) wantWhole(what string) {
 			h.t.Errorf("%s: key %s has shares of %v here", what, k.ID, k.Here)
 		}
 	}
+	for id, d := range h.book.delegations {
+		if d.Status == statusPending {
+			h.t.Errorf("%s: delegation %s is still pending", what, id)
+		}
+		if d.Status != statusActive {
+			continue
+		}
+		for _, p := range d.Set.Parties {
+			expected[ShareID(d.Set.ID, p)] = true
+		}
+		if find(h.book, h.book.apiKeys, d.APIKey) == nil {
+			h.t.Errorf("%s: delegation %s has no API key", what, id)
+		}
+	}
 	for _, c := range h.book.ceremonies {
 		if c.Status == statusRunning {
 			h.t.Errorf("%s: ceremony %s still runs", what, c.ID)
@@ -253,7 +275,7 @@ func (h *house) wantSigns(what string, k *key) {
 
 // A rotation writes four times: the act, two stages, the new set. Killed before any of
 // these it was never there; after the last one the old set was never there.
-func TestKilledAtEachWriteOfARotation(t *testing.T) {
+func TestKilledAtEachWriteOfAReshare(t *testing.T) {
 	h := newHouse(t, withWallet)
 	const writes = 4
 	for at := int64(1); at <= writes+1; at++ {
@@ -266,8 +288,16 @@ func TestKilledAtEachWriteOfARotation(t *testing.T) {
 			t.Errorf("%s: done %v, root set %s, was %s", what, done, now.ID, old.ID)
 		}
 	}
-	if e := h.entries(); e[len(e)-1].Method != "ceremony/rotate" || e[len(e)-1].Outcome != statusDone {
-		t.Errorf("last entry %+v, want the rotation's end", e[len(e)-1])
+	// So does an issue, of all that a delegation is.
+	for at := int64(1); at <= writes+1; at++ {
+		done := h.killed("issue", cluster, fmt.Sprint("i", at), at, 0)
+		h.wantWhole(fmt.Sprint("issue killed before write ", at))
+		if done != (at > writes) {
+			t.Errorf("issue killed before write %d: done %v", at, done)
+		}
+	}
+	if e := h.entries(); !slices.ContainsFunc(e, func(e journal.Entry) bool { return e.Method == "ceremony/rotate" && e.Outcome == statusDone }) {
+		t.Error("the journal has no end of the rotation")
 	}
 }
 
@@ -313,7 +343,7 @@ func TestCampaignKillsInCeremonies(t *testing.T) {
 		h := newHouse(t, withWallet, withEther)
 		done := 0
 		for i := range times(t, c.sample, c.all) {
-			chain, within := cluster, 60*time.Millisecond
+			chain, within := cluster, 150*time.Millisecond
 			if i%5 == 4 {
 				chain, within = "eip155", 20*time.Second
 			}
