@@ -12,13 +12,14 @@ const modulePath = "github.com/sigild/sigild"
 // package belongs to the longest row its path begins with; packages of one room
 // may import each other. A package without a row fails: give it a place.
 const order = `
-	cmd/sigild         -> cmd/config server tpm systemd metrics
+	cmd/sigild         -> cmd/config server tpm systemd metrics courier
 	cmd/sigilctl       -> cmd/config client delegation tpm airgap
 	cmd/config         -> hsm tpm systemd credential link runner
 	demo               -> client journal mpc chains/evm chains/solana internal/testhsm internal/testtpm
 
 	server             -> delegation delivery api systemd link metrics
-	delegation         -> signing bundle clock
+	delegation         -> signing bundle clock outbox
+	outbox             -> journal
 	delivery           -> signing
 	signing            -> policy mpc chains/signable journal refusal credential
 	journal            -> vault refusal
@@ -39,6 +40,7 @@ const order = `
 	bundle             -> credential
 	airgap             -> chains/signable
 	client             -> api credential
+	courier            -> client
 	api                ->
 	credential         ->
 	refusal            ->

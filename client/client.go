@@ -193,6 +193,16 @@ func (c *Client) Activities() sigilv1.ActivityServiceClient {
 	return sigilv1.NewActivityServiceClient(stamped{Client: c})
 }
 
+// Endpoints are registered with root stamps.
+func (c *Client) Endpoints() sigilv1.EndpointServiceClient {
+	return sigilv1.NewEndpointServiceClient(stamped{Client: c})
+}
+
+// Courier calls need nothing but the role.
+func (c *Client) Courier() sigilv1.CourierServiceClient {
+	return sigilv1.NewCourierServiceClient(plain{Client: c})
+}
+
 // Vendors binds what other vendors delivered, with root stamps.
 func (c *Client) Vendors() sigilv1.VendorServiceClient {
 	return sigilv1.NewVendorServiceClient(stamped{Client: c})

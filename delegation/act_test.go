@@ -170,7 +170,7 @@ func withPending(h *house) {
 		w := wallet{}
 		err := tx.With(vault.TypeWallet, pendingWallet, func(b []byte) error { return decodeRecord(b, &w) })
 		w.Status = statusPending
-		out := outbox{V: recordVersion, Wallet: pendingWallet, Recipient: "age1", Ciphertext: []byte{1}, CreatedAt: began}
+		out := waitingShare{V: recordVersion, Wallet: pendingWallet, Recipient: "age1", Ciphertext: []byte{1}, CreatedAt: began}
 		return errors.Join(err, store(tx, vault.TypeWallet, w.ID, &w), store(tx, vault.TypeOutbox, w.ID, &out))
 	})
 }

@@ -57,6 +57,10 @@ func (b *book) standingOf(d *delegationRecord, w *wallet, k *key, u *user) (*sta
 		st.ExpiresAt = *d.ExpiresAt
 	}
 	switch d.Status {
+	case statusActive:
+		if d.Endpoint != "" {
+			st.Ended = refusal.New(refusal.NotActive, "the delegate's share is at endpoint %s: signing takes that party, too", d.Endpoint)
+		}
 	case statusRevoked:
 		st.Ended = refusal.New(refusal.DelegationRevoked, "the delegation was revoked")
 	case statusExpired:

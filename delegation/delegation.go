@@ -25,6 +25,7 @@ import (
 	"github.com/sigild/sigild/clock"
 	"github.com/sigild/sigild/journal"
 	"github.com/sigild/sigild/mpc"
+	"github.com/sigild/sigild/outbox"
 	"github.com/sigild/sigild/vault"
 )
 
@@ -38,6 +39,8 @@ type Config struct {
 	PreParameters func(ctx context.Context) (*mpc.PreParams, error)
 	// PolicyFiles judge above all organizations; nil for none.
 	PolicyFiles *PolicyFiles
+	// Outbox delivers to other appliances; nil: there are no endpoints.
+	Outbox *outbox.Service
 	// CeremonyTimeout ends a ceremony that hangs; zero means five minutes.
 	CeremonyTimeout time.Duration
 	// Holders are the devices of those names with the keys that shall hold the root key;

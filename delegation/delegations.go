@@ -20,6 +20,9 @@ type NewDelegation struct {
 	DelegatedUser string
 	// Recipient is the age X25519 recipient of the wallet API key.
 	Recipient string
+	// Endpoint, in place of Recipient, is where the delegate's share and the wallet API
+	// key are delivered to (package outbox); they are not kept here.
+	Endpoint string
 	// ExpiresAt ends the delegation; nil means until revoked.
 	ExpiresAt *time.Time
 	Policies  []policy.Policy
@@ -58,7 +61,7 @@ const maxRules = 64
 // there is nothing that could sign. Durable on return, pending until then.
 func (s *Service) CreateDelegation(ctx context.Context, a Actor, n NewDelegation) (DelegationStarted, error) {
 	id := newID("dlg")
-	if err := checkRecipient("api_key_recipient", n.Recipient); err != nil {
+	if err := n.checkReceiver(); err != nil {
 		return DelegationStarted{}, err
 	}
 	policies, limits, err := checkRules(id, n)
@@ -103,6 +106,11 @@ func (s *Service) draft(n NewDelegation, w *wallet, id string, policies []policy
 	if w.Status != statusActive {
 		return nil, refusal.New(refusal.NotActive, "the wallet is %s: its owner has to confirm the share first", w.Status)
 	}
+	if n.Endpoint != "" {
+		if err := s.endpointReady(n.Organization, n.Endpoint); err != nil {
+			return nil, err
+		}
+	}
 	u, err := s.delegatedUser(n.Organization, n.DelegatedUser)
 	if err != nil {
 		return nil, err
@@ -117,7 +125,7 @@ func (s *Service) draft(n NewDelegation, w *wallet, id string, policies []policy
 	}
 	return &delegationRecord{
 		V: recordVersion, ID: id, Organization: n.Organization, Wallet: w.ID, Owner: w.Owner, DelegatedUser: u.ID,
-		Status: statusPending, CreatedAt: now, ExpiresAt: end, Recipient: n.Recipient,
+		Status: statusPending, CreatedAt: now, ExpiresAt: end, Recipient: n.Recipient, Endpoint: n.Endpoint,
 		Policies: policies, Limits: limits, OrganizationAllows: n.OrganizationAllows, Templates: n.Templates, Version: 1,
 	}, nil
 }
@@ -234,27 +242,39 @@ func (s *Service) activate(tx *vault.Tx, e *journal.Entry, delegationID string, 
 	}
 	active := *d
 	active.Status, active.Set, active.Version = statusActive, set, d.Version+1
-	for _, sh := range shares {
-		if err := putShare(tx, set.ID, sh); err != nil {
-			return err
-		}
-	}
 	w, k, err := s.book.wallet(d.Organization, d.Wallet)
 	if err != nil {
 		return err
 	}
 	e.ShareSet = set.ID
-	return s.putActive(tx, e, &active, w, k)
+	var delegate *mpc.Share
+	for _, sh := range shares {
+		if d.Endpoint != "" && sh.Party() == mpc.Delegate {
+			delegate = sh // it goes to the endpoint and is not kept here
+			continue
+		}
+		if err := putShare(tx, set.ID, sh); err != nil {
+			return err
+		}
+	}
+	if d.Endpoint == "" {
+		return s.putActive(tx, e, &active, w, k, nil)
+	}
+	return s.putActive(tx, e, &active, w, k, func(apiKey []byte) error { return s.deliver(tx, e, &active, w, delegate, apiKey) })
 }
 
 // putActive writes an active delegation with a fresh wallet API key, and what signing
-// needs to know of it. d, w and k may be of this very transaction.
-func (s *Service) putActive(tx *vault.Tx, e *journal.Entry, d *delegationRecord, w *wallet, k *key) error {
+// needs to know of it. d, w and k may be of this very transaction. hand gets the key;
+// nil encrypts it to the delegation's recipient.
+func (s *Service) putActive(tx *vault.Tx, e *journal.Entry, d *delegationRecord, w *wallet, k *key, hand func(apiKey []byte) error) error {
 	rec := &apiKeyRecord{V: recordVersion, Delegation: d.ID, CreatedAt: s.now().UTC()}
 	err := newAPIKey(func(id string, key []byte) (err error) {
 		rec.ID = id
 		if rec.Verifier, err = s.verifier(key); err != nil {
 			return err
+		}
+		if hand != nil {
+			return hand(key)
 		}
 		rec.Encrypted, err = encryptTo(d.Recipient, key)
 		return err

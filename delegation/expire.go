@@ -77,6 +77,9 @@ func (s *Service) expire(ctx context.Context, id string) error {
 		if !active {
 			e.Reason = "nobody approved it in time"
 		}
+		if err := s.tellEnded(tx, d); err != nil {
+			return err
+		}
 		if err := s.putEnded(tx, &ended); err != nil {
 			return err
 		}

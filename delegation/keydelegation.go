@@ -138,7 +138,7 @@ func (s *Service) handShare(tx *vault.Tx, k *key, u *user) error {
 	if at < 0 || main == nil {
 		return fmt.Errorf("handing key %s over: the user's share is not here", k.ID)
 	}
-	out := &outbox{V: recordVersion, Wallet: main.ID, Recipient: u.ShareRecipient, CreatedAt: s.clock()}
+	out := &waitingShare{V: recordVersion, Wallet: main.ID, Recipient: u.ShareRecipient, CreatedAt: s.clock()}
 	id := ShareID(k.Root.ID, mpc.User)
 	err := tx.With(vault.TypeShare, id, func(encoded []byte) (err error) {
 		out.Ciphertext, err = encryptTo(u.ShareRecipient, encoded)

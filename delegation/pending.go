@@ -31,6 +31,7 @@ type terms struct {
 	DelegatedUser      string          `json:"delegated_user"`
 	DelegatedUserName  string          `json:"delegated_user_name"`
 	Recipient          string          `json:"api_key_recipient,omitempty"`
+	Endpoint           string          `json:"endpoint,omitempty"`
 	ExpiresAt          *time.Time      `json:"expires_at,omitempty"`
 	Lifetime           uint32          `json:"lifetime_seconds,omitempty"`
 	Policies           []policy.Policy `json:"policies"`
@@ -52,7 +53,7 @@ func (s *Service) termsOf(d *delegationRecord) ([]byte, error) {
 	}
 	t := terms{
 		V: recordVersion, Organization: d.Organization, Delegation: d.ID, Wallet: w.ID, Chain: w.Chain, Address: w.Address,
-		DelegatedUser: u.ID, DelegatedUserName: u.Name, Recipient: d.Recipient, Lifetime: d.Lifetime,
+		DelegatedUser: u.ID, DelegatedUserName: u.Name, Recipient: d.Recipient, Endpoint: d.Endpoint, Lifetime: d.Lifetime,
 		Policies: d.Policies, Limits: d.Limits, Templates: d.Templates, OrganizationAllows: d.OrganizationAllows,
 	}
 	if d.Lifetime == 0 { // with a lifetime the end follows from the approval
@@ -132,14 +133,17 @@ func (s *Service) propose(tx *vault.Tx, n NewDelegation, w *wallet, by *Delegate
 	if n.DelegatedUser == "" {
 		n.DelegatedUser = by.DelegatedUser
 	}
-	if n.Recipient == "" {
+	if n.Recipient == "" && n.Endpoint == "" {
 		n.Recipient = by.Recipient
 	}
 	if len(n.Policies)+len(n.Limits)+len(n.Templates) == 0 && !n.OrganizationAllows {
 		n.Policies, n.Limits, n.OrganizationAllows = by.Policies, by.Limits, by.OrganizationAllows
 	}
-	if err := checkRecipient("api_key_recipient", n.Recipient); err != nil {
+	if err := n.checkReceiver(); err != nil {
 		return nil, err
+	}
+	if w.Vendor != "" {
+		return nil, refusal.New(refusal.NotActive, "the wallet is another vendor's: bind what was delivered for it")
 	}
 	id := newID("dlg")
 	policies, limits, err := checkRules(id, n)

@@ -206,8 +206,8 @@ func (w *wallet) publicKey(k *key) []byte {
 	return k.Root.PublicKey
 }
 
-// outbox is a user's share on its way out: ciphertext only. Its id is the wallet's.
-type outbox struct {
+// waitingShare is a user's share on its way out: ciphertext only. Its id is the wallet's.
+type waitingShare struct {
 	V          int       `json:"v"`
 	Wallet     string    `json:"wallet"`
 	Recipient  string    `json:"recipient"`
@@ -216,18 +216,20 @@ type outbox struct {
 }
 
 type delegationRecord struct {
-	V             int             `json:"v"`
-	ID            string          `json:"id"`
-	Organization  string          `json:"organization"`
-	Wallet        string          `json:"wallet"`
-	Owner         string          `json:"owner"`
-	DelegatedUser string          `json:"delegated_user"`
-	Status        string          `json:"status"`
-	CreatedAt     time.Time       `json:"created_at"`
-	ExpiresAt     *time.Time      `json:"expires_at,omitempty"`
-	Recipient     string          `json:"api_key_recipient"`
-	Policies      []policy.Policy `json:"policies"`
-	Limits        []policy.Limit  `json:"limits,omitempty"`
+	V             int        `json:"v"`
+	ID            string     `json:"id"`
+	Organization  string     `json:"organization"`
+	Wallet        string     `json:"wallet"`
+	Owner         string     `json:"owner"`
+	DelegatedUser string     `json:"delegated_user"`
+	Status        string     `json:"status"`
+	CreatedAt     time.Time  `json:"created_at"`
+	ExpiresAt     *time.Time `json:"expires_at,omitempty"`
+	Recipient     string     `json:"api_key_recipient"`
+	// Endpoint got the delegate's share and the API key; "" where both stay here.
+	Endpoint string          `json:"endpoint,omitempty"`
+	Policies []policy.Policy `json:"policies"`
+	Limits   []policy.Limit  `json:"limits,omitempty"`
 	// Templates are what the delegated user may make orders of.
 	Templates []Template `json:"templates,omitempty"`
 	// OrganizationAllows lets ALLOW policies of the organization's documents count.

@@ -48,7 +48,7 @@ func records() []any {
 		&user{V: 1, ID: "usr", Organization: "org", Name: "n", Kind: DelegatedUser, CreatedAt: end},
 		&key{V: 1, ID: "key", Scheme: "eddsa-ed25519", CreatedAt: end, Origin: "in_process", Status: statusActive, Here: []mpc.Party{mpc.Server}},
 		&wallet{V: 1, ID: "wal", Chain: "eip155", Address: "0x", Status: statusPending, CreatedAt: end},
-		&outbox{V: 1, Wallet: "wal", Recipient: "age1", Ciphertext: []byte{1, 2}, CreatedAt: end},
+		&waitingShare{V: 1, Wallet: "wal", Recipient: "age1", Ciphertext: []byte{1, 2}, CreatedAt: end},
 		&delegationRecord{V: 1, ID: "dlg", Status: statusActive, CreatedAt: end, ExpiresAt: &end, Policies: newDelegation("d", solWallet).Policies, APIKey: "k", Version: 7},
 		&apiKeyRecord{V: 1, ID: "k", Delegation: "dlg", CreatedAt: end, Verifier: []byte{1}, Encrypted: []byte{2}},
 		&ceremonyRecord{V: 1, ID: "cer", Kind: kindIssue, Target: "dlg", Status: statusFailed, Error: "no", StartedAt: end},

@@ -96,5 +96,8 @@ func (s *Service) putRevoked(tx *vault.Tx, d *delegationRecord) error {
 		}
 		s.book.change(tx, func() { delete(s.book.apiKeys, d.APIKey) })
 	}
+	if err := s.tellEnded(tx, d); err != nil {
+		return err
+	}
 	return s.putEnded(tx, &revoked)
 }

@@ -186,7 +186,7 @@ func (s *Service) runRotation(c *ceremonyRecord, w *wallet, keyID string, r rota
 			return nil, err
 		}
 		return func(tx *vault.Tx, e *journal.Entry) error {
-			out := &outbox{V: recordVersion, Wallet: w.ID, Recipient: r.recipient, Ciphertext: ciphertext, CreatedAt: s.now().UTC()}
+			out := &waitingShare{V: recordVersion, Wallet: w.ID, Recipient: r.recipient, Ciphertext: ciphertext, CreatedAt: s.now().UTC()}
 			return s.replaceRoot(tx, e, k.Root, keyID, r.origin, set, shares, out)
 		}, nil
 	}
@@ -212,7 +212,7 @@ func (s *Service) lendRoot(ctx context.Context, k *key, r rotation, use func(quo
 }
 
 // replaceRoot is the last transaction of a rotation.
-func (s *Service) replaceRoot(tx *vault.Tx, e *journal.Entry, old mpc.ShareSet, keyID, origin string, set mpc.ShareSet, shares []*mpc.Share, out *outbox) error {
+func (s *Service) replaceRoot(tx *vault.Tx, e *journal.Entry, old mpc.ShareSet, keyID, origin string, set mpc.ShareSet, shares []*mpc.Share, out *waitingShare) error {
 	k := find(s.book, s.book.keys, keyID) // as it is now: failures may have been counted
 	if k.Root.ID != old.ID {
 		return refusal.New(refusal.NotActive, "the key got another root set meanwhile")

@@ -212,7 +212,7 @@ func withSubjects(h *house) {
 			err := tx.With(vault.TypeWallet, id, func(b []byte) error { return decodeRecord(b, &w) })
 			w.Status = statusPending
 			return errors.Join(err, store(tx, vault.TypeWallet, id, &w),
-				store(tx, vault.TypeOutbox, id, &outbox{V: recordVersion, Wallet: id, Ciphertext: []byte(id), CreatedAt: began}))
+				store(tx, vault.TypeOutbox, id, &waitingShare{V: recordVersion, Wallet: id, Ciphertext: []byte(id), CreatedAt: began}))
 		})
 	}
 	h.wallet(solWallet, cluster, mpctest.Ed25519RootSet(h.t))

@@ -27,7 +27,7 @@ func (s *Service) FetchShare(ctx context.Context, a Actor, org, walletID string)
 	if err != nil {
 		return ShareOut{}, err
 	}
-	out := new(outbox)
+	out := new(waitingShare)
 	err = s.vault.With(ctx, vault.TypeOutbox, s.book.mainWallet(w.Key).ID, func(b []byte) error { return decodeRecord(b, out) })
 	if errors.Is(err, vault.ErrNotFound) {
 		return ShareOut{}, refusal.New(refusal.NotActive, "no share waits for this wallet: its ceremony has not ended, or the share was confirmed")
@@ -68,7 +68,7 @@ func (s *Service) ConfirmShare(ctx context.Context, a Actor, n NewReceipt) (Wall
 			return ShareConfirmed{}, err
 		}
 		w = s.book.mainWallet(w.Key) // the share is the key's
-		out := new(outbox)
+		out := new(waitingShare)
 		err = tx.With(vault.TypeOutbox, w.ID, func(b []byte) error { return decodeRecord(b, out) })
 		if errors.Is(err, vault.ErrNotFound) {
 			return ShareConfirmed{}, refusal.New(refusal.NotActive, "no share waits for this wallet")

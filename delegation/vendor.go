@@ -96,7 +96,7 @@ func (s *Service) BindDelivery(ctx context.Context, a Actor, n NewBinding) (Deli
 			return DeliveryBound{}, err
 		}
 		d.Status, d.ApprovedAt, d.Vendor = statusActive, &now, &offer.Share
-		if err := s.putActive(tx, e, d, w, k); err != nil {
+		if err := s.putActive(tx, e, d, w, k, nil); err != nil {
 			return DeliveryBound{}, err
 		}
 		e.User = d.DelegatedUser

@@ -193,7 +193,7 @@ func (s *Service) startKeygen(c *ceremonyRecord, k *key, w *wallet, recipient st
 				return err
 			}
 			if recipient != "" {
-				out := &outbox{V: recordVersion, Wallet: w.ID, Recipient: recipient, Ciphertext: ciphertext, CreatedAt: s.now().UTC()}
+				out := &waitingShare{V: recordVersion, Wallet: w.ID, Recipient: recipient, Ciphertext: ciphertext, CreatedAt: s.now().UTC()}
 				if err := store(tx, vault.TypeOutbox, w.ID, out); err != nil {
 					return err
 				}

@@ -29,6 +29,7 @@ const (
 	roleApp      role = 1 << iota // runs wallets and signs: a back end, a bot
 	roleOperator                  // runs the appliance
 	roleAuditor                   // looks and verifies
+	roleCourier                   // carries deliveries between the network and the appliance
 )
 
 // authentication is what a call must carry besides its caller's uid.
@@ -71,7 +72,7 @@ const kib = 1024
 var table = []access{
 	{method: "/grpc.health.v1.Health/Check", socket: onApp | onAdmin, role: roleApp | roleOperator | roleAuditor, by: byNothing, maxBytes: kib},
 
-	{method: "/sigil.v1.StatusService/GetStatus", socket: onApp | onAdmin, role: roleApp | roleOperator | roleAuditor, by: byNothing, maxBytes: kib},
+	{method: "/sigil.v1.StatusService/GetStatus", socket: onApp | onAdmin, role: roleApp | roleOperator | roleAuditor | roleCourier, by: byNothing, maxBytes: kib},
 
 	{method: "/sigil.v1.OrganizationService/CreateOrganization", socket: onAdmin, role: roleOperator, by: byStamps, stamps: operators, maxBytes: 16 * kib},
 
@@ -145,8 +146,18 @@ var table = []access{
 	{method: "/sigil.v1.ClockService/ConfirmClock", socket: onAdmin, role: roleOperator, by: byStamps, stamps: operators, maxBytes: 4 * kib},
 
 	{method: "/sigil.v1.DeliveryService/RegisterWebhook", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root, maxBytes: 4 * kib, deadline: 30 * time.Second},
-	{method: "/sigil.v1.DeliveryService/IngestDelivery", socket: onApp, role: roleApp, by: byNothing, maxBytes: 65 * kib},
+	{method: "/sigil.v1.DeliveryService/IngestDelivery", socket: onApp, role: roleApp | roleCourier, by: byNothing, maxBytes: 65 * kib},
 	{method: "/sigil.v1.DeliveryService/ListDeliveries", socket: onApp | onAdmin, role: roleApp | roleOperator | roleAuditor, by: byStamps, stamps: member, maxBytes: 4 * kib},
+
+	{method: "/sigil.v1.EndpointService/RegisterEndpoint", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root, maxBytes: 8 * kib},
+	{method: "/sigil.v1.EndpointService/AddEndpointKey", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root, maxBytes: 8 * kib},
+	{method: "/sigil.v1.EndpointService/ChangeEndpointKey", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root, maxBytes: 4 * kib},
+	{method: "/sigil.v1.EndpointService/PingEndpoint", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root, maxBytes: 4 * kib},
+	{method: "/sigil.v1.EndpointService/RedeliverEvents", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root, maxBytes: 4 * kib},
+	{method: "/sigil.v1.EndpointService/ListEndpoints", socket: onApp | onAdmin, role: roleApp | roleOperator | roleAuditor, by: byStamps, stamps: member, maxBytes: 4 * kib},
+
+	{method: "/sigil.v1.CourierService/TakeEvents", socket: onApp, role: roleCourier, by: byNothing, maxBytes: kib},
+	{method: "/sigil.v1.CourierService/ReportEvent", socket: onApp, role: roleCourier, by: byNothing, maxBytes: kib},
 
 	{method: "/sigil.v1.VendorService/SetDeveloperToken", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root, maxBytes: 4 * kib},
 	{method: "/sigil.v1.VendorService/BindDelivery", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root, maxBytes: 512 * kib},
@@ -185,7 +196,7 @@ type Holders struct {
 // Roles says which callers have which role. Nobody has a role by default, uid 0
 // neither; 65534 can't be given one.
 type Roles struct {
-	App, Operator, Auditor Holders
+	App, Operator, Auditor, Courier Holders
 }
 
 func (h Holders) holds(c Caller) bool {
@@ -194,7 +205,7 @@ func (h Holders) holds(c Caller) bool {
 
 // check refuses 65534: it is what the kernel shows for whoever it can't name.
 func (r Roles) check() error {
-	for name, h := range map[string]Holders{"app": r.App, "operator": r.Operator, "auditor": r.Auditor} {
+	for name, h := range map[string]Holders{"app": r.App, "operator": r.Operator, "auditor": r.Auditor, "courier": r.Courier} {
 		if slices.Contains(h.UIDs, nobody) || slices.Contains(h.GIDs, nobody) {
 			return fmt.Errorf("role %s: id %d stands for every user the kernel can't name; hint: give the caller an id of its own", name, nobody)
 		}
@@ -215,6 +226,9 @@ func (r Roles) of(c Caller) role {
 	}
 	if r.Auditor.holds(c) {
 		has |= roleAuditor
+	}
+	if r.Courier.holds(c) {
+		has |= roleCourier
 	}
 	return has
 }
@@ -241,7 +255,7 @@ func (s socket) String() string {
 }
 
 func (r role) String() string {
-	return names(r, []string{"app", "operator", "auditor"})
+	return names(r, []string{"app", "operator", "auditor", "courier"})
 }
 
 func (s signatory) String() string {

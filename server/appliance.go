@@ -9,6 +9,7 @@ import (
 	"github.com/sigild/sigild/delegation"
 	"github.com/sigild/sigild/delivery"
 	"github.com/sigild/sigild/journal"
+	"github.com/sigild/sigild/outbox"
 	"github.com/sigild/sigild/refusal"
 	"github.com/sigild/sigild/signing"
 )
@@ -42,6 +43,7 @@ type Parts struct {
 	Delegation *delegation.Service
 	Signing    *signing.Service
 	Delivery   *delivery.Service
+	Outbox     *outbox.Service
 	// Status fills in what the rooms below know: providers, anchor, pool, journal.
 	Status func() *sigilv1.GetStatusResponse
 	// Close ends the rooms and wipes the root key, after an operator sealed the appliance.
@@ -121,6 +123,8 @@ func (a *Appliance) Services() Services {
 		Policy:        policyService{a: a},
 		Delivery:      deliveryService{a: a},
 		Vendor:        vendorService{a: a},
+		Endpoint:      endpointService{a: a},
+		Courier:       courierService{a: a},
 		Activity:      activityService{a: a},
 		Order:         orderService{a: a},
 		Key:           keyService{a: a},

@@ -80,7 +80,7 @@ func (s delegatedAccessService) RequestDelegation(ctx context.Context, r *sigilv
 	}
 	n := delegation.NewDelegation{
 		RequestID: r.GetRequestId(), Organization: r.GetOrganizationId(), Wallet: r.GetWalletId(), DelegatedUser: r.GetDelegatedUserId(),
-		Recipient: r.GetApiKeyRecipient(), OrganizationAllows: r.GetOrganizationAllows(),
+		Recipient: r.GetApiKeyRecipient(), Endpoint: r.GetEndpointId(), OrganizationAllows: r.GetOrganizationAllows(),
 	}
 	if n.ExpiresAt, err = readEnd(r.ExpiresAt); err != nil {
 		return nil, err

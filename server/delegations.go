@@ -25,7 +25,7 @@ func (s delegationService) CreateDelegation(ctx context.Context, r *sigilv1.Crea
 	}
 	n := delegation.NewDelegation{
 		RequestID: r.GetRequestId(), Organization: r.GetOrganizationId(), Wallet: r.GetWalletId(),
-		DelegatedUser: r.GetDelegatedUserId(), Recipient: r.GetApiKeyRecipient(), OrganizationAllows: r.GetOrganizationAllows(),
+		DelegatedUser: r.GetDelegatedUserId(), Recipient: r.GetApiKeyRecipient(), Endpoint: r.GetEndpointId(), OrganizationAllows: r.GetOrganizationAllows(),
 	}
 	if n.ExpiresAt, err = readEnd(r.ExpiresAt); err != nil {
 		return nil, err

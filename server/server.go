@@ -108,6 +108,8 @@ type Services struct {
 	Policy        sigilv1.PolicyServiceServer
 	Delivery      sigilv1.DeliveryServiceServer
 	Vendor        sigilv1.VendorServiceServer
+	Endpoint      sigilv1.EndpointServiceServer
+	Courier       sigilv1.CourierServiceServer
 	Activity      sigilv1.ActivityServiceServer
 	Order         sigilv1.OrderServiceServer
 	Key           sigilv1.KeyServiceServer
@@ -140,6 +142,8 @@ func (s Services) list() []service {
 		{&sigilv1.PolicyService_ServiceDesc, s.Policy},
 		{&sigilv1.DeliveryService_ServiceDesc, s.Delivery},
 		{&sigilv1.VendorService_ServiceDesc, s.Vendor},
+		{&sigilv1.EndpointService_ServiceDesc, s.Endpoint},
+		{&sigilv1.CourierService_ServiceDesc, s.Courier},
 		{&sigilv1.ActivityService_ServiceDesc, s.Activity},
 		{&sigilv1.OrderService_ServiceDesc, s.Order},
 		{&sigilv1.KeyService_ServiceDesc, s.Key},

@@ -40,6 +40,10 @@ const (
 	TypeActivity   Type = 27 // a request that waits, or waited, for people's approval
 	TypePartKey    Type = 28 // a device's key for parts of records' keys; the vault's own
 	TypeClock      Type = 29 // when the wall clock was last confirmed
+
+	TypeEndpoint       Type = 30 // where events are delivered to
+	TypeEndpointSecret Type = 31 // what events to an endpoint are authenticated with
+	TypeOutgoing       Type = 32 // an event that waits to be delivered: ciphertext
 )
 
 var typeNames = [...]string{
@@ -52,6 +56,7 @@ var typeNames = [...]string{
 	TypeVendorEvent: "vendor event", TypeVendorShare: "vendor share", TypeVendorAPIKey: "vendor api key",
 	TypeLastingKey: "lasting key", TypeJournal: "journal snapshot",
 	TypeOrder: "order", TypeActivity: "activity", TypePartKey: "key for parts", TypeClock: "clock",
+	TypeEndpoint: "endpoint", TypeEndpointSecret: "endpoint secret", TypeOutgoing: "outgoing event",
 }
 
 // String is the type's name, for errors and logs.

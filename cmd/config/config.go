@@ -89,6 +89,7 @@ type Roles struct {
 	App      Role `yaml:"app"`
 	Operator Role `yaml:"operator"`
 	Auditor  Role `yaml:"auditor"`
+	Courier  Role `yaml:"courier"`
 }
 
 // Role lists the numeric ids that have it.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -35,30 +34,19 @@ type Helper struct {
 
 // LoadHelper reads and checks the file.
 func LoadHelper(path string) (*runner.Program, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("opening config: %w", err)
+	h := Helper{Timeout: 15 * time.Second}
+	if err := loadOne(path, &h); err != nil {
+		return nil, err
 	}
-	defer f.Close()
-	if err := checkOwner(f); err != nil {
-		return nil, fmt.Errorf("reading config %s: %w", path, err)
-	}
-	b, err := io.ReadAll(io.LimitReader(f, maxFile))
-	if err != nil {
-		return nil, fmt.Errorf("reading config: %w", err)
-	}
-	p, err := parseHelper(b)
+	p, err := h.program()
 	if err != nil {
 		return nil, fmt.Errorf("reading config %s: %w", path, err)
 	}
 	return p, nil
 }
 
-func parseHelper(b []byte) (*runner.Program, error) {
-	h := Helper{Timeout: 15 * time.Second}
-	if err := decodeOne(b, &h); err != nil {
-		return nil, err
-	}
+// program checks what was read.
+func (h Helper) program() (*runner.Program, error) {
 	p := &runner.Program{Path: h.Program, Args: h.Args, Env: h.Env, Timeout: h.Timeout, Callers: h.Callers, Files: map[string][32]byte{}}
 	if err := checkPath("program", h.Program); err != nil {
 		return nil, err

@@ -27,13 +27,14 @@ func delegationCommand() *cobra.Command {
 
 // termFlags are what a delegation is made by.
 type termFlags struct {
-	wallet, user, recipient, rules, expires string
-	organizationAllows                      bool
+	wallet, user, recipient, endpoint, rules, expires string
+	organizationAllows                                bool
 }
 
 func (f *termFlags) register(c *cobra.Command) {
 	c.Flags().StringVar(&f.user, "user", "", "`ID` of the delegated user")
 	c.Flags().StringVar(&f.recipient, "recipient", "", "age recipient (age1…) that the wallet API key is encrypted to")
+	c.Flags().StringVar(&f.endpoint, "endpoint", "", "`ID` of the endpoint that gets share and API key, in place of --recipient")
 	c.Flags().StringVar(&f.rules, "rules", "", `rules in a `+"`FILE`"+`: {"policies":[...],"limits":[...]}, as in sigilctl policy check`)
 	c.Flags().BoolVar(&f.organizationAllows, "organization-allows", false, "let the organization's own ALLOW policies count")
 }
@@ -162,7 +163,7 @@ func delegationRequest() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r := &sigilv1.RequestDelegationRequest{
-				WalletId: terms.wallet, DelegatedUserId: optional(terms.user), ApiKeyRecipient: optional(terms.recipient), OrganizationAllows: terms.organizationAllows,
+				WalletId: terms.wallet, DelegatedUserId: optional(terms.user), ApiKeyRecipient: optional(terms.recipient), EndpointId: optional(terms.endpoint), OrganizationAllows: terms.organizationAllows,
 			}
 			var err error
 			if r.Policies, r.Limits, err = terms.read(); err != nil {
@@ -230,7 +231,7 @@ func delegationCreate() *cobra.Command {
 	var terms termFlags
 	var templates string
 	c := &cobra.Command{
-		Use:   "create --organization ID --wallet ID --user ID --recipient AGE --rules FILE --key FILE",
+		Use:   "create --organization ID --wallet ID --user ID (--recipient AGE | --endpoint ID) --rules FILE --key FILE",
 		Short: "Make a delegation of your own wallet; your stamp is the approval",
 		Long: `Makes a delegation of your own wallet. --templates names a file of what the delegated
 user may make orders of (docs/policy.md): [{"name","condition","parameters":[{"name",
@@ -238,7 +239,7 @@ user may make orders of (docs/policy.md): [{"name","condition","parameters":[{"n
 "totals":[{"asset","max"}]}].`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			r := &sigilv1.CreateDelegationRequest{WalletId: terms.wallet, DelegatedUserId: terms.user, ApiKeyRecipient: terms.recipient, OrganizationAllows: terms.organizationAllows}
+			r := &sigilv1.CreateDelegationRequest{WalletId: terms.wallet, DelegatedUserId: terms.user, ApiKeyRecipient: terms.recipient, EndpointId: optional(terms.endpoint), OrganizationAllows: terms.organizationAllows}
 			var err error
 			if r.Policies, r.Limits, err = terms.read(); err != nil {
 				return err
@@ -264,7 +265,7 @@ user may make orders of (docs/policy.md): [{"name","condition","parameters":[{"n
 	c.Flags().StringVar(&terms.wallet, "wallet", "", "`ID` of the wallet")
 	c.Flags().StringVar(&terms.expires, "expires", "", "when it ends: a time, or a duration from now")
 	c.Flags().StringVar(&templates, "templates", "", "templates of orders in a `FILE`")
-	need(c, "organization", "wallet", "user", "recipient")
+	need(c, "organization", "wallet", "user")
 	return c
 }
 

@@ -62,7 +62,7 @@ func root() *cobra.Command {
 	c.AddCommand(keyCommand(), recoverCommand())
 	c.AddCommand(deviceCommand(), keyslotCommand(), limitCommand(), clockCommand(), rotateCommand(), backupCommand(), restoreCommand(), receiptCommand(), walletCommand(), delegationCommand(), requestCommand(), activityCommand())
 	c.AddCommand(organizationCommand(), userCommand(), orderCommand())
-	c.AddCommand(webhookCommand(), deliveryCommand())
+	c.AddCommand(webhookCommand(), deliveryCommand(), endpointCommand())
 	return c
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/sigild/sigild/mpc"
 	_ "github.com/sigild/sigild/mpc/engines/frost" // the engine for Ed25519
 	_ "github.com/sigild/sigild/mpc/engines/gg18"  // the engine for secp256k1
+	"github.com/sigild/sigild/outbox"
 	"github.com/sigild/sigild/runner"
 	"github.com/sigild/sigild/seal"
 	"github.com/sigild/sigild/server"
@@ -56,6 +57,7 @@ type rooms struct {
 	// presignatures are empty unless a key wants some.
 	presignatures *signing.Presignatures
 	delivery      *delivery.Service
+	outbox        *outbox.Service
 	store         *delegation.PreParamStore
 	// policies says which policy files are in force; swapped, never modified.
 	policies atomic.Pointer[policiesInForce]
@@ -125,7 +127,7 @@ func (k *keeper) openLocked(r *rooms) {
 	k.open, k.held, k.why = r, false, ""
 	k.seen.Store(r)
 	k.appliance.Unsealed(server.Parts{
-		Delegation: r.delegation, Signing: r.signing, Delivery: r.delivery,
+		Delegation: r.delegation, Signing: r.signing, Delivery: r.delivery, Outbox: r.outbox,
 		Status: func() *sigilv1.GetStatusResponse { return k.show(r) },
 		Close:  k.sealByOperator,
 	})
@@ -284,8 +286,12 @@ func (k *keeper) unseal(ctx context.Context) (_ *rooms, err error) {
 		return nil, err
 	}
 	pool := mpc.NewPool(mpc.PoolConfig{Store: r.store, Target: k.cfg.PreParameters.Target, Log: k.log})
+	if r.outbox, err = outbox.Open(ctx, outbox.Config{Vault: k.vault, Journal: r.journal, Now: now.Now, Log: k.log}); err != nil {
+		return nil, err
+	}
 	if r.delegation, err = delegation.Open(ctx, delegation.Config{
-		Vault: k.vault, Journal: r.journal, PolicyFiles: files, PreParameters: pool.Take, CeremonyTimeout: k.cfg.Ceremonies.Timeout, Holders: r.devices.holders, Clock: now, Now: now.Now, Log: k.log,
+		Outbox: r.outbox,
+		Vault:  k.vault, Journal: r.journal, PolicyFiles: files, PreParameters: pool.Take, CeremonyTimeout: k.cfg.Ceremonies.Timeout, Holders: r.devices.holders, Clock: now, Now: now.Now, Log: k.log,
 	}); err != nil {
 		return nil, err
 	}

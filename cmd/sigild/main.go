@@ -36,12 +36,15 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == "hsm-worker" {
 		os.Exit(hsm.WorkerMain())
 	}
-	if len(os.Args) > 1 && os.Args[1] == "helper" {
-		if err := helperMain(os.Args[2:]); err != nil {
-			complain(os.Stderr, err)
-			os.Exit(1)
+	if len(os.Args) > 1 {
+		// The units beside the daemon, each a process and a user of its own.
+		if beside := map[string]func([]string) error{"helper": helperMain, "receive": receiveMain, "deliver": deliverMain}[os.Args[1]]; beside != nil {
+			if err := beside(os.Args[2:]); err != nil {
+				complain(os.Stderr, err)
+				os.Exit(1)
+			}
+			return
 		}
-		return
 	}
 	if err := run(os.Args[1:], os.Stdout); err != nil {
 		complain(os.Stderr, err)

@@ -130,5 +130,5 @@ func endpoint(s config.Socket) (server.Endpoint, error) {
 
 func roles(r config.Roles) server.Roles {
 	holders := func(x config.Role) server.Holders { return server.Holders{UIDs: x.UIDs, GIDs: x.GIDs} }
-	return server.Roles{App: holders(r.App), Operator: holders(r.Operator), Auditor: holders(r.Auditor)}
+	return server.Roles{App: holders(r.App), Operator: holders(r.Operator), Auditor: holders(r.Auditor), Courier: holders(r.Courier)}
 }

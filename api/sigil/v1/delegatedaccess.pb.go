@@ -359,7 +359,9 @@ type RequestDelegationRequest struct {
 	// Whether the organization's ALLOW policies count.
 	OrganizationAllows bool `protobuf:"varint,9,opt,name=organization_allows,json=organizationAllows,proto3" json:"organization_allows,omitempty"`
 	// Templates that the delegated user may fill.
-	Templates     []*PolicyTemplate `protobuf:"bytes,10,rep,name=templates,proto3" json:"templates,omitempty"`
+	Templates []*PolicyTemplate `protobuf:"bytes,10,rep,name=templates,proto3" json:"templates,omitempty"`
+	// The endpoint that the delegate's share and the API key are delivered to, in place of the recipient.
+	EndpointId    *string `protobuf:"bytes,11,opt,name=endpoint_id,json=endpointId,proto3,oneof" json:"endpoint_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -462,6 +464,13 @@ func (x *RequestDelegationRequest) GetTemplates() []*PolicyTemplate {
 		return x.Templates
 	}
 	return nil
+}
+
+func (x *RequestDelegationRequest) GetEndpointId() string {
+	if x != nil && x.EndpointId != nil {
+		return *x.EndpointId
+	}
+	return ""
 }
 
 // RequestDelegationResponse names what waits. Durable when sent.
@@ -1333,7 +1342,7 @@ const file_sigil_v1_delegatedaccess_proto_rawDesc = "" +
 	"\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\"_\n" +
 	"\x1aGetDelegatedAccessResponse\x126\n" +
 	"\x06access\x18\x01 \x01(\v2\x19.sigil.v1.DelegatedAccessH\x00R\x06access\x88\x01\x01B\t\n" +
-	"\a_access\"\x9c\x04\n" +
+	"\a_access\"\xd2\x04\n" +
 	"\x18RequestDelegationRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12'\n" +
@@ -1347,10 +1356,13 @@ const file_sigil_v1_delegatedaccess_proto_rawDesc = "" +
 	"\x06limits\x18\b \x03(\v2\x0f.sigil.v1.LimitR\x06limits\x12/\n" +
 	"\x13organization_allows\x18\t \x01(\bR\x12organizationAllows\x126\n" +
 	"\ttemplates\x18\n" +
-	" \x03(\v2\x18.sigil.v1.PolicyTemplateR\ttemplatesB\x14\n" +
+	" \x03(\v2\x18.sigil.v1.PolicyTemplateR\ttemplates\x12$\n" +
+	"\vendpoint_id\x18\v \x01(\tH\x03R\n" +
+	"endpointId\x88\x01\x01B\x14\n" +
 	"\x12_delegated_user_idB\x14\n" +
 	"\x12_api_key_recipientB\r\n" +
-	"\v_expires_at\"{\n" +
+	"\v_expires_atB\x0e\n" +
+	"\f_endpoint_id\"{\n" +
 	"\x19RequestDelegationResponse\x12#\n" +
 	"\rdelegation_id\x18\x01 \x01(\tR\fdelegationId\x129\n" +
 	"\n" +

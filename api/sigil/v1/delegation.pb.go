@@ -117,7 +117,9 @@ type CreateDelegationRequest struct {
 	// Its DENY policies and limits hold for every delegation.
 	OrganizationAllows bool `protobuf:"varint,9,opt,name=organization_allows,json=organizationAllows,proto3" json:"organization_allows,omitempty"`
 	// Templates that the delegated user may fill without asking again, 0 to 16.
-	Templates     []*PolicyTemplate `protobuf:"bytes,11,rep,name=templates,proto3" json:"templates,omitempty"`
+	Templates []*PolicyTemplate `protobuf:"bytes,11,rep,name=templates,proto3" json:"templates,omitempty"`
+	// The endpoint that the delegate's share and the API key are delivered to, in place of api_key_recipient.
+	EndpointId    *string `protobuf:"bytes,12,opt,name=endpoint_id,json=endpointId,proto3,oneof" json:"endpoint_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -220,6 +222,13 @@ func (x *CreateDelegationRequest) GetTemplates() []*PolicyTemplate {
 		return x.Templates
 	}
 	return nil
+}
+
+func (x *CreateDelegationRequest) GetEndpointId() string {
+	if x != nil && x.EndpointId != nil {
+		return *x.EndpointId
+	}
+	return ""
 }
 
 // CreateDelegationResponse names what is being made. Durable when sent.
@@ -637,7 +646,7 @@ var File_sigil_v1_delegation_proto protoreflect.FileDescriptor
 
 const file_sigil_v1_delegation_proto_rawDesc = "" +
 	"\n" +
-	"\x19sigil/v1/delegation.proto\x12\bsigil.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15sigil/v1/common.proto\x1a\x14sigil/v1/order.proto\"\xe5\x03\n" +
+	"\x19sigil/v1/delegation.proto\x12\bsigil.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15sigil/v1/common.proto\x1a\x14sigil/v1/order.proto\"\x9b\x04\n" +
 	"\x17CreateDelegationRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12'\n" +
@@ -650,8 +659,11 @@ const file_sigil_v1_delegation_proto_rawDesc = "" +
 	"\bpolicies\x18\a \x03(\v2\x10.sigil.v1.PolicyR\bpolicies\x12'\n" +
 	"\x06limits\x18\b \x03(\v2\x0f.sigil.v1.LimitR\x06limits\x12/\n" +
 	"\x13organization_allows\x18\t \x01(\bR\x12organizationAllows\x126\n" +
-	"\ttemplates\x18\v \x03(\v2\x18.sigil.v1.PolicyTemplateR\ttemplatesB\r\n" +
-	"\v_expires_at\"`\n" +
+	"\ttemplates\x18\v \x03(\v2\x18.sigil.v1.PolicyTemplateR\ttemplates\x12$\n" +
+	"\vendpoint_id\x18\f \x01(\tH\x01R\n" +
+	"endpointId\x88\x01\x01B\r\n" +
+	"\v_expires_atB\x0e\n" +
+	"\f_endpoint_id\"`\n" +
 	"\x18CreateDelegationResponse\x12#\n" +
 	"\rdelegation_id\x18\x01 \x01(\tR\fdelegationId\x12\x1f\n" +
 	"\vceremony_id\x18\x02 \x01(\tR\n" +
