@@ -145,26 +145,36 @@ func (f *frame) position(n *node, v *chains.Value) (int, *evalError) {
 	return int(v.Int.Uint64()), nil
 }
 
+// compilePosition is the function of an index; of a number that is written there it is
+// read once.
+func compilePosition(n *node) func(*frame) (int, *evalError) {
+	if n.value != nil {
+		if at, err := (*frame)(nil).position(n, n.value); err == nil {
+			return func(*frame) (int, *evalError) { return at, nil }
+		}
+	}
+	of := compileValue(n)
+	return func(f *frame) (int, *evalError) {
+		v, err := of(f)
+		if err != nil {
+			return 0, err
+		}
+		return f.position(n, v)
+	}
+}
+
 func compileSlice(n *node) valueFunc {
-	base, from, to := compileValue(n.kids[0]), compileValue(n.kids[1]), compileValue(n.kids[2])
+	base, from, to := compileValue(n.kids[0]), compilePosition(n.kids[1]), compilePosition(n.kids[2])
 	return func(f *frame) (*chains.Value, *evalError) {
 		v, err := base(f)
 		if err != nil {
 			return nil, err
 		}
-		x, err := from(f)
+		a, err := from(f)
 		if err != nil {
 			return nil, err
 		}
-		y, err := to(f)
-		if err != nil {
-			return nil, err
-		}
-		a, err := f.position(n.kids[1], x)
-		if err != nil {
-			return nil, err
-		}
-		b, err := f.position(n.kids[2], y)
+		b, err := to(f)
 		if err != nil {
 			return nil, err
 		}

@@ -62,8 +62,7 @@ func (c *compiled) consents(schema *Schema, req Request) []bool {
 	}
 	out := make([]bool, len(c.consensus.parts))
 	for i := range c.consensus.parts {
-		f.used = 0
-		holds, err := c.consensus.parts[i].holds(f)
+		holds, err := f.judge(c.consensus.parts[i].part)
 		out[i] = holds && err == nil
 	}
 	return out

@@ -54,6 +54,9 @@ type frame struct {
 	// controls are the limits that were read so far.
 	controls []controlState
 
+	// memo holds values of parts that several policies share; nil before the first.
+	memo *[memoSlots]remembered
+
 	// scratch holds short-lived values; a loop gives back what its body took.
 	scratch [4]chains.Value
 	used    int

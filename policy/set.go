@@ -43,17 +43,12 @@ type clause struct {
 	parts []conjunct
 }
 
-// conjunct is one top-level part of a clause, at pos to end of its source. Parts
-// with one text are one function for all policies of a set: in large sets most are
-// alike, and what is shared stays in the processor's cache. So positions in the
-// function's errors count from the part's own start.
+// conjunct is one top-level part of a clause, at pos to end of its source. Positions in
+// its errors count from its own start: parts with one text are one (memo.go).
 type conjunct struct {
-	holds    boolFunc
+	*part
 	pos, end int
 }
-
-// conjunctKey is what a part's meaning depends on, beside the schema of the set.
-type conjunctKey struct{ clause, lang, text string }
 
 // Compile checks policies and limits against a schema (nil: [StandardSchema])
 // and makes a set of them. With any diagnostic of SeverityError the set is nil.
@@ -64,7 +59,7 @@ func Compile(policies []Policy, limits []Limit, schema *Schema) (*Set, []Diagnos
 		schema = StandardSchema()
 	}
 	s := &Set{schema: schema, scoped: map[string][]int{}}
-	shared := map[conjunctKey]boolFunc{}
+	shared := parts{}
 	var ds []Diagnostic
 	add := func(d Diagnostic) { ds = append(ds, d) }
 
@@ -114,7 +109,7 @@ func (s *Set) Hash() [32]byte { return s.hash }
 // Limits returns the limits of the set, ordered by id.
 func (s *Set) Limits() []Limit { return slices.Clone(s.limits) }
 
-func compilePolicy(p *Policy, schema *Schema, limits []Limit, shared map[conjunctKey]boolFunc, add func(Diagnostic)) compiled {
+func compilePolicy(p *Policy, schema *Schema, limits []Limit, shared parts, add func(Diagnostic)) compiled {
 	p.diagnose(add)
 	c := compiled{policy: p}
 	facts := policyFacts{policy: p, schema: schema, limits: limits, shared: shared, roots: map[int]bool{}, reads: map[string]bool{}}
@@ -139,7 +134,7 @@ type policyFacts struct {
 	policy *Policy
 	schema *Schema
 	limits []Limit
-	shared map[conjunctKey]boolFunc
+	shared parts
 	roots  map[int]bool
 	reads  map[string]bool
 	sites  []lintSite // of the condition
@@ -181,13 +176,8 @@ func compileClause(facts *policyFacts, name string, add func(Diagnostic)) clause
 		parts = tree.kids
 	}
 	for _, n := range parts {
-		key := conjunctKey{name, p.lang(), src[n.pos:n.end]}
-		part := conjunct{facts.shared[key], n.pos, n.end}
-		if part.holds == nil {
-			part.holds = compileBool(n.moved(-n.pos))
-			facts.shared[key] = part.holds
-		}
-		out.parts = append(out.parts, part)
+		part := facts.shared.of(partKey{name, p.lang(), src[n.pos:n.end], p.PartialLists}, func() boolFunc { return compileBool(n.moved(-n.pos)) })
+		out.parts = append(out.parts, conjunct{part, n.pos, n.end})
 	}
 	return out
 }
@@ -198,8 +188,7 @@ func (c *clause) evaluate(f *frame, r *PolicyResult) (holds bool, err *evalError
 	holds = true
 	for i := range c.parts {
 		part := &c.parts[i]
-		f.used = 0
-		ok, e := part.holds(f)
+		ok, e := f.judge(part.part)
 		switch {
 		case e != nil:
 			if err == nil {
