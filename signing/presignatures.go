@@ -294,25 +294,42 @@ func (p *Presignatures) prune() (next *Presigning) {
 }
 
 // Run makes presignatures until ctx ends, and returns its cause. They are spread
-// evenly over the delegations that may have some.
+// evenly over the delegations that may have some. What is kept is looked through every
+// second, also while one is being made.
 func (p *Presignatures) Run(ctx context.Context) error {
-	for {
+	var looking sync.WaitGroup
+	defer looking.Wait()
+	looking.Go(func() {
+		for sleep(ctx, presignTick) {
+			p.prune()
+		}
+	})
+	wait := time.Duration(0)
+	for sleep(ctx, wait) {
+		wait = presignTick
 		next := p.prune()
-		wait := presignTick
-		if next != nil {
-			before, start := p.cfg.Spent(), time.Now()
-			err := p.make(ctx, next)
-			if err != nil && ctx.Err() == nil {
-				p.cfg.Log.Warn("making a presignature failed", "delegation", next.Standing.Delegation, "error", err)
-				wait = time.Minute
-			}
-			if err == nil {
-				wait = pause(p.cfg.Spent()-before, time.Since(start), p.cfg.CPU)
-			}
+		if next == nil {
+			continue
 		}
-		if err := p.rest(ctx, wait); err != nil {
-			return err
+		before, start := p.cfg.Spent(), time.Now()
+		switch err := p.make(ctx, next); {
+		case err == nil:
+			wait = pause(p.cfg.Spent()-before, time.Since(start), p.cfg.CPU)
+		case ctx.Err() == nil:
+			p.cfg.Log.Warn("making a presignature failed", "delegation", next.Standing.Delegation, "error", err)
+			wait = time.Minute
 		}
+	}
+	return context.Cause(ctx)
+}
+
+// sleep waits; false when ctx has ended.
+func sleep(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return ctx.Err() == nil
 	}
 }
 
@@ -321,22 +338,6 @@ func (p *Presignatures) Run(ctx context.Context) error {
 // busier the process, the less is made ahead.
 func pause(spent, took time.Duration, share float64) time.Duration {
 	return max(time.Duration(float64(spent)/share)-took, time.Millisecond)
-}
-
-// rest waits, and goes on looking meanwhile.
-func (p *Presignatures) rest(ctx context.Context, d time.Duration) error {
-	for d > 0 {
-		step := min(d, presignTick)
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(step):
-		}
-		if d -= step; d > 0 {
-			p.prune()
-		}
-	}
-	return nil
 }
 
 // make makes one, and the first time proves that the engine can.
@@ -381,11 +382,11 @@ func (p *Presignatures) countFailure(ctx context.Context, w *Presigning, cause e
 	return p.cfg.Vault.UpdateAlone(ctx, func(tx *vault.Tx) error { return p.cfg.Failed(tx, w.Standing.Wallet.Key, cause) })
 }
 
-// prove spends one presignature on a test. Unless time or the store was to blame, a
+// prove spends one presignature on a test. Unless time or these shares were to blame, a
 // failure ends presignatures in this process.
 func (p *Presignatures) prove(ctx context.Context, r mpc.PresignRequest) error {
 	err := mpc.ProvePresignatures(ctx, r)
-	if ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) {
+	if ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, mpc.ErrShare) {
 		return err
 	}
 	p.mu.Lock()

@@ -125,6 +125,7 @@ func start(path string) error {
 	if err := secmem.HardenProcess(); err != nil {
 		return fmt.Errorf("hardening the process: %w", err)
 	}
+	signal.Ignore(syscall.SIGUSR1) // until there is something to drop (copied.go); it would end us
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	return serve(ctx, cfg, log)
