@@ -171,6 +171,11 @@ func (c *Client) Limits() sigilv1.LimitServiceClient {
 	return sigilv1.NewLimitServiceClient(stamped{Client: c})
 }
 
+// Audit reads the journal, for callers with the role auditor.
+func (c *Client) Audit() sigilv1.AuditServiceClient {
+	return sigilv1.NewAuditServiceClient(plain{Client: c})
+}
+
 // Clock is looked at by anybody, and confirmed with operators' stamps.
 func (c *Client) Clock() sigilv1.ClockServiceClient {
 	return sigilv1.NewClockServiceClient(stamped{Client: c})

@@ -145,6 +145,8 @@ var table = []access{
 	{method: "/sigil.v1.ClockService/GetClock", socket: onApp | onAdmin, role: roleApp | roleOperator | roleAuditor, by: byNothing, maxBytes: kib},
 	{method: "/sigil.v1.ClockService/ConfirmClock", socket: onAdmin, role: roleOperator, by: byStamps, stamps: operators, maxBytes: 4 * kib},
 
+	{method: "/sigil.v1.AuditService/ReadJournal", socket: onAdmin, role: roleAuditor, by: byNothing, maxBytes: kib},
+
 	{method: "/sigil.v1.DeliveryService/RegisterWebhook", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root, maxBytes: 4 * kib, deadline: 30 * time.Second},
 	{method: "/sigil.v1.DeliveryService/IngestDelivery", socket: onApp, role: roleApp | roleCourier, by: byNothing, maxBytes: 65 * kib},
 	{method: "/sigil.v1.DeliveryService/ListDeliveries", socket: onApp | onAdmin, role: roleApp | roleOperator | roleAuditor, by: byStamps, stamps: member, maxBytes: 4 * kib},

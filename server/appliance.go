@@ -44,6 +44,7 @@ type Parts struct {
 	Signing    *signing.Service
 	Delivery   *delivery.Service
 	Outbox     *outbox.Service
+	Journal    *journal.Journal
 	// Status fills in what the rooms below know: providers, anchor, pool, journal.
 	Status func() *sigilv1.GetStatusResponse
 	// Close ends the rooms and wipes the root key, after an operator sealed the appliance.
@@ -132,6 +133,7 @@ func (a *Appliance) Services() Services {
 		Control:       controlService{a: a},
 		Keyslot:       keyslotService{a: a},
 		Clock:         clockService{a: a},
+		Audit:         auditService{a: a},
 		Limit:         limitService{a: a},
 		Member:        memberService{a: a},
 		DelegatedUser: delegatedUserService{a: a},

@@ -117,6 +117,7 @@ type Services struct {
 	Control       sigilv1.ControlServiceServer
 	Keyslot       sigilv1.KeyslotServiceServer
 	Clock         sigilv1.ClockServiceServer
+	Audit         sigilv1.AuditServiceServer
 	Limit         sigilv1.LimitServiceServer
 	Member        sigilv1.MemberServiceServer
 	DelegatedUser sigilv1.DelegatedUserServiceServer
@@ -151,6 +152,7 @@ func (s Services) list() []service {
 		{&sigilv1.ControlService_ServiceDesc, s.Control},
 		{&sigilv1.KeyslotService_ServiceDesc, s.Keyslot},
 		{&sigilv1.ClockService_ServiceDesc, s.Clock},
+		{&sigilv1.AuditService_ServiceDesc, s.Audit},
 		{&sigilv1.LimitService_ServiceDesc, s.Limit},
 		{&sigilv1.MemberService_ServiceDesc, s.Member},
 		{&sigilv1.DelegatedUserService_ServiceDesc, s.DelegatedUser},

@@ -10,10 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -22,9 +19,9 @@ import (
 )
 
 // auditCommand reads the journal off-line: it needs the database file, no daemon
-// and no secret.
+// and no secret. tail asks a running daemon where it may.
 func auditCommand() *cobra.Command {
-	return group("audit", "Verify and read the journal, off-line", auditVerifyCommand(), auditListCommand(), auditTailCommand(), auditExportCommand())
+	return group("audit", "Verify and read the journal", auditVerifyCommand(), auditListCommand(), auditTailCommand(), auditExportCommand())
 }
 
 // database is the file that --db or the configuration names.
@@ -177,59 +174,6 @@ func auditListCommand() *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&db, "db", "", "the database `file`, or a copy of it; default: the configuration's")
-	return c
-}
-
-func auditTailCommand() *cobra.Command {
-	var db string
-	var lines int
-	var follow bool
-	c := &cobra.Command{
-		Use:   "tail",
-		Short: "Verify the journal and print its last entries, one JSON object a line; with --follow also those that come",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			path, err := database(cmd, db)
-			if err != nil {
-				return err
-			}
-			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
-			defer stop()
-			enc := json.NewEncoder(cmd.OutOrStdout())
-			// What is there is verified as a whole before any of it is shown.
-			var last []journal.Entry
-			r, err := journal.Walk(ctx, path, nil, func(e journal.Entry) error {
-				if last = append(last, e); len(last) > lines {
-					last = last[1:]
-				}
-				return nil
-			})
-			if err != nil {
-				return err
-			}
-			for _, e := range last {
-				if err := enc.Encode(e); err != nil {
-					return err
-				}
-			}
-			if !follow {
-				return nil
-			}
-			err = journal.Follow(ctx, path, r.CheckpointKey, time.Second/2, func(e journal.Entry) error {
-				if e.Seq <= r.Entries {
-					return nil
-				}
-				return enc.Encode(e)
-			})
-			if errors.Is(err, context.Canceled) {
-				return nil // told to stop
-			}
-			return err
-		},
-	}
-	c.Flags().StringVar(&db, "db", "", "the database `file`, or a copy of it; default: the configuration's")
-	c.Flags().IntVarP(&lines, "lines", "n", 10, "how many of the entries that are there")
-	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on until interrupted")
 	return c
 }
 

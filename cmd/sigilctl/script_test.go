@@ -55,6 +55,7 @@ import (
 //	                          has the file's line in its arguments or its environment
 //	asroot N PROGRAM ARG…     exits, as root
 //	tpm                       a TPM in place of a token, and sigild.yaml
+//	auditor                   make the scripts' uid an auditor in sigild.yaml
 //	board                     a TPM named board among the devices of sigild.yaml
 //	unplug, plug              end that TPM, start it again
 //	paste FILE                add the lines that FILE says to provider.tpm in sigild.yaml
@@ -111,6 +112,7 @@ func TestScripts(t *testing.T) {
 			"hidden":         always(2, scriptHidden),
 			"asroot":         always(2, scriptAsRoot),
 			"tpm":            always(0, scriptTPM),
+			"auditor":        always(0, scriptAuditor),
 			"board":          always(0, scriptBoard),
 			"unplug":         always(0, scriptUnplug),
 			"plug":           always(0, scriptPlug),

@@ -67,6 +67,11 @@ func scriptBoard(ts *testscript.TestScript, _ []string) error {
 	return scriptEdit(ts, []string{"sigild.yaml", "pre_parameters:", section})
 }
 
+// scriptAuditor gives the scripts' uid the role auditor.
+func scriptAuditor(ts *testscript.TestScript, _ []string) error {
+	return scriptEdit(ts, []string{"sigild.yaml", "roles:\n", fmt.Sprintf("roles:\n  auditor: {uids: [%d]}\n", os.Geteuid())})
+}
+
 // scriptUnplug ends the TPM, scriptPlug starts it again.
 func scriptUnplug(ts *testscript.TestScript, _ []string) error { return tpmOf(ts).Kill() }
 

@@ -127,7 +127,7 @@ func (k *keeper) openLocked(r *rooms) {
 	k.open, k.held, k.why = r, false, ""
 	k.seen.Store(r)
 	k.appliance.Unsealed(server.Parts{
-		Delegation: r.delegation, Signing: r.signing, Delivery: r.delivery, Outbox: r.outbox,
+		Delegation: r.delegation, Signing: r.signing, Delivery: r.delivery, Outbox: r.outbox, Journal: r.journal,
 		Status: func() *sigilv1.GetStatusResponse { return k.show(r) },
 		Close:  k.sealByOperator,
 	})
