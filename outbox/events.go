@@ -59,10 +59,10 @@ func (s *Service) Created(tx *vault.Tx, d Delegated, share, apiKey []byte) (even
 		return "", refusal.New(refusal.NotActive, "the endpoint has no active key")
 	}
 	data := d.data()
-	if data["encryptedDelegatedShare"], err = seal(k, share); err != nil {
+	if data["encryptedDelegatedShare"], err = encrypt(k, share); err != nil {
 		return "", err
 	}
-	if data["encryptedWalletApiKey"], err = seal(k, apiKey); err != nil {
+	if data["encryptedWalletApiKey"], err = encrypt(k, apiKey); err != nil {
 		return "", err
 	}
 	return s.enqueue(tx, e, eventCreated, d.Delegation, d.Owner, data)
@@ -140,9 +140,9 @@ func (b *book) about(delegation string) (of []*outgoing) {
 	return of
 }
 
-// seal is the envelope HYBRID-RSA-AES-256: RSA-OAEP with SHA-256 of a fresh key of 32
+// encrypt makes the envelope HYBRID-RSA-AES-256: RSA-OAEP with SHA-256 of a fresh key of 32
 // bytes, AES-256-GCM with a nonce of 16, base64url without padding.
-func seal(k *key, plain []byte) (map[string]string, error) {
+func encrypt(k *key, plain []byte) (map[string]string, error) {
 	public, err := x509.ParsePKIXPublicKey(k.Public)
 	if err != nil {
 		return nil, fmt.Errorf("reading key %s: %w", k.ID, err)

@@ -20,7 +20,7 @@ func TestUnitsAreUnderstood(t *testing.T) {
 	root := installed(t)
 	units := filepath.Join(root, "usr/lib/systemd/system")
 	// Units that ours name come from this machine's systemd.
-	for _, name := range []string{"local-fs.target", "sockets.target", "multi-user.target", "basic.target", "sysinit.target", "shutdown.target", "-.mount", "-.slice", "system.slice", "systemd-journald.socket"} {
+	for _, name := range []string{"local-fs.target", "sockets.target", "network-online.target", "multi-user.target", "basic.target", "sysinit.target", "shutdown.target", "-.mount", "-.slice", "system.slice", "systemd-journald.socket"} {
 		body, err := os.ReadFile("/usr/lib/systemd/system/" + name)
 		if err != nil {
 			continue // generated
@@ -46,7 +46,7 @@ func TestUnitsAreUnderstood(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		cmd := []string{"verify", "--root=" + root, "--man=no", "sigild.service", "sigild.socket", "sigild-admin.socket"}
+		cmd := []string{"verify", "--root=" + root, "--man=no", "sigild.service", "sigild.socket", "sigild-admin.socket", "sigild-receive.service", "sigild-deliver.service", "sigild-helper.socket", "sigild-helper@1.service"}
 		out, err := combined(t, "systemd-analyze", cmd...)
 		newer := filepath.Base(example) == "debian13.conf" // what an older systemd doesn't know it says and ignores
 		for line := range strings.Lines(out) {
