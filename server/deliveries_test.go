@@ -35,6 +35,10 @@ type appliance struct {
 	parts    Parts
 	app      *client.Client
 	operator *credential.PrivateKey
+	vault    *vault.Vault
+	// path and admin are its sockets.
+	path, admin string
+	raw         map[string]rawConn
 }
 
 func newAppliance(t *testing.T) *appliance {
@@ -73,6 +77,7 @@ func newAppliance(t *testing.T) *appliance {
 	a.parts.Status = func() *sigilv1.GetStatusResponse { return &sigilv1.GetStatusResponse{} }
 	dir := socketDir(t)
 	app, admin := filepath.Join(dir, "app.sock"), filepath.Join(dir, "admin.sock")
+	a.vault, a.path, a.admin = v, app, admin
 	s, err := New(Config{App: Endpoint{Path: app, Mode: 0o600}, Admin: Endpoint{Path: admin, Mode: 0o600}, Roles: Roles{App: me(), Operator: me()}}, a, a.Services())
 	if err != nil {
 		t.Fatal(err)
