@@ -26,7 +26,7 @@ var ErrRedeemed = errRedeemed
 
 // Approve is steps 3 to 7.
 func (s *Service) Approve(ctx context.Context, r Request) (*Approved, error) {
-	st, err := s.authority.Authenticate(r.WalletID, r.APIKey)
+	st, err := s.authenticate(r)
 	if err != nil {
 		return nil, err
 	}
