@@ -98,7 +98,7 @@ func printKey(row func(name, format string, args ...any), k *sigilv1.Key) {
 }
 
 func keyCommand() *cobra.Command {
-	return group("key", "Show the key behind a wallet, and its settings", keyShowCommand(), keySetCommand())
+	return group("key", "Show the key behind a wallet, and its settings", keyShowCommand(), keySetCommand(), keyDelegateCommand())
 }
 
 func keyShowCommand() *cobra.Command {

@@ -88,21 +88,27 @@ func userCommand() *cobra.Command {
 func userCreateCommand() *cobra.Command {
 	var f stampFlags
 	var name, recipient, signature string
-	var credentials []string
+	var credentials, tags []string
 	var delegated bool
 	c := &cobra.Command{
-		Use:   "create --organization ID --name NAME [--delegated | --credential FILE.json… --recipient age1… --recipient-signature HEX] --key FILE…",
+		Use:   "create --organization ID --name NAME [--delegated [--credential FILE.json…] | --credential FILE.json… --recipient age1… --recipient-signature HEX] --key FILE…",
 		Short: "Make an end user, or with --delegated a delegated user; the root quorum",
 		Long: `Makes a user. An end user owns wallets and approves: it made its credentials with
 sigilctl credential create --purpose user, and signed the age recipient of its shares
 with the first of them (sigilctl credential sign-recipient). A delegated user signs
-within what it is given, with the wallet API key of a delegation.`,
+within what it is given: with the wallet API key of a delegation, or by stamps of its
+own credentials (--purpose delegated-user) within the organization's policies.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			r := &sigilv1.CreateUserRequest{OrganizationId: f.organization, Name: name, Kind: sigilv1.UserKind_USER_KIND_DELEGATED_USER}
+			r := &sigilv1.CreateUserRequest{OrganizationId: f.organization, Name: name, Tags: tags, Kind: sigilv1.UserKind_USER_KIND_DELEGATED_USER}
 			switch {
-			case delegated && (len(credentials) > 0 || recipient+signature != ""):
-				return errors.New("--delegated goes without credentials and recipient")
+			case delegated && recipient+signature != "":
+				return errors.New("--delegated goes without a recipient")
+			case delegated && len(credentials) > 0:
+				var err error
+				if r.Credentials, err = newCredentials(credential.ForDelegatedUser, credentials); err != nil {
+					return err
+				}
 			case !delegated && (len(credentials) == 0 || recipient == "" || signature == ""):
 				return hinted{errors.New("an end user needs --credential, --recipient and --recipient-signature"), "for a user who signs with a wallet API key give --delegated"}
 			case !delegated:
@@ -131,6 +137,7 @@ within what it is given, with the wallet API key of a delegation.`,
 	c.Flags().StringArrayVar(&credentials, "credential", nil, "public `FILE` of a credential; repeat for each")
 	c.Flags().StringVar(&recipient, "recipient", "", "the age `RECIPIENT` of the user's shares")
 	c.Flags().StringVar(&signature, "recipient-signature", "", "the first credential's signature over it, in `HEX`")
+	c.Flags().StringArrayVar(&tags, "tag", nil, "a `TAG` that policies call several users by; repeat for each")
 	need(c, "organization", "name")
 	return c
 }
