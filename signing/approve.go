@@ -220,13 +220,7 @@ func (s *Service) approve(ctx context.Context, r Request, st *Standing, d *chain
 		for _, p := range v.Policies {
 			e.Trace = append(e.Trace, p.ID+" "+p.Outcome.String())
 		}
-		for _, c := range d.Charges {
-			charge := journal.Charge{Chain: c.Chain, Asset: c.Asset, Unbounded: c.Unbounded, What: c.What, To: c.To}
-			if !c.Unbounded {
-				charge.Amount = c.Amount.Dec()
-			}
-			e.Charges = append(e.Charges, charge)
-		}
+		e.Charges = chargesOf(d)
 		e.ReplayKeys, e.Replaces, e.Asked = guards, replaces, asked(r, st.Wallet)
 		v.consent.consented(&e)
 		noteBid(&e, d)

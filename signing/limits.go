@@ -20,11 +20,58 @@ type usage interface {
 	Spent(s journal.Scope, asset, what string, since time.Time) journal.Spent
 }
 
-// Used answers what limits ask, for one organization.
+// Used answers what limits ask, for one organization. Where something was spent that
+// may have been the asset, the sum has no known bound.
 func Used(of usage, organization string, q policy.SpentQuery) policy.Usage {
 	s, what := account(organization, q)
 	u := of.Spent(s, q.Asset, what, q.Since)
+	for _, asset := range mayBe(q.Asset) {
+		if x := of.Spent(s, asset, what, q.Since); x.Count > 0 {
+			u.Unbounded = true
+			u.Count += x.Count
+			u.InFlight += x.InFlight
+		}
+	}
 	return policy.Usage{Sum: u.Sum, Unbounded: u.Unbounded, Count: uint64(u.Count), InFlight: u.InFlight, Kept: u.Kept, Oldest: u.Oldest}
+}
+
+// mayBe are the assets that charges name when they can't tell that they are this one:
+// any token of its chain, or of every EVM chain, and the coin of every EVM chain.
+func mayBe(asset string) []string {
+	chain, reference, _ := strings.Cut(asset, "/")
+	evm := strings.HasPrefix(chain, "eip155:")
+	native := strings.HasPrefix(reference, "slip44:")
+	switch {
+	case asset == journal.AnyAsset || native && !evm:
+		return nil
+	case native:
+		return []string{"eip155/" + reference}
+	case evm:
+		return []string{chain + "/" + chains.AnyToken, "eip155/" + chains.AnyToken}
+	}
+	return []string{chain + "/" + chains.AnyToken}
+}
+
+// chargesOf are a payload's as the journal keeps them. What was not understood may
+// spend what no charge tells of: that is kept as a charge without a bound, for limits
+// that are made later. An EVM transaction states its native value and its fee itself.
+func chargesOf(d *chains.Decoded) []journal.Charge {
+	all := slices.Clone(d.Charges)
+	if d.Opaque {
+		all = append(all, chains.Charge{Chain: d.Chain, Asset: d.Chain + "/" + chains.AnyToken, Unbounded: true, What: "unknown"})
+		if strings.HasPrefix(d.Chain, "solana:") {
+			all = append(all, chains.Charge{Chain: d.Chain, Asset: d.Chain + "/slip44:501", Unbounded: true, What: "unknown"})
+		}
+	}
+	var out []journal.Charge
+	for _, c := range all {
+		charge := journal.Charge{Chain: c.Chain, Asset: c.Asset, Unbounded: c.Unbounded, What: c.What, To: c.To}
+		if !c.Unbounded {
+			charge.Amount = c.Amount.Dec()
+		}
+		out = append(out, charge)
+	}
+	return out
 }
 
 // spending is the request as limits see it. What it was charged at an earlier try, under

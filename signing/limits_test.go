@@ -1,12 +1,14 @@
 package signing_test
 
 import (
+	"bytes"
 	"fmt"
 	"sync"
 	"testing"
 
 	"github.com/sigild/sigild/policy"
 	"github.com/sigild/sigild/refusal"
+	"github.com/sigild/sigild/signing"
 )
 
 // Limits by count and by group, and policies that allow one transaction.
@@ -89,4 +91,28 @@ func TestOneTimePolicyAllowsOneTransaction(t *testing.T) {
 		t.Errorf("refused with %v", no)
 	}
 	h.mustSign(g[0], "the same again", g[0].pay(300, byte(first)))
+}
+
+// What was not understood may have spent anything: a limit that is made later knows
+// no bound of what was spent, until that leaves its window.
+func TestLimitsSeeWhatWasNotUnderstood(t *testing.T) {
+	p := solAllow
+	p.Condition = "solana.tx.program_keys.count() == 1"
+	h, g := newHouse(t, terms{policies: []policy.Policy{p}})
+	payload := g[0].pay(300, 1)
+	copy(payload[5+32+32:], bytes.Repeat([]byte{3}, 32)) // the System program's place
+	h.mustSign(g[0], "opaque", payload)
+	token := cluster + "/token:EPjFWdd5AufqSSqeM2qN1xzybapC8G4wEGGkZwyTDt1v"
+	for _, asset := range []string{sol, token} {
+		if u := signing.Used(h.journal, site.organization, policy.SpentQuery{Asset: asset}); !u.Unbounded || u.Count != 1 {
+			t.Errorf("%s: used %+v, want something without a bound", asset, u)
+		}
+	}
+	h.setRules("make", fmt.Sprintf(`{"limits":[{"id":"all","asset":%q,"max":"400","window_seconds":86400}]}`, sol))
+	_, err := h.sign(g[0], "plain", g[0].pay(1, 2))
+	if no := wantRefusal(t, err, refusal.LimitExceeded); no.After != day {
+		t.Errorf("refused for %v, want a day", no.After)
+	}
+	h.clock.add(day)
+	h.mustSign(g[0], "plain", g[0].pay(1, 2))
 }
