@@ -150,7 +150,7 @@ func (m *machine) verifyUnits(t *testing.T) {
 			t.Errorf("verify %s says:\n%s", unit, out)
 		}
 	}
-	out := m.run("systemd-analyze", "security", "--no-pager", "--threshold=5", "sigild.service")
+	out := m.run("systemd-analyze", "security", "--no-pager", "--threshold=8", "sigild.service")
 	t.Log(strings.TrimSpace(out[strings.LastIndex(strings.TrimSpace(out), "\n"):]))
 	m.shell("man --warnings -l /usr/share/man/man8/sigild.8.gz >/dev/null; man 1 sigilctl >/dev/null; man 5 sigild.yaml >/dev/null")
 }
