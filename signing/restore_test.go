@@ -64,7 +64,8 @@ func newDisaster(t *testing.T) *disaster {
 	if _, err := vault.BackUp(ctx, filepath.Join(h.dir, vault.FileName), d.backup, site.pin); err != nil {
 		t.Fatal(err)
 	}
-	// Spending, a revocation, other rules, an ended credential; a snapshot between them.
+	// Spending, a revocation, other rules, an ended credential, a changed wallet; a
+	// snapshot between them.
 	d.stored = h.mustSign(d.spender, "since", d.spender.pay(200, 2))
 	checkpoint()
 	h.revoke(d.ended)
@@ -74,7 +75,8 @@ func newDisaster(t *testing.T) *disaster {
 	h.mustSign(d.spender, "since too", d.spender.pay(50, 3))
 	checkpoint()
 	h.setRules("tighter", `{"policies":[{"id":"stop","effect":"EFFECT_DENY","condition":"solana.tx.transfers.any(t, t.amount == 13)"}]}`)
-	h.endCredentials(site.owner)
+	h.changeRecord(vault.TypeUser, site.owner, "credentials", "[]")
+	h.changeRecord(vault.TypeWallet, d.ended.wallet, "name", `"renamed"`)
 	d.rules = h.policySet(d.spender)
 	h.signing.Close()
 	h.delegation.Close()
@@ -96,18 +98,32 @@ func (h *house) reopenWith(a journal.Archive) {
 	h.openRooms(signing.Config{})
 }
 
-// endCredentials takes a user's credentials away, as an act would.
-func (h *house) endCredentials(user string) {
+// changeRecord changes a member of a record, as an act would: a user's credentials when
+// they end.
+func (h *house) changeRecord(t vault.Type, id, member, value string) {
 	h.t.Helper()
 	h.update(func(tx *vault.Tx) error {
 		var rec map[string]json.RawMessage
-		err := tx.With(vault.TypeUser, user, func(b []byte) error { return json.Unmarshal(bytes.Clone(b), &rec) })
+		err := tx.With(t, id, func(b []byte) error { return json.Unmarshal(bytes.Clone(b), &rec) })
 		if err != nil {
 			return err
 		}
-		rec["credentials"] = json.RawMessage("[]")
-		h.put(tx, vault.TypeUser, user, rec)
+		rec[member] = json.RawMessage(value)
+		h.put(tx, t, id, rec)
 		return nil
+	})
+}
+
+// wantRecord insists on a text in a record.
+func (h *house) wantRecord(t vault.Type, id, text string) {
+	h.t.Helper()
+	h.update(func(tx *vault.Tx) error {
+		return tx.With(t, id, func(b []byte) error {
+			if !strings.Contains(string(b), text) {
+				h.t.Errorf("%s %s is %s, want %s", t, id, b, text)
+			}
+			return nil
+		})
 	})
 }
 
@@ -166,14 +182,8 @@ func (d *disaster) remembers(t *testing.T, h *house) {
 	if s := h.spent(d.spender, sol); s != 350 {
 		t.Errorf("%d count as spent, want 350", s)
 	}
-	h.update(func(tx *vault.Tx) error {
-		return tx.With(vault.TypeUser, site.owner, func(b []byte) error {
-			if !strings.Contains(string(b), `"credentials":[]`) {
-				t.Errorf("the ended credential is back: %s", b)
-			}
-			return nil
-		})
-	})
+	h.wantRecord(vault.TypeUser, site.owner, `"credentials":[]`)
+	h.wantRecord(vault.TypeWallet, d.ended.wallet, `"name":"renamed"`)
 	if ok, err := h.hasShare(d.ended); ok || err != nil {
 		t.Errorf("the destroyed share is back: %v, %v", ok, err)
 	}

@@ -53,16 +53,19 @@ func (tx *Tx) Changes() []Change {
 	return taken
 }
 
-// told says whether and how a change of the type is told.
-func (t Type) told() (ever, content bool) {
+// told says whether and how a change of the type is told: ever, when it replaces what
+// was there, and with its content. A type that is not named here is told of, without.
+func (t Type) told() (ever, replaced, content bool) {
 	switch t {
 	case TypeJournal, TypeStoreKey, TypeLastingKey, TypePartKey, TypeClock:
-		return false, false // the journal's own, and those that every copy has
+		return false, false, false // the journal's own, and those that every copy has
+	case TypeOutgoing:
+		return true, false, false // each try to deliver writes it
 	case TypeAppliance, TypeOperator, TypeOrganization, TypeUser, TypeKey, TypeWallet, TypeShareSet, TypeDelegation,
-		TypeDocument, TypeLimit, TypeCeremony, TypeActivity, TypeWebhook, TypeVendorWallet, TypeVendorEvent, TypeOrder:
-		return true, true
+		TypeDocument, TypeLimit, TypeCeremony, TypeActivity, TypeWebhook, TypeEndpoint, TypeVendorWallet, TypeVendorEvent, TypeOrder:
+		return true, true, true
 	}
-	return true, false
+	return true, true, false
 }
 
 // note remembers a change for the observer. there: the record existed before.
@@ -70,9 +73,9 @@ func (b *batch) note(t Type, id string, plaintext []byte, removed, there bool) {
 	if b.v.observer.Load() == nil {
 		return
 	}
-	ever, content := t.told()
-	if !ever || !content && !removed && !there {
-		return // a new secret: no copy has an older one
+	ever, replaced, content := t.told()
+	if !ever || !content && !removed && !(there && replaced) {
+		return // of a new secret no copy has an older one
 	}
 	c := Change{Type: t, ID: id, Removed: removed}
 	if content && !removed {
@@ -118,7 +121,7 @@ func (tx *Tx) Redo(c Change) error {
 // that its removal destroys it.
 func (t Type) Secret() bool {
 	switch t {
-	case TypeShare, TypeAPIKey, TypeVendorShare, TypeVendorAPIKey, TypeWebhookSecret, TypePreParams:
+	case TypeShare, TypeAPIKey, TypeVendorShare, TypeVendorAPIKey, TypeWebhookSecret, TypeEndpointSecret, TypePreParams:
 		return true
 	}
 	return false
@@ -127,5 +130,5 @@ func (t Type) Secret() bool {
 // standing says whether a changed record of the type may mean that somebody may do
 // less than before, so that no older copy may undo it.
 func (t Type) standing() bool {
-	return slices.Contains([]Type{TypeAppliance, TypeOperator, TypeOrganization, TypeUser, TypeKey, TypeDelegation, TypeDocument, TypeWebhook}, t)
+	return slices.Contains([]Type{TypeAppliance, TypeOperator, TypeOrganization, TypeUser, TypeKey, TypeDelegation, TypeDocument, TypeWebhook, TypeEndpoint}, t)
 }
