@@ -296,6 +296,7 @@ func (s *Service) openOrders(delegation string) []Order {
 }
 
 func (s *Service) closeOrder(tx *vault.Tx, delegation, order string) error {
+	tx.Advance() // no older copy of the store may open it again
 	if !slices.ContainsFunc(find(s.book, s.book.orders, delegation).all(), func(o Order) bool { return o.ID == order }) {
 		return refusal.New(refusal.NotFound, "no such order is open")
 	}
