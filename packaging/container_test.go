@@ -55,6 +55,8 @@ func TestUnderSystemd(t *testing.T) {
 	step("installed and set up")
 	id := m.first(t)
 	step("started")
+	m.reloadPolicies(t)
+	step("policy files reloaded")
 	m.verifyUnits(t)
 	step("units verified")
 	m.probeSandbox(t)
@@ -248,6 +250,38 @@ func (m *machine) askAsUsers(t *testing.T) {
 			t.Errorf("the journal lacks %s:\n%s", want, line)
 		}
 	}
+}
+
+// reloadPolicies: the appliance's policy files are read anew at SIGHUP, from inside the
+// sandbox and without a restart; bad ones alarm and change nothing.
+func (m *machine) reloadPolicies(t *testing.T) {
+	m.shell(`
+install -d -m 0755 /etc/sigild/policies.d
+sed -i 's|^policy_dir: .*|policy_dir: /etc/sigild/policies.d|' /etc/sigild/sigild.yaml
+systemctl restart sigild.service
+pid=$(systemctl show -P MainPID sigild.service)
+says() {
+	for _ in $(seq 100); do
+		sigilctl status | grep -q "$1" && return 0
+		sleep 0.1
+	done
+	sigilctl status >&2
+	return 1
+}
+says '^policy files *0'
+echo '{"policies":[{"id":"no-contracts","effect":"EFFECT_DENY","condition":"eth.tx.data != '"'0x'"'"}]}' >/etc/sigild/policies.d/house.json
+systemctl kill --kill-whom=main -s HUP sigild.service
+says '^policy files *1'
+echo '{"policies":[{"id":"all","effect":"EFFECT_ALLOW","condition":"true"}]}' >/etc/sigild/policies.d/more.json
+systemctl kill --kill-whom=main -s HUP sigild.service
+says 'ALARM.*may deny or limit, never allow'
+rm /etc/sigild/policies.d/more.json
+systemctl kill --kill-whom=main -s HUP sigild.service
+for _ in $(seq 100); do sigilctl status | grep -q ALARM || break; sleep 0.1; done
+no sh -c 'sigilctl status | grep -q ALARM'
+says '^policy files *1'
+test "$(systemctl show -P MainPID sigild.service)" = "$pid"
+`)
 }
 
 func (m *machine) restartUnderLoad(t *testing.T) {
