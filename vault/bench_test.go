@@ -190,6 +190,16 @@ func benchOpen(b *testing.B, n int) {
 	}
 }
 
+// BenchmarkDerive is what each journal row and each API key pays for its key.
+func BenchmarkDerive(b *testing.B) {
+	v, _ := create(b, stateDir(b))
+	for b.Loop() {
+		if err := v.Derive("journal/mac", func([]byte) error { return nil }); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 func BenchmarkTree(b *testing.B) {
 	for _, n := range []int{10_000, 100_000} {
 		leaves := make([]leaf, n)

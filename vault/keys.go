@@ -46,6 +46,8 @@ type keyring struct {
 	// generation is that of root; previous that of oldWrap, 0 when no new root key
 	// is being brought in.
 	generation, previous uint32
+	// derivedAt says where in subkeys.derived the key for a purpose is.
+	derivedAt map[string]int
 }
 
 // subkeys are the parts of a keyring's buffer, 32 bytes each, lent for one call.
@@ -53,13 +55,17 @@ type subkeys struct {
 	root, wrap, head, rotation []byte // of the root key
 	lasting, index             []byte
 	oldWrap                    []byte // of the root key before, while its envelopes are wrapped anew
+	derived                    []byte // by Derive, so that it is cheap: maxDerived keys
 }
 
-const keyringLen = 7 * 32
+// maxDerived is for how many purposes keys are kept; each more is derived every time.
+const maxDerived = 8
+
+const keyringLen = (7 + maxDerived) * 32
 
 func divide(b []byte) *subkeys {
 	part := func(i int) []byte { return b[32*i : 32*i+32 : 32*i+32] }
-	return &subkeys{root: part(0), wrap: part(1), head: part(2), rotation: part(3), lasting: part(4), index: part(5), oldWrap: part(6)}
+	return &subkeys{root: part(0), wrap: part(1), head: part(2), rotation: part(3), lasting: part(4), index: part(5), oldWrap: part(6), derived: b[7*32:]}
 }
 
 // newKeyring copies root, 32 bytes, and wipes it. Until hold is called it knows
@@ -90,6 +96,7 @@ func (s *subkeys) derive(root []byte, storeID [16]byte) {
 func (k *keyring) hold(lasting []byte) error {
 	return k.change(func(s *subkeys) error {
 		copy(s.lasting, lasting)
+		k.derivedAt = map[string]int{}
 		secmem.Expand(s.index, lasting, infoIndex)
 		return nil
 	})
@@ -175,10 +182,28 @@ func rootCommit(root []byte, storeID [16]byte) (commit [32]byte) {
 func (k *keyring) derive(purpose string, fn func(key []byte) error) error {
 	key := make([]byte, 32)
 	defer clear(key)
+	known, full := false, false
 	err := k.use(func(s *subkeys) error {
-		secmem.Expand(key, s.lasting, infoDerivePrefix+purpose)
+		at, ok := k.derivedAt[purpose]
+		if known = ok; ok {
+			copy(key, s.derived[32*at:])
+		} else if full = len(k.derivedAt) >= maxDerived; full {
+			secmem.Expand(key, s.lasting, infoDerivePrefix+purpose)
+		}
 		return nil
 	})
+	if err == nil && !known && !full {
+		err = k.change(func(s *subkeys) error {
+			secmem.Expand(key, s.lasting, infoDerivePrefix+purpose)
+			at, ok := k.derivedAt[purpose]
+			if !ok && k.derivedAt != nil && len(k.derivedAt) < maxDerived {
+				at = len(k.derivedAt)
+				k.derivedAt[purpose] = at
+				copy(s.derived[32*at:32*at+32], key)
+			}
+			return nil
+		})
+	}
 	if err != nil {
 		return fmt.Errorf("deriving the key for %s: %w", purpose, err)
 	}
