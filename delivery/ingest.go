@@ -198,6 +198,7 @@ func (s *Service) apply(tx *vault.Tx, entry *journal.Entry, hook *webhook, w *ve
 			}
 			if m.Delegation != "" {
 				e.ended = append(e.ended, m.Delegation)
+				entry.Delegation = m.Delegation
 			}
 			if err := s.endDelegation(tx, m.Delegation); err != nil {
 				return err

@@ -122,6 +122,7 @@ var table = []access{
 	{method: "/sigil.v1.DelegatedAccessService/ApproveDelegation", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: owner, maxBytes: 4 * kib},
 	{method: "/sigil.v1.DelegatedAccessService/ListDelegations", socket: onApp | onAdmin, role: roleApp | roleOperator | roleAuditor, by: byStamps, stamps: member, maxBytes: 4 * kib},
 	{method: "/sigil.v1.DelegatedAccessService/DescribeDelegation", socket: onApp | onAdmin, role: roleApp | roleOperator | roleAuditor, by: byStamps, stamps: member, maxBytes: 4 * kib},
+	{method: "/sigil.v1.DelegatedAccessService/NextEvents", socket: onApp | onAdmin, role: roleApp | roleOperator | roleAuditor, by: byStamps, stamps: member, maxBytes: kib, deadline: 30 * time.Second},
 
 	{method: "/sigil.v1.PolicyService/SetDocuments", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root, maxBytes: 1024 * kib, deadline: 30 * time.Second},
 	{method: "/sigil.v1.PolicyService/ApplyBundle", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byNothing, maxBytes: 1024 * kib, deadline: 30 * time.Second},

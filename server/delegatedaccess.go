@@ -166,6 +166,24 @@ func (s delegatedAccessService) DescribeDelegation(ctx context.Context, r *sigil
 	return out, nil
 }
 
+func (s delegatedAccessService) NextEvents(ctx context.Context, r *sigilv1.NextEventsRequest) (*sigilv1.NextEventsResponse, error) {
+	p, actor, err := s.a.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	got, err := p.Delegation.NextEvents(ctx, actor, r.GetOrganizationId(), r.GetAfter(), time.Duration(r.GetWaitSeconds())*time.Second)
+	if err != nil {
+		return nil, err
+	}
+	out := &sigilv1.NextEventsResponse{Next: got.Next, Lost: got.Lost}
+	for _, e := range got.List {
+		out.Events = append(out.Events, &sigilv1.DelegationEvent{
+			Sequence: e.Sequence, At: timestamppb.New(e.At), Name: e.Name, DelegationId: e.Delegation, WalletId: e.Wallet, RequestId: said(e.RequestID), Reason: said(e.Reason),
+		})
+	}
+	return out, nil
+}
+
 func usageMessage(u delegation.LimitUsage) *sigilv1.LimitUsage {
 	out := &sigilv1.LimitUsage{Limit: limitMessage(u.Limit), Unbounded: u.Used.Unbounded}
 	if u.Limit.Per == policy.PerDestination {

@@ -21,7 +21,7 @@ import (
 
 func delegationCommand() *cobra.Command {
 	return group("delegation", "Propose, approve, make, show, pause and revoke delegations",
-		delegationDefaults(), delegationRequest(), delegationApprove(), delegationCreate(), delegationList(), delegationShow(),
+		delegationDefaults(), delegationRequest(), delegationApprove(), delegationCreate(), delegationList(), delegationShow(), delegationWatch(),
 		delegationPause(), delegationResume(), delegationRevoke(), delegationAPIKey())
 }
 
@@ -350,6 +350,45 @@ func delegationShow() *cobra.Command {
 		},
 	}
 	f.register(c, true)
+	need(c, "organization")
+	return c
+}
+
+func delegationWatch() *cobra.Command {
+	var f stampFlags
+	var after uint64
+	var once bool
+	c := &cobra.Command{
+		Use:   "watch --organization ID --key FILE",
+		Short: "Print what happens to delegations, as it happens; --after goes on where it stopped",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return f.call(cmd, func(c *client.Client, _ string) error {
+				r := &sigilv1.NextEventsRequest{OrganizationId: f.organization, After: after, WaitSeconds: 20}
+				if once {
+					r.WaitSeconds = 0
+				}
+				for {
+					out, err := c.DelegatedAccess().NextEvents(cmd.Context(), r)
+					if err != nil {
+						return err
+					}
+					if out.GetLost() {
+						fmt.Fprintln(cmd.ErrOrStderr(), "events in between are in the journal's archive alone")
+					}
+					for _, e := range out.GetEvents() {
+						fmt.Fprintf(cmd.OutOrStdout(), "%d  %s  %s  %s %s%s\n", e.GetSequence(), when(e.GetAt()), e.GetDelegationId(), e.GetName(), e.GetRequestId(), e.GetReason())
+					}
+					if r.After = out.GetNext(); once && len(out.GetEvents()) == 0 {
+						return nil
+					}
+				}
+			})
+		},
+	}
+	f.register(c, true)
+	c.Flags().Uint64Var(&after, "after", 0, "go on behind this number, the first word of a line")
+	c.Flags().BoolVar(&once, "once", false, "end instead of waiting")
 	need(c, "organization")
 	return c
 }

@@ -1313,6 +1313,237 @@ func (x *DescribeDelegationResponse) GetLookedFrom() uint64 {
 	return 0
 }
 
+// NextEventsRequest goes on from a token.
+type NextEventsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The organization.
+	OrganizationId string `protobuf:"bytes,1,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
+	// The token of the answer before; 0 for the beginning.
+	After uint64 `protobuf:"varint,2,opt,name=after,proto3" json:"after,omitempty"`
+	// How long to wait until something happens, 0 to 25.
+	WaitSeconds   uint32 `protobuf:"varint,3,opt,name=wait_seconds,json=waitSeconds,proto3" json:"wait_seconds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NextEventsRequest) Reset() {
+	*x = NextEventsRequest{}
+	mi := &file_sigil_v1_delegatedaccess_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NextEventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NextEventsRequest) ProtoMessage() {}
+
+func (x *NextEventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sigil_v1_delegatedaccess_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NextEventsRequest.ProtoReflect.Descriptor instead.
+func (*NextEventsRequest) Descriptor() ([]byte, []int) {
+	return file_sigil_v1_delegatedaccess_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *NextEventsRequest) GetOrganizationId() string {
+	if x != nil {
+		return x.OrganizationId
+	}
+	return ""
+}
+
+func (x *NextEventsRequest) GetAfter() uint64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+func (x *NextEventsRequest) GetWaitSeconds() uint32 {
+	if x != nil {
+		return x.WaitSeconds
+	}
+	return 0
+}
+
+// DelegationEvent is one thing that happened.
+type DelegationEvent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The journal entry that tells of it.
+	Sequence uint64 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// When.
+	At *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
+	// "delegation.requested", "delegation.approved", "delegation.active", "delegation.failed", "delegation.paused",
+	// "delegation.resumed", "delegation.revoked", "delegation.expired", "delegation.delivered", "delegation.given_up",
+	// "delegation.proved", "delegation.frozen", "request.signed", "request.refused", "request.failed" or
+	// "request.outcome_unknown"; there may be more some day.
+	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	// The delegation.
+	DelegationId string `protobuf:"bytes,4,opt,name=delegation_id,json=delegationId,proto3" json:"delegation_id,omitempty"`
+	// Its wallet.
+	WalletId string `protobuf:"bytes,5,opt,name=wallet_id,json=walletId,proto3" json:"wallet_id,omitempty"`
+	// The caller's id of a request; absent for acts.
+	RequestId *string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3,oneof" json:"request_id,omitempty"`
+	// The reason of a refusal or failure; absent otherwise.
+	Reason        *string `protobuf:"bytes,7,opt,name=reason,proto3,oneof" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DelegationEvent) Reset() {
+	*x = DelegationEvent{}
+	mi := &file_sigil_v1_delegatedaccess_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DelegationEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DelegationEvent) ProtoMessage() {}
+
+func (x *DelegationEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_sigil_v1_delegatedaccess_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DelegationEvent.ProtoReflect.Descriptor instead.
+func (*DelegationEvent) Descriptor() ([]byte, []int) {
+	return file_sigil_v1_delegatedaccess_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *DelegationEvent) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *DelegationEvent) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *DelegationEvent) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DelegationEvent) GetDelegationId() string {
+	if x != nil {
+		return x.DelegationId
+	}
+	return ""
+}
+
+func (x *DelegationEvent) GetWalletId() string {
+	if x != nil {
+		return x.WalletId
+	}
+	return ""
+}
+
+func (x *DelegationEvent) GetRequestId() string {
+	if x != nil && x.RequestId != nil {
+		return *x.RequestId
+	}
+	return ""
+}
+
+func (x *DelegationEvent) GetReason() string {
+	if x != nil && x.Reason != nil {
+		return *x.Reason
+	}
+	return ""
+}
+
+// NextEventsResponse answers NextEvents.
+type NextEventsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In order, at most 128; none when the wait was over.
+	Events []*DelegationEvent `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	// The token to go on from.
+	Next uint64 `protobuf:"varint,2,opt,name=next,proto3" json:"next,omitempty"`
+	// Entries right after the token are no longer in the store: see the archive.
+	Lost          bool `protobuf:"varint,3,opt,name=lost,proto3" json:"lost,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NextEventsResponse) Reset() {
+	*x = NextEventsResponse{}
+	mi := &file_sigil_v1_delegatedaccess_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NextEventsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NextEventsResponse) ProtoMessage() {}
+
+func (x *NextEventsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sigil_v1_delegatedaccess_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NextEventsResponse.ProtoReflect.Descriptor instead.
+func (*NextEventsResponse) Descriptor() ([]byte, []int) {
+	return file_sigil_v1_delegatedaccess_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *NextEventsResponse) GetEvents() []*DelegationEvent {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *NextEventsResponse) GetNext() uint64 {
+	if x != nil {
+		return x.Next
+	}
+	return 0
+}
+
+func (x *NextEventsResponse) GetLost() bool {
+	if x != nil {
+		return x.Lost
+	}
+	return false
+}
+
 var File_sigil_v1_delegatedaccess_proto protoreflect.FileDescriptor
 
 const file_sigil_v1_delegatedaccess_proto_rawDesc = "" +
@@ -1457,14 +1688,35 @@ const file_sigil_v1_delegatedaccess_proto_rawDesc = "" +
 	"\v_approve_byB\b\n" +
 	"\x06_pauseB\x0f\n" +
 	"\r_paused_scopeB\x12\n" +
-	"\x10_api_key_made_at2\xcf\x04\n" +
+	"\x10_api_key_made_at\"u\n" +
+	"\x11NextEventsRequest\x12'\n" +
+	"\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\x12\x14\n" +
+	"\x05after\x18\x02 \x01(\x04R\x05after\x12!\n" +
+	"\fwait_seconds\x18\x03 \x01(\rR\vwaitSeconds\"\x8a\x02\n" +
+	"\x0fDelegationEvent\x12\x1a\n" +
+	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12*\n" +
+	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12#\n" +
+	"\rdelegation_id\x18\x04 \x01(\tR\fdelegationId\x12\x1b\n" +
+	"\twallet_id\x18\x05 \x01(\tR\bwalletId\x12\"\n" +
+	"\n" +
+	"request_id\x18\x06 \x01(\tH\x00R\trequestId\x88\x01\x01\x12\x1b\n" +
+	"\x06reason\x18\a \x01(\tH\x01R\x06reason\x88\x01\x01B\r\n" +
+	"\v_request_idB\t\n" +
+	"\a_reason\"o\n" +
+	"\x12NextEventsResponse\x121\n" +
+	"\x06events\x18\x01 \x03(\v2\x19.sigil.v1.DelegationEventR\x06events\x12\x12\n" +
+	"\x04next\x18\x02 \x01(\x04R\x04next\x12\x12\n" +
+	"\x04lost\x18\x03 \x01(\bR\x04lost2\x98\x05\n" +
 	"\x16DelegatedAccessService\x12_\n" +
 	"\x12SetDelegatedAccess\x12#.sigil.v1.SetDelegatedAccessRequest\x1a$.sigil.v1.SetDelegatedAccessResponse\x12_\n" +
 	"\x12GetDelegatedAccess\x12#.sigil.v1.GetDelegatedAccessRequest\x1a$.sigil.v1.GetDelegatedAccessResponse\x12\\\n" +
 	"\x11RequestDelegation\x12\".sigil.v1.RequestDelegationRequest\x1a#.sigil.v1.RequestDelegationResponse\x12\\\n" +
 	"\x11ApproveDelegation\x12\".sigil.v1.ApproveDelegationRequest\x1a#.sigil.v1.ApproveDelegationResponse\x12V\n" +
 	"\x0fListDelegations\x12 .sigil.v1.ListDelegationsRequest\x1a!.sigil.v1.ListDelegationsResponse\x12_\n" +
-	"\x12DescribeDelegation\x12#.sigil.v1.DescribeDelegationRequest\x1a$.sigil.v1.DescribeDelegationResponseB/Z-github.com/sigild/sigild/api/sigil/v1;sigilv1b\x06proto3"
+	"\x12DescribeDelegation\x12#.sigil.v1.DescribeDelegationRequest\x1a$.sigil.v1.DescribeDelegationResponse\x12G\n" +
+	"\n" +
+	"NextEvents\x12\x1b.sigil.v1.NextEventsRequest\x1a\x1c.sigil.v1.NextEventsResponseB/Z-github.com/sigild/sigild/api/sigil/v1;sigilv1b\x06proto3"
 
 var (
 	file_sigil_v1_delegatedaccess_proto_rawDescOnce sync.Once
@@ -1478,7 +1730,7 @@ func file_sigil_v1_delegatedaccess_proto_rawDescGZIP() []byte {
 	return file_sigil_v1_delegatedaccess_proto_rawDescData
 }
 
-var file_sigil_v1_delegatedaccess_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_sigil_v1_delegatedaccess_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_sigil_v1_delegatedaccess_proto_goTypes = []any{
 	(*DelegatedAccess)(nil),            // 0: sigil.v1.DelegatedAccess
 	(*SetDelegatedAccessRequest)(nil),  // 1: sigil.v1.SetDelegatedAccessRequest
@@ -1496,54 +1748,61 @@ var file_sigil_v1_delegatedaccess_proto_goTypes = []any{
 	(*LimitUsage)(nil),                 // 13: sigil.v1.LimitUsage
 	(*RequestOutcome)(nil),             // 14: sigil.v1.RequestOutcome
 	(*DescribeDelegationResponse)(nil), // 15: sigil.v1.DescribeDelegationResponse
-	(*Policy)(nil),                     // 16: sigil.v1.Policy
-	(*Limit)(nil),                      // 17: sigil.v1.Limit
-	(*timestamppb.Timestamp)(nil),      // 18: google.protobuf.Timestamp
-	(*PolicyTemplate)(nil),             // 19: sigil.v1.PolicyTemplate
-	(DelegationStatus)(0),              // 20: sigil.v1.DelegationStatus
-	(*Delegation)(nil),                 // 21: sigil.v1.Delegation
-	(*Pause)(nil),                      // 22: sigil.v1.Pause
+	(*NextEventsRequest)(nil),          // 16: sigil.v1.NextEventsRequest
+	(*DelegationEvent)(nil),            // 17: sigil.v1.DelegationEvent
+	(*NextEventsResponse)(nil),         // 18: sigil.v1.NextEventsResponse
+	(*Policy)(nil),                     // 19: sigil.v1.Policy
+	(*Limit)(nil),                      // 20: sigil.v1.Limit
+	(*timestamppb.Timestamp)(nil),      // 21: google.protobuf.Timestamp
+	(*PolicyTemplate)(nil),             // 22: sigil.v1.PolicyTemplate
+	(DelegationStatus)(0),              // 23: sigil.v1.DelegationStatus
+	(*Delegation)(nil),                 // 24: sigil.v1.Delegation
+	(*Pause)(nil),                      // 25: sigil.v1.Pause
 }
 var file_sigil_v1_delegatedaccess_proto_depIdxs = []int32{
-	16, // 0: sigil.v1.DelegatedAccess.policies:type_name -> sigil.v1.Policy
-	17, // 1: sigil.v1.DelegatedAccess.limits:type_name -> sigil.v1.Limit
+	19, // 0: sigil.v1.DelegatedAccess.policies:type_name -> sigil.v1.Policy
+	20, // 1: sigil.v1.DelegatedAccess.limits:type_name -> sigil.v1.Limit
 	0,  // 2: sigil.v1.SetDelegatedAccessRequest.access:type_name -> sigil.v1.DelegatedAccess
 	0,  // 3: sigil.v1.GetDelegatedAccessResponse.access:type_name -> sigil.v1.DelegatedAccess
-	18, // 4: sigil.v1.RequestDelegationRequest.expires_at:type_name -> google.protobuf.Timestamp
-	16, // 5: sigil.v1.RequestDelegationRequest.policies:type_name -> sigil.v1.Policy
-	17, // 6: sigil.v1.RequestDelegationRequest.limits:type_name -> sigil.v1.Limit
-	19, // 7: sigil.v1.RequestDelegationRequest.templates:type_name -> sigil.v1.PolicyTemplate
-	18, // 8: sigil.v1.RequestDelegationResponse.approve_by:type_name -> google.protobuf.Timestamp
-	20, // 9: sigil.v1.ListDelegationsRequest.status:type_name -> sigil.v1.DelegationStatus
-	20, // 10: sigil.v1.DelegationSummary.status:type_name -> sigil.v1.DelegationStatus
-	18, // 11: sigil.v1.DelegationSummary.created_at:type_name -> google.protobuf.Timestamp
-	18, // 12: sigil.v1.DelegationSummary.expires_at:type_name -> google.protobuf.Timestamp
+	21, // 4: sigil.v1.RequestDelegationRequest.expires_at:type_name -> google.protobuf.Timestamp
+	19, // 5: sigil.v1.RequestDelegationRequest.policies:type_name -> sigil.v1.Policy
+	20, // 6: sigil.v1.RequestDelegationRequest.limits:type_name -> sigil.v1.Limit
+	22, // 7: sigil.v1.RequestDelegationRequest.templates:type_name -> sigil.v1.PolicyTemplate
+	21, // 8: sigil.v1.RequestDelegationResponse.approve_by:type_name -> google.protobuf.Timestamp
+	23, // 9: sigil.v1.ListDelegationsRequest.status:type_name -> sigil.v1.DelegationStatus
+	23, // 10: sigil.v1.DelegationSummary.status:type_name -> sigil.v1.DelegationStatus
+	21, // 11: sigil.v1.DelegationSummary.created_at:type_name -> google.protobuf.Timestamp
+	21, // 12: sigil.v1.DelegationSummary.expires_at:type_name -> google.protobuf.Timestamp
 	10, // 13: sigil.v1.ListDelegationsResponse.delegations:type_name -> sigil.v1.DelegationSummary
-	17, // 14: sigil.v1.LimitUsage.limit:type_name -> sigil.v1.Limit
-	18, // 15: sigil.v1.RequestOutcome.at:type_name -> google.protobuf.Timestamp
-	21, // 16: sigil.v1.DescribeDelegationResponse.delegation:type_name -> sigil.v1.Delegation
-	18, // 17: sigil.v1.DescribeDelegationResponse.approve_by:type_name -> google.protobuf.Timestamp
-	22, // 18: sigil.v1.DescribeDelegationResponse.pause:type_name -> sigil.v1.Pause
+	20, // 14: sigil.v1.LimitUsage.limit:type_name -> sigil.v1.Limit
+	21, // 15: sigil.v1.RequestOutcome.at:type_name -> google.protobuf.Timestamp
+	24, // 16: sigil.v1.DescribeDelegationResponse.delegation:type_name -> sigil.v1.Delegation
+	21, // 17: sigil.v1.DescribeDelegationResponse.approve_by:type_name -> google.protobuf.Timestamp
+	25, // 18: sigil.v1.DescribeDelegationResponse.pause:type_name -> sigil.v1.Pause
 	13, // 19: sigil.v1.DescribeDelegationResponse.limits:type_name -> sigil.v1.LimitUsage
-	18, // 20: sigil.v1.DescribeDelegationResponse.api_key_made_at:type_name -> google.protobuf.Timestamp
+	21, // 20: sigil.v1.DescribeDelegationResponse.api_key_made_at:type_name -> google.protobuf.Timestamp
 	14, // 21: sigil.v1.DescribeDelegationResponse.newest:type_name -> sigil.v1.RequestOutcome
-	1,  // 22: sigil.v1.DelegatedAccessService.SetDelegatedAccess:input_type -> sigil.v1.SetDelegatedAccessRequest
-	3,  // 23: sigil.v1.DelegatedAccessService.GetDelegatedAccess:input_type -> sigil.v1.GetDelegatedAccessRequest
-	5,  // 24: sigil.v1.DelegatedAccessService.RequestDelegation:input_type -> sigil.v1.RequestDelegationRequest
-	7,  // 25: sigil.v1.DelegatedAccessService.ApproveDelegation:input_type -> sigil.v1.ApproveDelegationRequest
-	9,  // 26: sigil.v1.DelegatedAccessService.ListDelegations:input_type -> sigil.v1.ListDelegationsRequest
-	12, // 27: sigil.v1.DelegatedAccessService.DescribeDelegation:input_type -> sigil.v1.DescribeDelegationRequest
-	2,  // 28: sigil.v1.DelegatedAccessService.SetDelegatedAccess:output_type -> sigil.v1.SetDelegatedAccessResponse
-	4,  // 29: sigil.v1.DelegatedAccessService.GetDelegatedAccess:output_type -> sigil.v1.GetDelegatedAccessResponse
-	6,  // 30: sigil.v1.DelegatedAccessService.RequestDelegation:output_type -> sigil.v1.RequestDelegationResponse
-	8,  // 31: sigil.v1.DelegatedAccessService.ApproveDelegation:output_type -> sigil.v1.ApproveDelegationResponse
-	11, // 32: sigil.v1.DelegatedAccessService.ListDelegations:output_type -> sigil.v1.ListDelegationsResponse
-	15, // 33: sigil.v1.DelegatedAccessService.DescribeDelegation:output_type -> sigil.v1.DescribeDelegationResponse
-	28, // [28:34] is the sub-list for method output_type
-	22, // [22:28] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	21, // 22: sigil.v1.DelegationEvent.at:type_name -> google.protobuf.Timestamp
+	17, // 23: sigil.v1.NextEventsResponse.events:type_name -> sigil.v1.DelegationEvent
+	1,  // 24: sigil.v1.DelegatedAccessService.SetDelegatedAccess:input_type -> sigil.v1.SetDelegatedAccessRequest
+	3,  // 25: sigil.v1.DelegatedAccessService.GetDelegatedAccess:input_type -> sigil.v1.GetDelegatedAccessRequest
+	5,  // 26: sigil.v1.DelegatedAccessService.RequestDelegation:input_type -> sigil.v1.RequestDelegationRequest
+	7,  // 27: sigil.v1.DelegatedAccessService.ApproveDelegation:input_type -> sigil.v1.ApproveDelegationRequest
+	9,  // 28: sigil.v1.DelegatedAccessService.ListDelegations:input_type -> sigil.v1.ListDelegationsRequest
+	12, // 29: sigil.v1.DelegatedAccessService.DescribeDelegation:input_type -> sigil.v1.DescribeDelegationRequest
+	16, // 30: sigil.v1.DelegatedAccessService.NextEvents:input_type -> sigil.v1.NextEventsRequest
+	2,  // 31: sigil.v1.DelegatedAccessService.SetDelegatedAccess:output_type -> sigil.v1.SetDelegatedAccessResponse
+	4,  // 32: sigil.v1.DelegatedAccessService.GetDelegatedAccess:output_type -> sigil.v1.GetDelegatedAccessResponse
+	6,  // 33: sigil.v1.DelegatedAccessService.RequestDelegation:output_type -> sigil.v1.RequestDelegationResponse
+	8,  // 34: sigil.v1.DelegatedAccessService.ApproveDelegation:output_type -> sigil.v1.ApproveDelegationResponse
+	11, // 35: sigil.v1.DelegatedAccessService.ListDelegations:output_type -> sigil.v1.ListDelegationsResponse
+	15, // 36: sigil.v1.DelegatedAccessService.DescribeDelegation:output_type -> sigil.v1.DescribeDelegationResponse
+	18, // 37: sigil.v1.DelegatedAccessService.NextEvents:output_type -> sigil.v1.NextEventsResponse
+	31, // [31:38] is the sub-list for method output_type
+	24, // [24:31] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_sigil_v1_delegatedaccess_proto_init() }
@@ -1563,13 +1822,14 @@ func file_sigil_v1_delegatedaccess_proto_init() {
 	file_sigil_v1_delegatedaccess_proto_msgTypes[13].OneofWrappers = []any{}
 	file_sigil_v1_delegatedaccess_proto_msgTypes[14].OneofWrappers = []any{}
 	file_sigil_v1_delegatedaccess_proto_msgTypes[15].OneofWrappers = []any{}
+	file_sigil_v1_delegatedaccess_proto_msgTypes[17].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sigil_v1_delegatedaccess_proto_rawDesc), len(file_sigil_v1_delegatedaccess_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -28,6 +28,7 @@ const (
 	DelegatedAccessService_ApproveDelegation_FullMethodName  = "/sigil.v1.DelegatedAccessService/ApproveDelegation"
 	DelegatedAccessService_ListDelegations_FullMethodName    = "/sigil.v1.DelegatedAccessService/ListDelegations"
 	DelegatedAccessService_DescribeDelegation_FullMethodName = "/sigil.v1.DelegatedAccessService/DescribeDelegation"
+	DelegatedAccessService_NextEvents_FullMethodName         = "/sigil.v1.DelegatedAccessService/NextEvents"
 )
 
 // DelegatedAccessServiceClient is the client API for DelegatedAccessService service.
@@ -51,6 +52,10 @@ type DelegatedAccessServiceClient interface {
 	ListDelegations(ctx context.Context, in *ListDelegationsRequest, opts ...grpc.CallOption) (*ListDelegationsResponse, error)
 	// DescribeDelegation says what one may do, what it did and what is left. Any member's stamp.
 	DescribeDelegation(ctx context.Context, in *DescribeDelegationRequest, opts ...grpc.CallOption) (*DescribeDelegationResponse, error)
+	// NextEvents returns what happened to delegations after a token, and waits for it.
+	// Called again and again it is a stream that goes on where it stopped, over restarts
+	// too; each call is stamped, so a credential that has ended sees no more. Any member's stamp.
+	NextEvents(ctx context.Context, in *NextEventsRequest, opts ...grpc.CallOption) (*NextEventsResponse, error)
 }
 
 type delegatedAccessServiceClient struct {
@@ -121,6 +126,16 @@ func (c *delegatedAccessServiceClient) DescribeDelegation(ctx context.Context, i
 	return out, nil
 }
 
+func (c *delegatedAccessServiceClient) NextEvents(ctx context.Context, in *NextEventsRequest, opts ...grpc.CallOption) (*NextEventsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(NextEventsResponse)
+	err := c.cc.Invoke(ctx, DelegatedAccessService_NextEvents_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // DelegatedAccessServiceServer is the server API for DelegatedAccessService service.
 // All implementations must embed UnimplementedDelegatedAccessServiceServer
 // for forward compatibility.
@@ -142,6 +157,10 @@ type DelegatedAccessServiceServer interface {
 	ListDelegations(context.Context, *ListDelegationsRequest) (*ListDelegationsResponse, error)
 	// DescribeDelegation says what one may do, what it did and what is left. Any member's stamp.
 	DescribeDelegation(context.Context, *DescribeDelegationRequest) (*DescribeDelegationResponse, error)
+	// NextEvents returns what happened to delegations after a token, and waits for it.
+	// Called again and again it is a stream that goes on where it stopped, over restarts
+	// too; each call is stamped, so a credential that has ended sees no more. Any member's stamp.
+	NextEvents(context.Context, *NextEventsRequest) (*NextEventsResponse, error)
 	mustEmbedUnimplementedDelegatedAccessServiceServer()
 }
 
@@ -169,6 +188,9 @@ func (UnimplementedDelegatedAccessServiceServer) ListDelegations(context.Context
 }
 func (UnimplementedDelegatedAccessServiceServer) DescribeDelegation(context.Context, *DescribeDelegationRequest) (*DescribeDelegationResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DescribeDelegation not implemented")
+}
+func (UnimplementedDelegatedAccessServiceServer) NextEvents(context.Context, *NextEventsRequest) (*NextEventsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method NextEvents not implemented")
 }
 func (UnimplementedDelegatedAccessServiceServer) mustEmbedUnimplementedDelegatedAccessServiceServer() {
 }
@@ -300,6 +322,24 @@ func _DelegatedAccessService_DescribeDelegation_Handler(srv interface{}, ctx con
 	return interceptor(ctx, in, info, handler)
 }
 
+func _DelegatedAccessService_NextEvents_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(NextEventsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DelegatedAccessServiceServer).NextEvents(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DelegatedAccessService_NextEvents_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DelegatedAccessServiceServer).NextEvents(ctx, req.(*NextEventsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // DelegatedAccessService_ServiceDesc is the grpc.ServiceDesc for DelegatedAccessService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -330,6 +370,10 @@ var DelegatedAccessService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DescribeDelegation",
 			Handler:    _DelegatedAccessService_DescribeDelegation_Handler,
+		},
+		{
+			MethodName: "NextEvents",
+			Handler:    _DelegatedAccessService_NextEvents_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -1,0 +1,148 @@
+package delegation
+
+import (
+	"context"
+	"time"
+
+	"github.com/sigild/sigild/journal"
+	"github.com/sigild/sigild/refusal"
+)
+
+// Events are what the journal tells of delegations, for who waits for them: an
+// application, a user's device. The token that a reader goes on from is the number of
+// the last entry that was looked at, so nothing is kept for readers, none is missed
+// over restarts, and none comes twice. Each call is stamped and asked anew whether its
+// caller may see them: a credential that has ended sees no more.
+
+// Event is one thing that happened to a delegation.
+type Event struct {
+	Sequence   uint64
+	At         time.Time
+	Name       string
+	Delegation string
+	Wallet     string
+	// RequestID is the caller's, of what was asked for; Reason of a refusal or failure.
+	RequestID, Reason string
+}
+
+// Events is an answer: Next is where to go on from. Lost says that entries before
+// it are in the archive alone.
+type Events struct {
+	List []Event
+	Next uint64
+	Lost bool
+}
+
+// Bounds of one answer.
+const (
+	maxEvents   = 128
+	lookAtOnce  = 512
+	lookEvery   = 200 * time.Millisecond
+	longestWait = 25 * time.Second
+)
+
+// NextEvents returns what happened after the token to delegations that the actor may
+// see, waiting for at most so long until something does. 0 is the beginning.
+func (s *Service) NextEvents(ctx context.Context, a Actor, org string, after uint64, wait time.Duration) (Events, error) {
+	if wait < 0 || wait > longestWait {
+		return Events{}, refusal.New(refusal.RequestInvalid, "wait_seconds must be 0 to %d", int(longestWait/time.Second)).With("field", "wait_seconds")
+	}
+	ctx, cancel := context.WithTimeout(ctx, wait+time.Second)
+	defer cancel()
+	end := time.NewTimer(wait)
+	defer end.Stop()
+	out := Events{Next: after}
+	for {
+		if err := s.member(a, org); err != nil {
+			return Events{}, err
+		}
+		more, err := s.look(ctx, a, org, &out)
+		if err != nil {
+			return Events{}, err
+		}
+		if len(out.List) > 0 {
+			return out, nil
+		}
+		if more {
+			continue
+		}
+		select {
+		case <-end.C:
+			return out, nil
+		case <-ctx.Done():
+			return out, nil
+		case <-time.After(lookEvery):
+		}
+	}
+}
+
+// look reads on in the journal; more says that there may be more right now.
+func (s *Service) look(ctx context.Context, a Actor, org string, out *Events) (more bool, err error) {
+	entries, err := s.journal.Entries(ctx, out.Next+1, lookAtOnce)
+	if err != nil {
+		return false, err
+	}
+	for _, e := range entries {
+		if out.Next > 0 && e.Seq > out.Next+1 {
+			out.Lost = true
+		}
+		if len(out.List) == maxEvents {
+			return true, nil
+		}
+		out.Next = e.Seq
+		name := eventName(e)
+		if name == "" || e.Organization != org || e.Delegation == "" {
+			continue
+		}
+		d := find(s.book, s.book.delegations, e.Delegation)
+		if d == nil || !s.concerns(a, org, d.Owner) {
+			continue
+		}
+		one := Event{Sequence: e.Seq, At: time.UnixMilli(e.TimeMS).UTC(), Name: name, Delegation: e.Delegation, Wallet: d.Wallet}
+		if e.Kind != journal.KindAct {
+			one.RequestID = e.RequestID
+		}
+		if e.Kind == journal.KindRefused || e.Kind == journal.KindFailed {
+			one.Reason = e.Outcome
+		}
+		out.List = append(out.List, one)
+	}
+	return len(entries) == lookAtOnce, nil
+}
+
+// eventName names what an entry tells of a delegation; "" for nothing.
+func eventName(e journal.Entry) string {
+	switch e.Kind {
+	case journal.KindSigned, journal.KindRefused, journal.KindFailed, journal.KindOutcomeUnknown:
+		return "request." + string(e.Kind)
+	case journal.KindAct:
+	default:
+		return ""
+	}
+	switch e.Method {
+	case "/sigil.v1.DelegatedAccessService/RequestDelegation":
+		return "delegation.requested"
+	case "/sigil.v1.DelegatedAccessService/ApproveDelegation":
+		return "delegation.approved"
+	case "/sigil.v1.VendorService/BindDelivery":
+		return "delegation.active"
+	case "/sigil.v1.DelegationService/RevokeDelegation", "/sigil.v1.DeliveryService/IngestDelivery":
+		return "delegation.revoked"
+	case "/sigil.v1.ControlService/Pause":
+		return "delegation.paused"
+	case "/sigil.v1.ControlService/Resume":
+		return "delegation.resumed"
+	case "/sigil.v1.CourierService/ReportEvent":
+		return "delegation." + e.Outcome // delivered, given_up
+	case "ceremony/" + kindIssue:
+		if e.Outcome == statusDone {
+			return "delegation.active"
+		}
+		return "delegation.failed"
+	case "delegation/expire":
+		return "delegation.expired"
+	case "delivery/proved", "delivery/frozen":
+		return "delegation." + e.Outcome
+	}
+	return ""
+}

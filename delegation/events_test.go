@@ -1,0 +1,73 @@
+package delegation
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/sigild/sigild/refusal"
+)
+
+// Events come once each, in order, over a restart, to those whom they concern.
+func TestEventsGoOnWhereTheyStopped(t *testing.T) {
+	h := newHouse(t, withWallet)
+	if err := h.setAccess("set", enabled(), site.root...); err != nil {
+		t.Fatal(err)
+	}
+	next := func(by holder, after uint64, wait time.Duration) Events {
+		t.Helper()
+		got, err := h.NextEvents(context.Background(), look(site.acme, by), site.acme, after, wait)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	names := func(e Events) (out []string) {
+		for _, one := range e.List {
+			out = append(out, one.Name)
+		}
+		return out
+	}
+	id := h.proposed("ask")
+	first := next(site.dana.holder, 0, 0)
+	if n := names(first); len(n) != 1 || n[0] != "delegation.requested" || first.List[0].Delegation != id {
+		t.Fatalf("dana hears %+v", first)
+	}
+	made, err := h.approve("yes", id, h.describe(id).Terms, site.dana.holder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.wantCeremony(made.CeremonyID, statusDone)
+	h.restart()
+	second := next(site.dana.holder, first.Next, 0)
+	if n := names(second); len(n) != 2 || n[0] != "delegation.approved" || n[1] != "delegation.active" {
+		t.Errorf("then dana hears %v", n)
+	}
+	if more := next(site.dana.holder, second.Next, 0); len(more.List) != 0 || more.Next < second.Next {
+		t.Errorf("and then %+v", more)
+	}
+	if e := next(site.erin.holder, 0, 0); len(e.List) != 0 {
+		t.Errorf("erin hears %v", names(e))
+	}
+	if e := next(site.root[0], 0, 0); len(e.List) != 3 {
+		t.Errorf("a root member hears %v", names(e))
+	}
+	heard := make(chan Events, 1)
+	go func() {
+		got, err := h.NextEvents(context.Background(), look(site.acme, site.dana.holder), site.acme, second.Next, longestWait)
+		if err != nil {
+			t.Error(err)
+		}
+		heard <- got
+	}()
+	if _, err := h.RevokeDelegation(context.Background(), stamped(site.acme, revocation{"end", id}, site.dana.holder), "end", site.acme, id); err != nil {
+		t.Fatal(err)
+	}
+	if n := names(<-heard); len(n) != 1 || n[0] != "delegation.revoked" {
+		t.Errorf("who waits hears %v", n)
+	}
+	_, err = h.NextEvents(context.Background(), look(site.acme, site.globexRoot[0]), site.acme, 0, 0)
+	wantRefusal(t, "another organization's", err, refusal.QuorumMissing)
+	_, err = h.NextEvents(context.Background(), look(site.acme, site.dana.holder), site.acme, 0, time.Minute)
+	wantRefusal(t, "too long a wait", err, refusal.RequestInvalid)
+}
