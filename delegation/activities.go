@@ -115,7 +115,7 @@ var credentialTypes = map[credential.Algorithm]string{
 func stampedWith(u *user, k credential.PublicKey) policy.Credential {
 	shown := policy.Credential{ID: k.ID(), UserID: u.ID, Type: credentialTypes[k.Algorithm], PublicKey: fmt.Sprintf("%x", k.Bytes)}
 	for _, r := range u.Credentials {
-		if r.isKey(k) && r.Party != nil {
+		if r.is(k) && r.Party != nil {
 			shown.CredentialID = base64.RawURLEncoding.EncodeToString(r.Party.CredentialID)
 		}
 	}

@@ -36,15 +36,13 @@ const (
 type credentialKey struct{ organization, credential string }
 
 // is reports whether r is that key.
-func (r *registered) isKey(k credential.PublicKey) bool {
+func (r *registered) is(k credential.PublicKey) bool {
 	return r.Algorithm == string(k.Algorithm) && bytes.Equal(r.PublicKey, k.Bytes)
 }
 
 func (r *registered) key() credential.PublicKey {
 	return credential.PublicKey{Algorithm: credential.Algorithm(r.Algorithm), Bytes: r.PublicKey}
 }
-
-func (r registered) is(k credential.PublicKey) bool { return r.isKey(k) }
 
 // ended reports whether now is at or after its end.
 func (r *registered) ended(now time.Time) bool {
@@ -147,7 +145,7 @@ func (s *Service) credentialOf(org string, pk credential.PublicKey) (*registered
 	}
 	for i, list := range lists {
 		for j := range list {
-			if list[j].isKey(pk) {
+			if list[j].is(pk) {
 				if u != nil && i == 0 {
 					return &list[j], u
 				}

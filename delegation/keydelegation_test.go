@@ -204,7 +204,9 @@ func TestKeyDelegationIsAllOrNothing(t *testing.T) {
 		}
 		c.ownership(k.ID, k.Owner)
 	}
-	_ = made
+	if d := h.book.delegations[made.DelegationID]; d.alive() {
+		t.Errorf("the delegation that was asked for before is %s", d.Status)
+	}
 }
 
 // Ten thousand random histories of a key: whatever happens to it, in which order,

@@ -26,6 +26,7 @@ import (
 	"github.com/sigild/sigild/hsm"
 	"github.com/sigild/sigild/internal/testhsm"
 	"github.com/sigild/sigild/journal"
+	"github.com/sigild/sigild/outbox"
 	"github.com/sigild/sigild/vault"
 )
 
@@ -74,6 +75,10 @@ func newAppliance(t *testing.T) *appliance {
 	if a.parts.Delivery, err = delivery.Open(t.Context(), delivery.Config{Vault: v, Journal: j, Device: p, DeviceID: p.ID()}); err != nil {
 		t.Fatal(err)
 	}
+	if a.parts.Outbox, err = outbox.Open(t.Context(), outbox.Config{Vault: v, Journal: j}); err != nil {
+		t.Fatal(err)
+	}
+	a.parts.Journal = j
 	a.parts.Status = func() *sigilv1.GetStatusResponse { return &sigilv1.GetStatusResponse{} }
 	dir := socketDir(t)
 	app, admin := filepath.Join(dir, "app.sock"), filepath.Join(dir, "admin.sock")
