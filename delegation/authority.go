@@ -51,7 +51,7 @@ func (b *book) standingOf(d *delegationRecord, w *wallet, k *key, u *user) (*sta
 		Approvers:   []policy.User{approver(u)},
 		Credentials: []policy.Credential{{ID: d.APIKey, UserID: u.ID, Type: "CREDENTIAL_TYPE_WALLET_API_KEY"}},
 		APIKey:      d.APIKey, Version: d.Version, Wallet: walletInfo(w, k),
-		Set: d.Set, ShareIDs: shareIDs(d.Set.ID, d.Set.Parties), Vendor: d.Vendor,
+		Set: d.Set, ShareIDs: shareIDs(d.Set.ID, d.Set.Parties), Here: d.Set.Parties, Vendor: d.Vendor,
 	}
 	if d.ExpiresAt != nil {
 		st.ExpiresAt = *d.ExpiresAt
@@ -138,7 +138,7 @@ func (s *Service) Current(then *signing.Standing) (*signing.Standing, error) {
 	if s.flights.ending(delegationID) {
 		return nil, refusal.New(refusal.DelegationRevoked, "the delegation is being revoked")
 	}
-	st, err := s.book.now(delegationID)
+	st, err := s.nowOrOwn(delegationID)
 	if err != nil {
 		return nil, err
 	}

@@ -26,6 +26,7 @@ type book struct {
 	delegations map[string]*delegationRecord
 	apiKeys     map[string]*apiKeyRecord
 	ceremonies  map[string]*ceremonyRecord
+	devices     map[string]*deviceRecord
 	// standings holds, for each delegation that was ever active, what signing needs to know.
 	standings map[string]*standing
 	// orders holds those of each delegation that ever had one.
@@ -43,7 +44,7 @@ func newBook() *book {
 	return &book{
 		organizations: map[string]*organization{}, users: map[string]*user{}, holders: map[credentialKey]*user{}, keys: map[string]*key{},
 		wallets: map[string]*wallet{}, delegations: map[string]*delegationRecord{}, apiKeys: map[string]*apiKeyRecord{},
-		ceremonies: map[string]*ceremonyRecord{}, standings: map[string]*standing{}, rulebooks: map[string]*rulebook{}, files: noFiles, orders: map[string]*orders{},
+		ceremonies: map[string]*ceremonyRecord{}, devices: map[string]*deviceRecord{}, standings: map[string]*standing{}, rulebooks: map[string]*rulebook{}, files: noFiles, orders: map[string]*orders{},
 		activities: map[string]*activity{}, waiting: map[requestRef]*activity{},
 	}
 }
@@ -74,6 +75,9 @@ func loadBook(ctx context.Context, v *vault.Vault) (*book, error) {
 		return nil, err
 	}
 	if err := load(ctx, v, vault.TypeCeremony, func(id string, c *ceremonyRecord) { b.ceremonies[id] = c }); err != nil {
+		return nil, err
+	}
+	if err := load(ctx, v, vault.TypeDevice, func(id string, d *deviceRecord) { b.devices[id] = d }); err != nil {
 		return nil, err
 	}
 	if err := load(ctx, v, vault.TypeDelegation, func(id string, d *delegationRecord) { b.delegations[id] = d }); err != nil {
@@ -140,6 +144,9 @@ func (b *book) check(documents map[string]*document) error {
 	}
 	for id, d := range documents {
 		look(id, d.id(), b.organizations[d.Organization] != nil)
+	}
+	for id, d := range b.devices {
+		look(id, d.ID, b.users[d.User] != nil)
 	}
 	for id, c := range b.ceremonies {
 		look(id, c.ID, b.delegations[c.Target] != nil || b.wallets[c.Target] != nil)

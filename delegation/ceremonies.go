@@ -72,6 +72,12 @@ func (s *Service) Ceremony(a Actor, org, id string) (Ceremony, error) {
 		return Ceremony{}, refusal.New(refusal.NotFound, "no such ceremony")
 	}
 	c := Ceremony{ID: rec.ID, Kind: rec.Kind, Status: rec.Status, Error: rec.Error, StartedAt: rec.StartedAt}
+	if rec.Status == statusWaiting {
+		c.Status, c.Stage = statusRunning, "waiting for the device"
+		if p, ok := s.progress.read(id); ok {
+			c.Stage, c.Done, c.Total = p.stage, p.done, p.total
+		}
+	}
 	if rec.Status == statusFailed {
 		c.Stage = rec.Stage
 	}

@@ -41,6 +41,12 @@ type Config struct {
 	PolicyFiles *PolicyFiles
 	// Outbox delivers to other appliances; nil: there are no endpoints.
 	Outbox *outbox.Service
+	// SemiTrusted lets a party outside this host take part in ECDSA (peer.semi_trusted).
+	SemiTrusted bool
+	// Peers are the pins of other appliances, by their names here.
+	Peers map[string]string
+	// Dial reaches one of Peers; done hangs up.
+	Dial func(ctx context.Context, peer string) (conn mpc.Conn, done func(), err error)
 	// CeremonyTimeout ends a ceremony that hangs; zero means five minutes.
 	CeremonyTimeout time.Duration
 	// Holders are the devices of those names with the keys that shall hold the root key;

@@ -134,6 +134,9 @@ func (s *Service) draft(n NewDelegation, w *wallet, id string, policies []policy
 // starts when the transaction is on disk.
 func (s *Service) beginIssue(tx *vault.Tx, d *delegationRecord, k *key, now time.Time) (*ceremonyRecord, error) {
 	c := &ceremonyRecord{V: recordVersion, ID: newID("cer"), Organization: d.Organization, Kind: kindIssue, Target: d.ID, Status: statusRunning, StartedAt: now}
+	if k.Device != "" && len(k.Here) < k.Root.Threshold {
+		c.Status = statusWaiting // for the device
+	}
 	if err := store(tx, vault.TypeDelegation, d.ID, d); err != nil {
 		return nil, err
 	}
@@ -141,7 +144,9 @@ func (s *Service) beginIssue(tx *vault.Tx, d *delegationRecord, k *key, now time
 		return nil, err
 	}
 	s.book.change(tx, func() { s.book.delegations[d.ID], s.book.ceremonies[c.ID] = d, c })
-	tx.OnCommit(func() { s.startIssue(c, d.ID, k.ID) })
+	if c.Status == statusRunning {
+		tx.OnCommit(func() { s.startIssue(c, d.ID, k.ID) })
+	}
 	return c, nil
 }
 

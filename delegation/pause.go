@@ -275,6 +275,9 @@ func (s *Service) awaitScope(ctx context.Context, scope Scope) error {
 	for id, w := range s.book.wallets {
 		if (scope.Organization == "" || w.Organization == scope.Organization) && (scope.Wallet == "" || id == scope.Wallet) {
 			wallets = append(wallets, id)
+			if scope.Delegation == "" {
+				ids = append(ids, ownID(id))
+			}
 		}
 	}
 	s.book.mu.RUnlock()

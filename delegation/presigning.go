@@ -37,7 +37,7 @@ func (s *Service) PresigningOf(delegationID string) *signing.Presigning {
 		return nil
 	}
 	k := find(s.book, s.book.keys, st.Wallet.Key)
-	if k == nil || !k.Presignatures || k.Scheme != chains.ECDSASecp256k1 {
+	if k == nil || !k.Presignatures || len(st.Elsewhere) > 0 || k.Scheme != chains.ECDSASecp256k1 {
 		return nil
 	}
 	for _, id := range st.ShareIDs {

@@ -121,6 +121,7 @@ const (
 	statusExpired = "expired"
 	statusFailed  = "failed"
 	statusRunning = "running"
+	statusWaiting = "waiting"
 	statusDone    = "done"
 )
 
@@ -142,6 +143,10 @@ type key struct {
 	Root mpc.ShareSet `json:"root"`
 	// Here lists the parties of the root set whose shares are sealed on this host.
 	Here []mpc.Party `json:"here,omitempty"`
+	// Device plays the user's party of the root set, a device's id; "" for none. Peer
+	// plays the parties of a key of another appliance, by its configured name.
+	Device string `json:"device,omitempty"`
+	Peer   string `json:"peer,omitempty"`
 	// Failures counts broken ceremonies by the party that broke them.
 	Failures map[mpc.Party]int `json:"failures,omitempty"`
 	// RotatedAt is when Root took the place of another set; zero for the first.
@@ -164,6 +169,10 @@ func (k *key) rootSince() time.Time {
 const (
 	originInProcess = "in_process"
 	originImported  = "imported"
+	// originDevice: the owner's share was made on a device and never was here.
+	originDevice = "device"
+	// originElsewhere: another appliance's key, of which this one got one share.
+	originElsewhere = "elsewhere"
 )
 
 // custody is "host" while this host holds a quorum of the root set, "vendor" where
@@ -285,6 +294,8 @@ type ceremonyRecord struct {
 	// Culprits broke it.
 	Culprits  []mpc.Party `json:"culprits,omitempty"`
 	StartedAt time.Time   `json:"started_at"`
+	// Recovery: a keygen with a device makes a recovery share, too.
+	Recovery bool `json:"recovery,omitempty"`
 }
 
 func encodeRecord(v any) ([]byte, error) {

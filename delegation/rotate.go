@@ -101,11 +101,16 @@ func (s *Service) startRotation(tx *vault.Tx, e *journal.Entry, k *key, r rotati
 		r.recipient = u.ShareRecipient
 	}
 	c := &ceremonyRecord{V: recordVersion, ID: newID("cer"), Organization: k.Organization, Kind: r.kind, Target: w.ID, Status: statusRunning, StartedAt: s.now().UTC()}
+	if k.byDevice(r) {
+		c.Status = statusWaiting
+	}
 	if err := store(tx, vault.TypeCeremony, c.ID, c); err != nil {
 		return "", err
 	}
 	s.book.change(tx, func() { s.book.ceremonies[c.ID] = c })
-	tx.OnCommit(func() { s.runRotation(c, w, k.ID, r) })
+	if c.Status == statusRunning {
+		tx.OnCommit(func() { s.runRotation(c, w, k.ID, r) })
+	}
 	e.Wallet, e.User = w.ID, k.Owner
 	if e.Facts == nil {
 		e.Facts = map[string]string{}
@@ -125,10 +130,13 @@ func (s *Service) mayRotate(w *wallet, k *key, r rotation) error {
 	if err := s.book.stopped(w.Organization, w.ID); refusal.Is(err, refusal.Quarantined) {
 		return err // the original may be alive elsewhere, and its owner's share with it
 	}
-	if !k.madeHere() && r.origin == "" {
+	if !k.madeHere() && k.Device == "" && r.origin == "" {
 		return refusal.New(refusal.NotActive, "the owner's device holds a share that this host never saw: the device has to take part in the rotation")
 	}
 	have := len(k.usable(r.without))
+	if k.byDevice(r) {
+		have = k.Root.Threshold // it brings what is missing
+	}
 	if r.brought != nil {
 		have++
 	}
@@ -138,7 +146,7 @@ func (s *Service) mayRotate(w *wallet, k *key, r rotation) error {
 	s.book.mu.RLock()
 	defer s.book.mu.RUnlock()
 	for _, c := range s.book.ceremonies {
-		if c.Target == w.ID && c.Status == statusRunning {
+		if c.Target == w.ID && (c.Status == statusRunning || c.Status == statusWaiting) {
 			return refusal.New(refusal.NotActive, "ceremony %s of this key goes on", c.ID).With("ceremony", c.ID)
 		}
 	}
@@ -147,6 +155,9 @@ func (s *Service) mayRotate(w *wallet, k *key, r rotation) error {
 
 // madeHere says whether one process made all shares of the key.
 func (k *key) madeHere() bool { return k.Origin == originInProcess || k.Origin == originImported }
+
+// byDevice says whether the owner's device has to take part in a rotation.
+func (k *key) byDevice(r rotation) bool { return k.Device != "" && r.origin == "" }
 
 // usable are the parties whose shares lie here, but for one.
 func (k *key) usable(without mpc.Party) []mpc.Party {
@@ -220,7 +231,7 @@ func (s *Service) replaceRoot(tx *vault.Tx, e *journal.Entry, old mpc.ShareSet, 
 	next := *k
 	next.Root, next.Here, next.RotatedAt = set, nil, s.now().UTC()
 	if origin != "" {
-		next.Origin = origin
+		next.Origin, next.Device = origin, ""
 	}
 	for _, sh := range shares {
 		if sh.Party() == mpc.User {
@@ -238,8 +249,10 @@ func (s *Service) replaceRoot(tx *vault.Tx, e *journal.Entry, old mpc.ShareSet, 
 			return fmt.Errorf("destroying the old share of %s: %w", p, err)
 		}
 	}
-	if err := store(tx, vault.TypeOutbox, out.Wallet, out); err != nil {
-		return err
+	if out.Ciphertext != nil { // a device has its new share already
+		if err := store(tx, vault.TypeOutbox, out.Wallet, out); err != nil {
+			return err
+		}
 	}
 	e.Wallet, e.ShareSet = out.Wallet, set.ID
 	e.Facts["from"] = old.ID
@@ -256,6 +269,9 @@ func (s *Service) RunSchedule(ctx context.Context) error {
 	for {
 		if err := s.RotateDue(ctx); err != nil && ctx.Err() == nil {
 			s.log.Error("starting a rotation that is due", "error", err)
+		}
+		if err := s.EndOverdue(ctx); err != nil && ctx.Err() == nil {
+			s.log.Error("ending ceremonies that nobody joined", "error", err)
 		}
 		select {
 		case <-tick.C:

@@ -203,6 +203,25 @@ func engineOf(maker string, s Scheme) (string, Engine, error) {
 	return "", nil, fmt.Errorf("%w: %q", ErrEngine, id)
 }
 
+// EngineOf is the id of the engine that uses a set now: the one that made it, or the
+// one that adopted its sets.
+func EngineOf(s ShareSet) string {
+	id, _, err := engineOf(s.Engine, s.Scheme)
+	if err != nil {
+		return s.Engine
+	}
+	return id
+}
+
+// EngineFor is the id of the engine that makes new keys of a scheme; "" for none.
+func EngineFor(s Scheme) string {
+	id, _, err := engineFor(s)
+	if err != nil {
+		return ""
+	}
+	return id
+}
+
 // engineFor returns the engine that makes new keys of a scheme.
 func engineFor(s Scheme) (string, Engine, error) {
 	enginesMu.RLock()

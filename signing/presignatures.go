@@ -173,9 +173,9 @@ func (p *Presignatures) take(st *Standing, d *chains.Decoded) *mpc.Presignature 
 // presignable says whether a presignature may serve the request: the digest must be
 // one that a decoder computed over a payload with a structure. A bare digest would let
 // its sender choose what R is combined with. Who signs by stamps has no delegation and
-// no presignatures.
+// no presignatures; nor has a set of which another process holds a share.
 func presignable(st *Standing, d *chains.Decoded) bool {
-	return st.Delegation != "" && st.Wallet.Scheme == chains.ECDSASecp256k1 && d.Kind != KindRawDigest && d.Sign.Scheme == chains.ECDSASecp256k1
+	return st.Delegation != "" && len(st.Elsewhere) == 0 && st.Wallet.Scheme == chains.ECDSASecp256k1 && d.Kind != KindRawDigest && d.Sign.Scheme == chains.ECDSASecp256k1
 }
 
 // Ready is how many are kept for the delegations of a key, and in all.

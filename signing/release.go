@@ -73,10 +73,15 @@ func (s *Service) ceremony(ctx context.Context, a *approved) (sig mpc.Signature,
 	}
 	// Step 8: the vault lends the shares; they are wiped when the call ends.
 	err = s.vault.WithAll(ctx, vault.TypeShare, a.standing.ShareIDs, func(shares [][]byte) (err error) {
-		// Step 9: run the parties; look once more before the last share leaves.
+		// Step 9: run the parties, here and elsewhere; look once more before the last share leaves.
+		joint, done, err := s.join(ctx, a)
+		if err != nil {
+			return err
+		}
 		sig, err = mpc.Sign(ctx, mpc.SignRequest{
-			Set: a.standing.Set, Shares: shares, Input: a.decoded.Sign, Path: a.standing.Wallet.Path, BeforeRelease: before,
+			Set: a.standing.Set, Shares: shares, Input: a.decoded.Sign, Path: a.standing.Wallet.Path, BeforeRelease: before, With: joint,
 		})
+		done(err)
 		return err
 	})
 	return sig, err
@@ -144,6 +149,8 @@ func (s *Service) failure(a *approved, cause error, sent bool) error {
 	switch _, ended := s.authority.Current(a.standing); {
 	case errors.As(cause, &no):
 		return no
+	case refusedElsewhere(cause) != nil:
+		return refusedElsewhere(cause)
 	case sent:
 		return refusal.New(refusal.OutcomeUnknown, "the signature failed after the last share left; ask again with the same request_id").Because(cause)
 	case errors.As(ended, &no): // its shares may be gone, which is no fault of the ceremony

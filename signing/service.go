@@ -21,6 +21,7 @@ import (
 	"github.com/sigild/sigild/chains"
 	"github.com/sigild/sigild/credential"
 	"github.com/sigild/sigild/journal"
+	"github.com/sigild/sigild/mpc"
 	"github.com/sigild/sigild/refusal"
 	"github.com/sigild/sigild/vault"
 )
@@ -42,6 +43,8 @@ type Config struct {
 	Presignatures *Presignatures
 	// Vendors signs for wallets of other vendors'; nil: nothing does.
 	Vendors VendorSigner
+	// Dial reaches a configured peer; done hangs up. nil: there is none.
+	Dial func(ctx context.Context, peer string) (conn mpc.Conn, done func(), err error)
 	// Refusals says which refusals get an entry of their own; nil: all do.
 	Refusals *journal.Refusals
 	// Now is the time to go by; nil means time.Now.
@@ -144,6 +147,8 @@ type Request struct {
 	// ApprovalTime is how long people may take to approve it, where a policy asks for
 	// that; zero is DefaultApprovalTime.
 	ApprovalTime time.Duration
+	// Together is the process that plays parties of the wallet's set, if it opened the call.
+	Together Together
 	// Unit finds the caller's systemd unit, "" when that can't be determined; nil: it
 	// can't. It is called when a policy reads it.
 	Unit func() string
@@ -174,7 +179,8 @@ const maxMoves = 3
 // the journal, fsynced, and asking again with the same id returns the same bytes.
 func (s *Service) Sign(ctx context.Context, r Request) (*Result, error) {
 	for range maxMoves {
-		// Step 3: authenticate the wallet API key, or find the users who stamped.
+		// Step 3: authenticate the wallet API key, find the users who stamped, or the party
+		// elsewhere whose pinned key the server saw.
 		st, err := s.authenticate(r)
 		if err != nil {
 			return nil, err
@@ -202,6 +208,9 @@ func (s *Service) sign(ctx context.Context, r Request, st *Standing) (*Result, e
 	// Step 5: decode strictly.
 	d, err := decode(r, st)
 	if err != nil {
+		return nil, s.refuse(ctx, r, st, err)
+	}
+	if err := checkOffer(r, st, d); err != nil {
 		return nil, s.refuse(ctx, r, st, err)
 	}
 	prior, err := s.prior(r, st, d)
@@ -253,6 +262,9 @@ func (s *Service) sign(ctx context.Context, r Request, st *Standing) (*Result, e
 }
 
 func (s *Service) authenticate(r Request) (*Standing, error) {
+	if r.Together.Party != "" {
+		return s.authority.AuthenticateParty(r.WalletID, r.Together.Party)
+	}
 	if len(r.Stamps) > 0 {
 		return s.authority.AuthenticateStamps(r.Organization, r.WalletID, r.Stamps)
 	}

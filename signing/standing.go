@@ -36,8 +36,13 @@ type Standing struct {
 	// Vendor is what another vendor delivered, in place of Set and ShareIDs; nil for
 	// delegations of our own.
 	Vendor *VendorShare
-	// ShareIDs name the set's shares in the vault, in the order of Set.Parties.
+	// ShareIDs name the shares in the vault that sign, in the order of Set.Parties.
 	ShareIDs []string
+	// Here are the parties of ShareIDs, and Elsewhere those that another process plays
+	// in each signature; none when all are here. Both are sorted. Peer is the configured
+	// peer that plays them; "" when who asks does.
+	Here, Elsewhere []mpc.Party
+	Peer            string
 	// Rules are the compiled policies and limits of all layers that judge its requests.
 	Rules *policy.Set
 	// Interfaces are what payloads are read with.
@@ -124,6 +129,9 @@ type Authority interface {
 	// AuthenticateStamps is Authenticate for users of an organization whose stamps over
 	// the request were verified.
 	AuthenticateStamps(organization, walletID string, by []credential.PublicKey) (*Standing, error)
+	// AuthenticateParty opens a wallet for whom the server knows by a pinned key: the
+	// owner's device, or the appliance that holds the other shares.
+	AuthenticateParty(walletID, party string) (*Standing, error)
 	// Enter reads the standing again, and counts a signature as under way until
 	// leave is called: a revocation is acknowledged only after that. It is called
 	// inside the transaction of step 7.

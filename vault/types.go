@@ -44,6 +44,7 @@ const (
 	TypeEndpoint       Type = 30 // where events are delivered to
 	TypeEndpointSecret Type = 31 // what events to an endpoint are authenticated with
 	TypeOutgoing       Type = 32 // an event that waits to be delivered: ciphertext
+	TypeDevice         Type = 33 // a user's device, known by its key
 )
 
 var typeNames = [...]string{
@@ -57,6 +58,7 @@ var typeNames = [...]string{
 	TypeLastingKey: "lasting key", TypeJournal: "journal snapshot",
 	TypeOrder: "order", TypeActivity: "activity", TypePartKey: "key for parts", TypeClock: "clock",
 	TypeEndpoint: "endpoint", TypeEndpointSecret: "endpoint secret", TypeOutgoing: "outgoing event",
+	TypeDevice: "device",
 }
 
 // String is the type's name, for errors and logs.
