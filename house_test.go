@@ -13,7 +13,7 @@ const modulePath = "github.com/sigild/sigild"
 // may import each other. A package without a row fails: give it a place.
 const order = `
 	cmd/sigild         -> cmd/config server tpm systemd metrics courier
-	cmd/sigilctl       -> cmd/config client delegation tpm airgap
+	cmd/sigilctl       -> cmd/config client delegation tpm airgap device
 	cmd/config         -> hsm tpm systemd credential link runner
 	demo               -> client journal mpc chains/evm chains/solana internal/testhsm internal/testtpm
 
@@ -26,6 +26,7 @@ const order = `
 	clock              -> vault
 	vault              -> seal
 	policy             -> chains/evm chains/solana
+	device             -> link chains/signable
 	link               -> mpc api
 	mpc                -> chains internal/secmem
 	chains/signable     -> chains/evm chains/solana
@@ -73,7 +74,7 @@ var confined = []confinement{
 		why: "decoding is ours; LGPL-3.0, so it stays where NOTICE says; demo verifies with it"},
 	{what: "github.com/miekg/pkcs11", rooms: "hsm internal/testhsm",
 		why: "foreign code is loaded by the worker only"},
-	{what: "google.golang.org/grpc", rooms: "api server client link cmd demo",
+	{what: "google.golang.org/grpc", rooms: "api server client link device cmd demo",
 		why: "the rooms that decide know no transport; server/errors.go knows all codes"},
 	{what: "modernc.org/sqlite", rooms: "vault journal",
 		why: "one database, one writer; journal only for the off-line verifier"},

@@ -181,6 +181,16 @@ func (c *Client) Clock() sigilv1.ClockServiceClient {
 	return sigilv1.NewClockServiceClient(stamped{Client: c})
 }
 
+// Devices are registered with their user's stamp; wallets on them are made with root stamps.
+func (c *Client) Devices() sigilv1.DeviceServiceClient {
+	return sigilv1.NewDeviceServiceClient(stamped{Client: c})
+}
+
+// Cosigning takes wallets of other appliances on, with root stamps.
+func (c *Client) Cosigning() sigilv1.CosignServiceClient {
+	return sigilv1.NewCosignServiceClient(stamped{Client: c})
+}
+
 // Control stops signing and lets it go on: operators' stamps for organization "",
 // root members' or the owner's otherwise.
 func (c *Client) Control() sigilv1.ControlServiceClient {

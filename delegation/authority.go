@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/sigild/sigild/mpc"
 	"github.com/sigild/sigild/policy"
 	"github.com/sigild/sigild/refusal"
 	"github.com/sigild/sigild/signing"
@@ -52,6 +53,10 @@ func (b *book) standingOf(d *delegationRecord, w *wallet, k *key, u *user) (*sta
 		Credentials: []policy.Credential{{ID: d.APIKey, UserID: u.ID, Type: "CREDENTIAL_TYPE_WALLET_API_KEY"}},
 		APIKey:      d.APIKey, Version: d.Version, Wallet: walletInfo(w, k),
 		Set: d.Set, ShareIDs: shareIDs(d.Set.ID, d.Set.Parties), Here: d.Set.Parties, Vendor: d.Vendor,
+	}
+	if d.Peer != "" {
+		st.Here, st.Elsewhere, st.Peer = []mpc.Party{mpc.Server}, []mpc.Party{mpc.Delegate}, d.Peer
+		st.ShareIDs = shareIDs(d.Set.ID, st.Here)
 	}
 	if d.ExpiresAt != nil {
 		st.ExpiresAt = *d.ExpiresAt

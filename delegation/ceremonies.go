@@ -73,7 +73,7 @@ func (s *Service) Ceremony(a Actor, org, id string) (Ceremony, error) {
 	}
 	c := Ceremony{ID: rec.ID, Kind: rec.Kind, Status: rec.Status, Error: rec.Error, StartedAt: rec.StartedAt}
 	if rec.Status == statusWaiting {
-		c.Status, c.Stage = statusRunning, "waiting for the device"
+		c.Status, c.Stage = statusRunning, "waiting for the other side"
 		if p, ok := s.progress.read(id); ok {
 			c.Stage, c.Done, c.Total = p.stage, p.done, p.total
 		}
@@ -299,6 +299,8 @@ const (
 	// kindRotate and kindRecover put a new root set in the place of the old one.
 	kindRotate  = "rotate"
 	kindRecover = "recover"
+	// kindCosign takes on a share of another appliance's key.
+	kindCosign = "cosign"
 )
 
 // progressBoard holds one line a running ceremony. It is for people and not durable.

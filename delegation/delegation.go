@@ -124,6 +124,9 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 	if err := s.failInterrupted(ctx); err != nil {
 		return nil, fmt.Errorf("closing interrupted ceremonies: %w", err)
 	}
+	for _, c := range s.book.forCosigners() {
+		s.tryCosigner(c)
+	}
 	return s, nil
 }
 

@@ -32,6 +32,9 @@ type NewDelegation struct {
 	OrganizationAllows bool
 	// Templates are what the delegated user may make orders of.
 	Templates []Template
+	// Peer is the co-signer that holds the delegate's share, by its configured name, and
+	// Invitation what its root quorum got for it; "" for none.
+	Peer, Invitation string
 }
 
 // DelegationStarted answers CreateDelegation.
@@ -115,6 +118,15 @@ func (s *Service) draft(n NewDelegation, w *wallet, id string, policies []policy
 	if err != nil {
 		return nil, err
 	}
+	if n.Peer != "" {
+		scheme, err := schemeOf(w.Chain)
+		if err != nil {
+			return nil, err
+		}
+		if err := s.knownPeer(n.Peer, scheme); err != nil {
+			return nil, err
+		}
+	}
 	var end *time.Time
 	if n.ExpiresAt != nil {
 		if !n.ExpiresAt.After(now) {
@@ -127,6 +139,7 @@ func (s *Service) draft(n NewDelegation, w *wallet, id string, policies []policy
 		V: recordVersion, ID: id, Organization: n.Organization, Wallet: w.ID, Owner: w.Owner, DelegatedUser: u.ID,
 		Status: statusPending, CreatedAt: now, ExpiresAt: end, Recipient: n.Recipient, Endpoint: n.Endpoint,
 		Policies: policies, Limits: limits, OrganizationAllows: n.OrganizationAllows, Templates: n.Templates, Version: 1,
+		Peer: n.Peer, Invitation: n.Invitation,
 	}, nil
 }
 
@@ -134,8 +147,12 @@ func (s *Service) draft(n NewDelegation, w *wallet, id string, policies []policy
 // starts when the transaction is on disk.
 func (s *Service) beginIssue(tx *vault.Tx, d *delegationRecord, k *key, now time.Time) (*ceremonyRecord, error) {
 	c := &ceremonyRecord{V: recordVersion, ID: newID("cer"), Organization: d.Organization, Kind: kindIssue, Target: d.ID, Status: statusRunning, StartedAt: now}
-	if k.Device != "" && len(k.Here) < k.Root.Threshold {
-		c.Status = statusWaiting // for the device
+	byDevice := k.Device != "" && len(k.Here) < k.Root.Threshold
+	switch {
+	case byDevice && d.Peer != "":
+		return nil, refusal.New(refusal.NotActive, "an issue with both the owner's device and a co-signer is not possible")
+	case byDevice || d.Peer != "":
+		c.Status = statusWaiting // for the other side
 	}
 	if err := store(tx, vault.TypeDelegation, d.ID, d); err != nil {
 		return nil, err
@@ -144,8 +161,11 @@ func (s *Service) beginIssue(tx *vault.Tx, d *delegationRecord, k *key, now time
 		return nil, err
 	}
 	s.book.change(tx, func() { s.book.delegations[d.ID], s.book.ceremonies[c.ID] = d, c })
-	if c.Status == statusRunning {
+	switch {
+	case c.Status == statusRunning:
 		tx.OnCommit(func() { s.startIssue(c, d.ID, k.ID) })
+	case d.Peer != "":
+		tx.OnCommit(func() { s.tryCosigner(c) })
 	}
 	return c, nil
 }

@@ -149,9 +149,12 @@ const peerKeyPurpose = "peer identity v1"
 
 // PeerKey lends the seed of the Ed25519 key by which this appliance is known to devices
 // and peers, 32 bytes, and wipes it. It is the same for the life of the store.
-func (s *Service) PeerKey(use func(seed []byte) error) error {
-	if err := s.vault.Derive(peerKeyPurpose, use); err != nil {
+func PeerKey(v *vault.Vault, use func(seed []byte) error) error {
+	if err := v.Derive(peerKeyPurpose, use); err != nil {
 		return fmt.Errorf("deriving the peer key: %w", err)
 	}
 	return nil
 }
+
+// PeerKey is [PeerKey] of this service's vault.
+func (s *Service) PeerKey(use func(seed []byte) error) error { return PeerKey(s.vault, use) }

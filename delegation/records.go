@@ -247,6 +247,10 @@ type delegationRecord struct {
 	Set mpc.ShareSet `json:"share_set"`
 	// APIKey is the id of its wallet API key; empty until active and after revocation.
 	APIKey string `json:"api_key,omitempty"`
+	// Peer holds the delegate's share, by its configured name, on its Invitation; "": it
+	// is here.
+	Peer       string `json:"peer,omitempty"`
+	Invitation string `json:"invitation,omitempty"`
 	// Version moves with every change; step 7 compares it.
 	Version uint64 `json:"version"`
 	// ApproveBy is until when the owner may approve; nil when nobody is waited for.

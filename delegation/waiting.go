@@ -105,6 +105,9 @@ func (s *Service) Pending(device string) (waiting []Waiting, live []string, err 
 		if d != nil {
 			target = d.Wallet
 		}
+		if d != nil && d.Peer != "" {
+			continue
+		}
 		w := b.wallets[target]
 		if w == nil || b.keys[w.Key] == nil || b.keys[w.Key].Device != device {
 			continue
@@ -134,6 +137,9 @@ func (s *Service) Join(ctx context.Context, device, ceremonyID string, conn mpc.
 	}
 	if c.Status != statusWaiting || !s.now().Before(c.StartedAt.Add(waitFor)) {
 		return refusal.New(refusal.NotActive, "the ceremony does not wait any more")
+	}
+	if d := find(s.book, s.book.delegations, c.Target); d != nil && d.Peer != "" {
+		return refusal.New(refusal.NotActive, "the ceremony waits for a co-signer")
 	}
 	work := map[string]joinedWork{kindKeygen: s.keygenWithDevice, kindIssue: s.issueWithDevice, kindRotate: s.rotateWithDevice}[c.Kind]
 	if work == nil {
@@ -179,6 +185,9 @@ func (s *Service) runJoined(ctx context.Context, c *ceremonyRecord, conn mpc.Con
 		if err = s.endCeremony(ctx, c, statusDone, "", commit); err == nil {
 			s.log.Info("ceremony done", "ceremony", c.ID, "kind", c.Kind, "target", c.Target, "took", s.now().Sub(start))
 			// That the other side does not hear it changes nothing any more.
+			if c.Kind == kindCosign { // who was told, above
+				return nil
+			}
 			if lost := j.Confirm(ctx, confirmCommitted, []byte(set.ID)); lost != nil {
 				s.log.Warn("telling the other side that the ceremony is done", "ceremony", c.ID, "error", lost)
 			}
@@ -207,7 +216,8 @@ func (s *Service) runJoined(ctx context.Context, c *ceremonyRecord, conn mpc.Con
 // waitsOn is what the other side hears of a try that failed.
 func waitsOn(err error) error {
 	var no *refusal.Error
-	if errors.As(err, &no) || errors.Is(err, vault.ErrSealed) {
+	var elsewhere *mpc.RefusedError
+	if errors.As(err, &no) || errors.As(err, &elsewhere) || errors.Is(err, vault.ErrSealed) {
 		return err
 	}
 	return refusal.New(refusal.CeremonyFailed, "the ceremony did not end; it waits to be joined again").Because(err)

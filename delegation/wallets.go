@@ -11,8 +11,7 @@ import (
 	"filippo.io/age"
 
 	"github.com/sigild/sigild/chains"
-	"github.com/sigild/sigild/chains/evm"
-	"github.com/sigild/sigild/chains/solana"
+	"github.com/sigild/sigild/chains/signable"
 	"github.com/sigild/sigild/journal"
 	"github.com/sigild/sigild/mpc"
 	"github.com/sigild/sigild/refusal"
@@ -265,17 +264,7 @@ func encryptTo(recipient string, plaintext []byte) ([]byte, error) {
 
 // addressOf gives the text form of a public key's address on a chain.
 func addressOf(chain string, publicKey []byte) (string, error) {
-	if chain == "eip155" {
-		a, err := evm.Address(publicKey)
-		if err != nil {
-			return "", fmt.Errorf("deriving the address: %w", err)
-		}
-		return evm.Checksum(a), nil
-	}
-	if len(publicKey) != 32 {
-		return "", fmt.Errorf("deriving the address: public key has %d bytes", len(publicKey))
-	}
-	return solana.Address([32]byte(publicKey)), nil
+	return signable.AddressOf(chain, publicKey)
 }
 
 // Custody counts the keys, and those of which this host holds a quorum.

@@ -23,6 +23,7 @@ import (
 	"fmt"
 	"io"
 	"math/big"
+	"slices"
 	"strings"
 	"time"
 )
@@ -121,6 +122,24 @@ func (k LentKey) Sign(_ io.Reader, message []byte, opts crypto.SignerOpts) (sign
 	return signature, err
 }
 
+// LentIdentity is the identity of a key of which only the seed is lent.
+func LentIdentity(lend func(use func(seed []byte) error) error) (*Identity, error) {
+	var public ed25519.PublicKey
+	err := lend(func(seed []byte) error {
+		if len(seed) != ed25519.SeedSize {
+			return fmt.Errorf("reading a key: a seed of %d bytes", len(seed))
+		}
+		whole := ed25519.NewKeyFromSeed(seed)
+		defer clear(whole)
+		public = slices.Clone(ed25519.PublicKey(whole[32:]))
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return NewIdentity(LentKey{Key: public, Lend: lend})
+}
+
 // ErrPin: the other end's key is not one that is let in, or not the one expected.
 var ErrPin = errors.New("the other end's key is not pinned")
 
@@ -144,7 +163,7 @@ func (i *Identity) config(admit func(Pin) bool) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{i.certificate}, NextProtos: []string{"h2"}, SessionTicketsDisabled: true,
 		VerifyConnection: func(s tls.ConnectionState) error {
-			pin, err := pinOfPeer(s)
+			pin, err := PinOfPeer(s)
 			if err != nil {
 				return err
 			}
@@ -156,8 +175,8 @@ func (i *Identity) config(admit func(Pin) bool) *tls.Config {
 	}
 }
 
-// pinOfPeer reads the key that the other end has proved to hold.
-func pinOfPeer(s tls.ConnectionState) (Pin, error) {
+// PinOfPeer is the pin of the key that the other end of a connection has proved to hold.
+func PinOfPeer(s tls.ConnectionState) (Pin, error) {
 	if s.Version != tls.VersionTLS13 || s.NegotiatedProtocol != "h2" || s.DidResume {
 		return Pin{}, fmt.Errorf("%w: not a full TLS 1.3 handshake for h2", ErrPin)
 	}

@@ -4,6 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/status"
 
 	sigilv1 "github.com/sigild/sigild/api/sigil/v1"
 	"github.com/sigild/sigild/mpc"
@@ -20,32 +24,48 @@ type stream interface {
 	Context() context.Context
 }
 
+// maxWaiting bounds the messages that came and were not asked for yet; a session reads
+// as fast as they come.
+const maxWaiting = 256
+
 // Frames is a session's stream as an [mpc.Conn].
 type Frames struct {
 	stream stream
-	in     chan *sigilv1.SessionFrame
-	// failed says why nothing comes any more; written before in is closed.
+	// came has one token when waiting may have grown; it is closed at the end.
+	came chan struct{}
+	// mu guards what follows.
+	mu      sync.Mutex
+	waiting []*sigilv1.SessionFrame
+	// failed says why nothing comes any more.
 	failed error
+	// last is the message that was no frame, if one came; of whoever receives.
+	last *sigilv1.SessionFrame
 }
 
 var _ mpc.Conn = (*Frames)(nil)
 
-// NewFrames reads the stream until it ends, which its owner brings about.
+// NewFrames reads the stream until it ends, which its owner brings about. What came
+// before the end can still be received after it.
 func NewFrames(s stream) *Frames {
-	f := &Frames{stream: s, in: make(chan *sigilv1.SessionFrame)}
+	f := &Frames{stream: s, came: make(chan struct{}, 1)}
 	go func() {
-		defer close(f.in)
+		defer close(f.came)
 		for {
 			m, err := s.Recv()
+			f.mu.Lock()
+			if err == nil && len(f.waiting) >= maxWaiting {
+				err = fmt.Errorf("%w: %d messages that nobody asked for", ErrNoFrame, maxWaiting)
+			}
+			if f.failed = err; err == nil {
+				f.waiting = append(f.waiting, m)
+			}
+			f.mu.Unlock()
 			if err != nil {
-				f.failed = err
 				return
 			}
 			select {
-			case f.in <- m:
-			case <-s.Context().Done():
-				f.failed = s.Context().Err()
-				return
+			case f.came <- struct{}{}:
+			default:
 			}
 		}
 	}()
@@ -71,20 +91,63 @@ func (f *Frames) Recv(ctx context.Context) ([]byte, error) {
 	}
 	frame, ok := m.GetContent().(*sigilv1.SessionFrame_Frame)
 	if !ok {
+		f.last = m
 		return nil, fmt.Errorf("%w: %T", ErrNoFrame, m.GetContent())
 	}
 	return frame.Frame, nil
 }
 
+// Signed waits for the appliance's answer to an OpenSignature, past the frames that
+// are left. Nobody else may receive any more.
+func (f *Frames) Signed(ctx context.Context) (*sigilv1.SignResponse, error) {
+	for f.last == nil {
+		if _, err := f.Recv(ctx); err != nil && f.last == nil {
+			return nil, err
+		}
+	}
+	if s := f.last.GetSigned(); s != nil {
+		return s, nil
+	}
+	return nil, fmt.Errorf("waiting for the signature: %w: %T", ErrNoFrame, f.last.GetContent())
+}
+
+// Why is err, or the other side's own word on it: a stream that ended may carry a
+// status that says more than that it ended.
+func (f *Frames) Why(err error) error {
+	if err == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	for {
+		if _, ended := f.Next(ctx); ended != nil {
+			if st, said := status.FromError(ended); said && len(st.Details()) > 0 {
+				return ended // a refusal with its reason
+			}
+			return err
+		}
+	}
+}
+
 // Next returns the next message, of whatever kind.
 func (f *Frames) Next(ctx context.Context) (*sigilv1.SessionFrame, error) {
-	select {
-	case m, ok := <-f.in:
-		if !ok {
-			return nil, f.failed
+	for {
+		f.mu.Lock()
+		if len(f.waiting) > 0 {
+			m := f.waiting[0]
+			f.waiting = f.waiting[1:]
+			f.mu.Unlock()
+			return m, nil
 		}
-		return m, nil
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		failed := f.failed
+		f.mu.Unlock()
+		if failed != nil {
+			return nil, failed
+		}
+		select {
+		case <-f.came:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
 	}
 }

@@ -41,6 +41,8 @@ type Proposal struct {
 	Key    string `json:"key"`
 	Wallet string `json:"wallet,omitempty"`
 	Name   string `json:"name,omitempty"`
+	// Invitation is the acceptor's own name for what it waits for; "" for none.
+	Invitation string `json:"invitation,omitempty"`
 	// From is the set that signs, or that an issue comes from; nil for a keygen.
 	From *ShareSet `json:"from,omitempty"`
 	// To is the set to be made; nil for a signature. Of a keygen it has no public key yet.
@@ -97,7 +99,7 @@ func (p Proposal) check() error {
 		return fmt.Errorf("version %d, want %d", p.V, proposalVersion)
 	case len(p.Nonce) != nonceBytes:
 		return fmt.Errorf("nonce of %d bytes", len(p.Nonce))
-	case checkID(p.Key) != nil || checkID(p.Decision) != nil || p.Wallet != "" && checkID(p.Wallet) != nil || len(p.Name) > maxID:
+	case checkID(p.Key) != nil || checkID(p.Decision) != nil || p.Wallet != "" && checkID(p.Wallet) != nil || len(p.Invitation) > maxID || len(p.Name) > maxID:
 		return errors.New("key, wallet, name or decision has no form")
 	}
 	switch p.Op {

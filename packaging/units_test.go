@@ -46,7 +46,7 @@ func TestUnitsAreUnderstood(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		cmd := []string{"verify", "--root=" + root, "--man=no", "sigild.service", "sigild.socket", "sigild-admin.socket", "sigild-receive.service", "sigild-deliver.service", "sigild-helper.socket", "sigild-helper@1.service"}
+		cmd := []string{"verify", "--root=" + root, "--man=no", "sigild.service", "sigild.socket", "sigild-admin.socket", "sigild-peer.socket", "sigild-link.service", "sigild-receive.service", "sigild-deliver.service", "sigild-helper.socket", "sigild-helper@1.service"}
 		out, err := combined(t, "systemd-analyze", cmd...)
 		newer := filepath.Base(example) == "debian13.conf" // what an older systemd doesn't know it says and ignores
 		for line := range strings.Lines(out) {

@@ -138,6 +138,8 @@ func (a *Appliance) Services() Services {
 		Member:        memberService{a: a},
 		DelegatedUser: delegatedUserService{a: a},
 		KeyDelegation: keyDelegationService{a: a},
+		Device:        deviceService{a: a},
+		Cosign:        cosignService{a: a},
 		Open:          func() bool { return a.state.Load().parts != nil },
 	}
 }

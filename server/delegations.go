@@ -26,6 +26,7 @@ func (s delegationService) CreateDelegation(ctx context.Context, r *sigilv1.Crea
 	n := delegation.NewDelegation{
 		RequestID: r.GetRequestId(), Organization: r.GetOrganizationId(), Wallet: r.GetWalletId(),
 		DelegatedUser: r.GetDelegatedUserId(), Recipient: r.GetApiKeyRecipient(), Endpoint: r.GetEndpointId(), OrganizationAllows: r.GetOrganizationAllows(),
+		Peer: r.GetCosignerPeer(), Invitation: r.GetCosignerInvitation(),
 	}
 	if n.ExpiresAt, err = readEnd(r.ExpiresAt); err != nil {
 		return nil, err

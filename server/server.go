@@ -122,6 +122,8 @@ type Services struct {
 	Member        sigilv1.MemberServiceServer
 	DelegatedUser sigilv1.DelegatedUserServiceServer
 	KeyDelegation sigilv1.KeyDelegationServiceServer
+	Device        sigilv1.DeviceServiceServer
+	Cosign        sigilv1.CosignServiceServer
 	// Open reports whether the store is open, for grpc.health.v1.
 	Open func() bool
 }
@@ -157,6 +159,8 @@ func (s Services) list() []service {
 		{&sigilv1.MemberService_ServiceDesc, s.Member},
 		{&sigilv1.DelegatedUserService_ServiceDesc, s.DelegatedUser},
 		{&sigilv1.KeyDelegationService_ServiceDesc, s.KeyDelegation},
+		{&sigilv1.DeviceService_ServiceDesc, s.Device},
+		{&sigilv1.CosignService_ServiceDesc, s.Cosign},
 	}
 	return append(list, service{healthDesc, newHealth(list, s.Open)})
 }

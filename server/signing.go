@@ -37,7 +37,10 @@ func (s signingService) Sign(ctx context.Context, r *sigilv1.SignRequest) (*sigi
 	if in.Kind, in.Payload = payloadOf(r); in.Kind == "" {
 		return nil, refusal.New(refusal.RequestInvalid, "the request has no payload").With("field", "payload")
 	}
-	out, err := p.Signing.Sign(ctx, in)
+	return signResponse(p.Signing.Sign(ctx, in))
+}
+
+func signResponse(out *signing.Result, err error) (*sigilv1.SignResponse, error) {
 	if err != nil {
 		return nil, err
 	}

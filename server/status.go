@@ -29,6 +29,9 @@ func (s statusService) GetStatus(context.Context, *sigilv1.GetStatusRequest) (*s
 	if p := st.parts.Delegation.Paused(delegation.Scope{}); p != nil {
 		out.Paused = pauseMessage(*p)
 	}
+	if own, err := st.parts.Identity(); err == nil {
+		out.PeerPin = own.Pin().String()
+	}
 	all, host := st.parts.Delegation.Custody()
 	out.Keys, out.KeysInHostCustody = uint32(all), uint32(host)
 	return out, nil

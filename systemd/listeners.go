@@ -14,12 +14,14 @@ const (
 	appName     = "app"
 	adminName   = "admin"
 	metricsName = "metrics" // may be missing
+	peerName    = "peer"    // may be missing
 )
 
 // Sockets are those that the service manager opened for us.
 type Sockets struct {
 	App, Admin *net.UnixListener
-	Metrics    *net.UnixListener // nil when there is none
+	// nil when there is none
+	Metrics, Peer *net.UnixListener
 }
 
 // Listeners returns the sockets that the service manager opened for us
@@ -48,15 +50,15 @@ func Listeners() (s Sockets, err error) {
 		}
 		return s, fmt.Errorf("taking the sockets from systemd: %w", err)
 	}
-	return Sockets{App: found[appName], Admin: found[adminName], Metrics: found[metricsName]}, nil
+	return Sockets{App: found[appName], Admin: found[adminName], Metrics: found[metricsName], Peer: found[peerName]}, nil
 }
 
 // adopt makes a listener of f, which it closes, and files it under its name.
 func adopt(found map[string]*net.UnixListener, f *os.File) error {
 	defer f.Close()
 	name := f.Name()
-	if name != appName && name != adminName && name != metricsName {
-		return fmt.Errorf("a socket is named %q, want %q, %q or %q", name, appName, adminName, metricsName)
+	if name != appName && name != adminName && name != metricsName && name != peerName {
+		return fmt.Errorf("a socket is named %q, want %q, %q, %q or %q", name, appName, adminName, metricsName, peerName)
 	}
 	if found[name] != nil {
 		return fmt.Errorf("two sockets are named %q", name)

@@ -52,6 +52,9 @@ func heir() int {
 		}
 		conn.Close()
 	}
+	if got.Peer != nil {
+		fmt.Println("with", got.Peer.Addr())
+	}
 	if got.Metrics != nil {
 		fmt.Println("with", got.Metrics.Addr())
 	}
@@ -89,16 +92,17 @@ func listen(t *testing.T, network, address string) *os.File {
 
 func TestListenersByName(t *testing.T) {
 	t.Run("two", func(t *testing.T) { byName(t, "") })
-	t.Run("with metrics", func(t *testing.T) { byName(t, "m.sock") })
+	t.Run("with metrics", func(t *testing.T) { byName(t, "metrics") })
+	t.Run("with peer", func(t *testing.T) { byName(t, "peer") })
 }
 
-func byName(t *testing.T, metrics string) {
+func byName(t *testing.T, further string) {
 	dir := t.TempDir()
 	app, admin := filepath.Join(dir, "a.sock"), filepath.Join(dir, "b.sock")
 	names, files, with := "admin:app", []*os.File{listen(t, "unix", admin), listen(t, "unix", app)}, "" // the order says nothing
-	if metrics != "" {
-		path := filepath.Join(dir, metrics)
-		names, files, with = names+":metrics", append(files, listen(t, "unix", path)), "with "+path+"\n"
+	if further != "" {
+		path := filepath.Join(dir, further)
+		names, files, with = names+":"+further, append(files, listen(t, "unix", path)), "with "+path+"\n"
 	}
 	cmd := inherit(t, names, files...)
 	var out strings.Builder

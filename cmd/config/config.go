@@ -37,6 +37,7 @@ type Config struct {
 	// PolicyDir holds files of rules that judge every organization; "" for none.
 	PolicyDir string   `yaml:"policy_dir"`
 	Sockets   Sockets  `yaml:"sockets"`
+	Peer      Peer     `yaml:"peer"`
 	Roles     Roles    `yaml:"roles"`
 	Provider  Provider `yaml:"provider"`
 	// Devices are further sealing devices, by name.
@@ -200,6 +201,7 @@ func Default() Config {
 			App:   Socket{Path: "/run/sigild/sigild.sock", Mode: "0660"},
 			Admin: Socket{Path: "/run/sigild/admin.sock", Mode: "0660"},
 		},
+		Peer:          Peer{Socket: Socket{Mode: "0660"}},
 		PreParameters: PreParameters{Target: 4},
 		Presignatures: Presignatures{Max: 16, CPU: 0.25},
 		Ceremonies:    Ceremonies{Timeout: 5 * time.Minute},
@@ -327,6 +329,9 @@ func (c Config) check() error {
 	}
 	if _, err := c.Sockets.Admin.FileMode(); err != nil {
 		return fmt.Errorf("sockets.admin.mode: %w", err)
+	}
+	if err := c.Peer.check(); err != nil {
+		return err
 	}
 	if err := c.Provider.check(MainDevice); err != nil {
 		return err

@@ -89,7 +89,7 @@ func srkPrinter(name string) string {
 	if name == MainDevice {
 		return "init"
 	}
-	return "device list"
+	return "provider list"
 }
 
 func (c Config) checkDevices() error {

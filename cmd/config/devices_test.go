@@ -27,7 +27,7 @@ func TestFurtherDevices(t *testing.T) {
 	if a, b := c.LatchFileOf("provider"), c.LatchFileOf("board"); !strings.HasSuffix(a, "/pin-failed") || !strings.HasSuffix(b, "/pin-failed-board") {
 		t.Errorf("latch files %s and %s", a, b)
 	}
-	if _, err := c.OpenNamed(t.Context(), "board", nil); err == nil || !strings.Contains(err.Error(), "devices.board.tpm.srk_name is not set; hint: copy it from what sigilctl device list printed") {
+	if _, err := c.OpenNamed(t.Context(), "board", nil); err == nil || !strings.Contains(err.Error(), "devices.board.tpm.srk_name is not set; hint: copy it from what sigilctl provider list printed") {
 		t.Errorf("opening a TPM that is not pinned: %v", err)
 	}
 	if _, err := c.OpenNamed(t.Context(), "none", nil); err == nil {

@@ -41,7 +41,7 @@ func (p *patient) tryAll(ctx context.Context, main config.Device, pin vault.Pin)
 	return vault.TryUnseal(ctx, p.db(), pin, all)
 }
 
-const otherDeviceFix = "connect it; sigilctl device list tries it; shares that need it sign with it alone"
+const otherDeviceFix = "connect it; sigilctl provider list tries it; shares that need it sign with it alone"
 
 // checkOthers looks at the devices beside the main one.
 func checkOthers(p *patient) finding {

@@ -60,9 +60,10 @@ func root() *cobra.Command {
 	c.AddCommand(initCommand(), credentialCommand(), statusCommand(), doctorCommand(), auditCommand(), decodeCommand(), policyCommand(), bundleCommand(), webhookKeyCommand(), pinCommand(), pcrCommand(), attestCommand(),
 		pauseCommand(), resumeCommand(), sealCommand(), unsealCommand())
 	c.AddCommand(keyCommand(), recoverCommand())
-	c.AddCommand(deviceCommand(), keyslotCommand(), limitCommand(), clockCommand(), rotateCommand(), backupCommand(), restoreCommand(), receiptCommand(), walletCommand(), delegationCommand(), requestCommand(), activityCommand())
+	c.AddCommand(providerCommand(), keyslotCommand(), limitCommand(), clockCommand(), rotateCommand(), backupCommand(), restoreCommand(), receiptCommand(), walletCommand(), delegationCommand(), requestCommand(), activityCommand())
 	c.AddCommand(organizationCommand(), userCommand(), memberCommand(), orderCommand())
 	c.AddCommand(webhookCommand(), deliveryCommand(), endpointCommand())
+	c.AddCommand(deviceCommand(), cosignCommand())
 	return c
 }
 

@@ -93,6 +93,9 @@ func printStatus(cmd *cobra.Command, st *sigilv1.GetStatusResponse) {
 	}
 	fmt.Fprintf(w, "appliance\t%s\nkeyslots\t%s\nrollback anchor\t%s\n", st.GetApplianceId(), strings.Join(st.GetProviders(), ", "), st.GetAnchor())
 	printSealing(w, st.GetSealing())
+	if st.GetPeerPin() != "" {
+		fmt.Fprintf(w, "pin\t%s\n", st.GetPeerPin())
+	}
 	for _, lack := range st.GetMissingProtections() {
 		fmt.Fprintf(w, "not protected\t%s\n", lack)
 	}

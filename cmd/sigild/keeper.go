@@ -292,6 +292,7 @@ func (k *keeper) unseal(ctx context.Context) (_ *rooms, err error) {
 	if r.delegation, err = delegation.Open(ctx, delegation.Config{
 		Outbox: r.outbox,
 		Vault:  k.vault, Journal: r.journal, PolicyFiles: files, PreParameters: pool.Take, CeremonyTimeout: k.cfg.Ceremonies.Timeout, Holders: r.devices.holders, Clock: now, Now: now.Now, Log: k.log,
+		SemiTrusted: k.cfg.Peer.SemiTrusted, Peers: k.cfg.Peer.Pins(), Dial: k.dialPeer,
 	}); err != nil {
 		return nil, err
 	}
@@ -310,7 +311,7 @@ func (k *keeper) unseal(ctx context.Context) (_ *rooms, err error) {
 	r.signing = signing.New(signing.Config{
 		Presignatures: r.presignatures,
 		Authority:     r.delegation, Vendors: r.delivery, Failed: r.delegation.CountFailure, Vault: k.vault, Journal: r.journal,
-		Timeout: k.cfg.Signing.Timeout, MaxConcurrent: k.cfg.Signing.MaxConcurrent, Refusals: k.refusals, Now: now.Now, TimeUnconfirmed: now.Unconfirmed, Log: k.log,
+		Dial: k.dialPeer, Timeout: k.cfg.Signing.Timeout, MaxConcurrent: k.cfg.Signing.MaxConcurrent, Refusals: k.refusals, Now: now.Now, TimeUnconfirmed: now.Unconfirmed, Log: k.log,
 	})
 	if err := k.note(ctx, r.journal, journal.KindStarted); err != nil {
 		return nil, err

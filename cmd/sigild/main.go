@@ -38,7 +38,7 @@ func main() {
 	}
 	if len(os.Args) > 1 {
 		// The units beside the daemon, each a process and a user of its own.
-		if beside := map[string]func([]string) error{"helper": helperMain, "receive": receiveMain, "deliver": deliverMain}[os.Args[1]]; beside != nil {
+		if beside := map[string]func([]string) error{"helper": helperMain, "receive": receiveMain, "deliver": deliverMain, "link": linkMain}[os.Args[1]]; beside != nil {
 			if err := beside(os.Args[2:]); err != nil {
 				complain(os.Stderr, err)
 				os.Exit(1)
@@ -50,6 +50,22 @@ func main() {
 		complain(os.Stderr, err)
 		os.Exit(1)
 	}
+}
+
+// linkMain is `sigild link [--config FILE]`.
+func linkMain(args []string) error {
+	flags := flag.NewFlagSet("sigild link", flag.ContinueOnError)
+	flags.SetOutput(io.Discard) // errors are returned
+	path := flags.String("config", defaultLinkPath, "the link's configuration `file`")
+	if err := flags.Parse(args); err != nil || flags.NArg() > 0 {
+		return errors.New("usage: sigild link [--config FILE]; it relays bytes for the daemon, which has no network")
+	}
+	if os.Geteuid() == 0 {
+		return errors.New("refusing to run as root; hint: start it under systemd")
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	return runLink(ctx, *path, slog.New(systemd.Journal(slog.NewTextHandler(os.Stderr, nil))))
 }
 
 func run(args []string, out io.Writer) error {

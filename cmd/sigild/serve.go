@@ -39,6 +39,13 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) (err error)
 	if err != nil {
 		return err
 	}
+	var peers *server.PeerDoor
+	if doors.peer.Path != "" {
+		if peers, err = server.NewPeerDoor(doors.peer, appliance, server.Limits{}, log); err != nil {
+			s.Close()
+			return err
+		}
+	}
 	// The first try comes before READY, so that a start that can unseal is ready unsealed.
 	k := &keeper{cfg: cfg, log: log, vault: v, appliance: appliance, refusals: refusals}
 	k.try(ctx)
@@ -47,6 +54,9 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) (err error)
 	defer stop()
 	tasks, ctx := errgroup.WithContext(ctx)
 	tasks.Go(func() error { return s.Serve(ctx) })
+	if peers != nil {
+		tasks.Go(func() error { return peers.Serve(ctx) })
+	}
 	tasks.Go(func() error { return k.watch(ctx) })
 	tasks.Go(func() error { return k.reloadAtHangup(ctx) })
 	tasks.Go(func() error { return k.dropAtCopy(ctx) })
@@ -86,13 +96,13 @@ func readPin(path string) (vault.Pin, error) {
 }
 
 // doors are where the sockets are: systemd's, or those we make.
-type doors struct{ app, admin, metrics server.Endpoint }
+type doors struct{ app, admin, metrics, peer server.Endpoint }
 
 func endpoints(cfg config.Config) (d doors, err error) {
 	for _, x := range []struct {
 		at *server.Endpoint
 		of config.Socket
-	}{{&d.app, cfg.Sockets.App}, {&d.admin, cfg.Sockets.Admin}, {&d.metrics, cfg.Metrics.Socket}} {
+	}{{&d.app, cfg.Sockets.App}, {&d.admin, cfg.Sockets.Admin}, {&d.metrics, cfg.Metrics.Socket}, {&d.peer, cfg.Peer.Socket}} {
 		if *x.at, err = endpoint(x.of); err != nil {
 			return d, err
 		}
@@ -101,8 +111,8 @@ func endpoints(cfg config.Config) (d doors, err error) {
 	if err != nil || from.App == nil {
 		return d, err
 	}
-	d.app.Listener, d.admin.Listener, d.metrics.Listener = from.App, from.Admin, from.Metrics
-	for _, e := range []server.Endpoint{d.app, d.admin, d.metrics} {
+	d.app.Listener, d.admin.Listener, d.metrics.Listener, d.peer.Listener = from.App, from.Admin, from.Metrics, from.Peer
+	for _, e := range []server.Endpoint{d.app, d.admin, d.metrics, d.peer} {
 		if e.Listener == nil {
 			continue
 		}
@@ -111,7 +121,7 @@ func endpoints(cfg config.Config) (d doors, err error) {
 		}
 	}
 	if err != nil {
-		for _, e := range []server.Endpoint{d.app, d.admin, d.metrics} {
+		for _, e := range []server.Endpoint{d.app, d.admin, d.metrics, d.peer} {
 			if e.Listener != nil {
 				err = errors.Join(err, e.Listener.Close())
 			}

@@ -119,9 +119,14 @@ type CreateDelegationRequest struct {
 	// Templates that the delegated user may fill without asking again, 0 to 16.
 	Templates []*PolicyTemplate `protobuf:"bytes,11,rep,name=templates,proto3" json:"templates,omitempty"`
 	// The endpoint that the delegate's share and the API key are delivered to, in place of api_key_recipient.
-	EndpointId    *string `protobuf:"bytes,12,opt,name=endpoint_id,json=endpointId,proto3,oneof" json:"endpoint_id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	EndpointId *string `protobuf:"bytes,12,opt,name=endpoint_id,json=endpointId,proto3,oneof" json:"endpoint_id,omitempty"`
+	// The peer, by its name in the configuration, that is to hold the delegate's share
+	// and so co-signs; "" for none.
+	CosignerPeer string `protobuf:"bytes,13,opt,name=cosigner_peer,json=cosignerPeer,proto3" json:"cosigner_peer,omitempty"`
+	// What the peer's root quorum got from AcceptCosigning.
+	CosignerInvitation string `protobuf:"bytes,14,opt,name=cosigner_invitation,json=cosignerInvitation,proto3" json:"cosigner_invitation,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *CreateDelegationRequest) Reset() {
@@ -227,6 +232,20 @@ func (x *CreateDelegationRequest) GetTemplates() []*PolicyTemplate {
 func (x *CreateDelegationRequest) GetEndpointId() string {
 	if x != nil && x.EndpointId != nil {
 		return *x.EndpointId
+	}
+	return ""
+}
+
+func (x *CreateDelegationRequest) GetCosignerPeer() string {
+	if x != nil {
+		return x.CosignerPeer
+	}
+	return ""
+}
+
+func (x *CreateDelegationRequest) GetCosignerInvitation() string {
+	if x != nil {
+		return x.CosignerInvitation
 	}
 	return ""
 }
@@ -646,7 +665,7 @@ var File_sigil_v1_delegation_proto protoreflect.FileDescriptor
 
 const file_sigil_v1_delegation_proto_rawDesc = "" +
 	"\n" +
-	"\x19sigil/v1/delegation.proto\x12\bsigil.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15sigil/v1/common.proto\x1a\x14sigil/v1/order.proto\"\x9b\x04\n" +
+	"\x19sigil/v1/delegation.proto\x12\bsigil.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15sigil/v1/common.proto\x1a\x14sigil/v1/order.proto\"\xf1\x04\n" +
 	"\x17CreateDelegationRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12'\n" +
@@ -661,7 +680,9 @@ const file_sigil_v1_delegation_proto_rawDesc = "" +
 	"\x13organization_allows\x18\t \x01(\bR\x12organizationAllows\x126\n" +
 	"\ttemplates\x18\v \x03(\v2\x18.sigil.v1.PolicyTemplateR\ttemplates\x12$\n" +
 	"\vendpoint_id\x18\f \x01(\tH\x01R\n" +
-	"endpointId\x88\x01\x01B\r\n" +
+	"endpointId\x88\x01\x01\x12#\n" +
+	"\rcosigner_peer\x18\r \x01(\tR\fcosignerPeer\x12/\n" +
+	"\x13cosigner_invitation\x18\x0e \x01(\tR\x12cosignerInvitationB\r\n" +
 	"\v_expires_atB\x0e\n" +
 	"\f_endpoint_id\"`\n" +
 	"\x18CreateDelegationResponse\x12#\n" +

@@ -105,6 +105,8 @@ type GetStatusResponse struct {
 	ArchiveAlarm *string `protobuf:"bytes,24,opt,name=archive_alarm,json=archiveAlarm,proto3,oneof" json:"archive_alarm,omitempty"`
 	// Why the time is not relied on; absent when it is. ClockService tells more.
 	ClockAlarm *string `protobuf:"bytes,25,opt,name=clock_alarm,json=clockAlarm,proto3,oneof" json:"clock_alarm,omitempty"`
+	// The pin of this appliance's key, by which devices and peers know it.
+	PeerPin string `protobuf:"bytes,30,opt,name=peer_pin,json=peerPin,proto3" json:"peer_pin,omitempty"`
 	// The sealing devices, and what the theft of one yields.
 	Sealing       *Sealing `protobuf:"bytes,40,opt,name=sealing,proto3" json:"sealing,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -281,6 +283,13 @@ func (x *GetStatusResponse) GetClockAlarm() string {
 	return ""
 }
 
+func (x *GetStatusResponse) GetPeerPin() string {
+	if x != nil {
+		return x.PeerPin
+	}
+	return ""
+}
+
 func (x *GetStatusResponse) GetSealing() *Sealing {
 	if x != nil {
 		return x.Sealing
@@ -431,7 +440,7 @@ var File_sigil_v1_status_proto protoreflect.FileDescriptor
 const file_sigil_v1_status_proto_rawDesc = "" +
 	"\n" +
 	"\x15sigil/v1/status.proto\x12\bsigil.v1\x1a\x16sigil/v1/control.proto\x1a\x16sigil/v1/sealing.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\xa6\b\n" +
+	"\x10GetStatusRequest\"\xc1\b\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12&\n" +
 	"\fappliance_id\x18\x02 \x01(\tH\x00R\vapplianceId\x88\x01\x01\x12\x16\n" +
@@ -455,7 +464,8 @@ const file_sigil_v1_status_proto_rawDesc = "" +
 	"\x10archive_sequence\x18\x17 \x01(\x04H\x06R\x0farchiveSequence\x88\x01\x01\x12(\n" +
 	"\rarchive_alarm\x18\x18 \x01(\tH\aR\farchiveAlarm\x88\x01\x01\x12$\n" +
 	"\vclock_alarm\x18\x19 \x01(\tH\bR\n" +
-	"clockAlarm\x88\x01\x01\x12+\n" +
+	"clockAlarm\x88\x01\x01\x12\x19\n" +
+	"\bpeer_pin\x18\x1e \x01(\tR\apeerPin\x12+\n" +
 	"\asealing\x18( \x01(\v2\x11.sigil.v1.SealingR\asealingB\x0f\n" +
 	"\r_appliance_idB\x10\n" +
 	"\x0e_sealed_reasonB\t\n" +
