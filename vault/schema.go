@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -175,11 +176,13 @@ func readTables(ctx context.Context, q queryer) ([]table, error) {
 	return found, nil
 }
 
-// readError names what was read; a file that SQLite calls damaged, or a row
-// that is missing, is [ErrTampered].
+// readError names what was read; a file that SQLite calls damaged, a row that is
+// missing, or a column of another type than the schema's is [ErrTampered].
 func readError(doing string, err error) error {
 	var se *sqlite.Error
-	if errors.Is(err, sql.ErrNoRows) || errors.As(err, &se) && damaged(se.Code()) {
+	// database/sql has no type for a column that can't be converted.
+	odd := strings.HasPrefix(err.Error(), "sql: Scan error")
+	if odd || errors.Is(err, sql.ErrNoRows) || errors.As(err, &se) && damaged(se.Code()) {
 		return fmt.Errorf("%s: %w: %w", doing, ErrTampered, err)
 	}
 	return fmt.Errorf("%s: %w", doing, err)

@@ -268,3 +268,21 @@ func TestOpenFileReadsACopyAndALiveFile(t *testing.T) {
 	_, err = OpenFile(context.Background(), junk)
 	wantIs(t, err, ErrTampered)
 }
+
+// A column that was cut off, or has become something else, is damage and not a fault
+// of ours: a power cut in the middle of a backup leaves such files.
+func TestAColumnOfAnotherTypeIsDamage(t *testing.T) {
+	db, err := openDB(filepath.Join(t.TempDir(), "x.db"), "mode=rwc", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	for _, q := range []string{"SELECT NULL", "SELECT 'text'", "SELECT 1.5"} {
+		var n int64
+		err := db.QueryRow(q).Scan(&n)
+		if err == nil {
+			t.Fatalf("%s was read as a number", q)
+		}
+		wantIs(t, readError("reading", err), ErrTampered)
+	}
+}
