@@ -99,7 +99,7 @@ campaign-limits: prelude-test
 .PHONY: campaign-mpc
 campaign-mpc: prelude-test
 	$(GO) test -count=1 -v -timeout 12h ./mpc -run 'Simulated|RValues|LeaveNothing' -campaign
-	CAMPAIGN=1 $(GO) test -count=1 -p 1 -timeout 120m -v -run 'CampaignKillsWhileSigning|CampaignKillsInCeremonies' ./signing ./delegation
+	CAMPAIGN=1 $(GO) test -count=1 -p 1 -timeout 120m -v -run 'CampaignKillsWhileSigning|CampaignKillsInCeremonies|CampaignKillsOfDevice' ./signing ./delegation ./cmd/sigilctl
 
 # go test runs packages one after another when it measures.
 .PHONY: bench

@@ -46,9 +46,6 @@ func (s *Service) AcceptCosigning(ctx context.Context, a Actor, n NewCosigned) (
 	if n.Address == "" || len(n.Address) > 64 {
 		return WalletStarted{}, refusal.New(refusal.RequestInvalid, "address is needed: no other key is taken on").With("field", "address")
 	}
-	if err := s.knownPeer(n.Peer, scheme); err != nil {
-		return WalletStarted{}, err
-	}
 	return act(ctx, s, a, n.Organization, n.RequestID, func() error { return s.root(a, n.Organization) }, func(tx *vault.Tx, e *journal.Entry) (WalletStarted, error) {
 		u, err := s.book.user(n.Organization, n.Owner)
 		if err != nil {
@@ -56,6 +53,9 @@ func (s *Service) AcceptCosigning(ctx context.Context, a Actor, n NewCosigned) (
 		}
 		if u.Kind != EndUser {
 			return WalletStarted{}, refusal.New(refusal.RequestInvalid, "a wallet's owner must be an end user").With("field", "owner_user_id")
+		}
+		if err := s.knownPeer(n.Peer, scheme); err != nil {
+			return WalletStarted{}, err
 		}
 		now := s.now().UTC()
 		k := &key{V: recordVersion, ID: newID("key"), Organization: n.Organization, Owner: u.ID, Scheme: scheme, CreatedAt: now, Origin: originElsewhere, Status: statusPending, Peer: n.Peer}

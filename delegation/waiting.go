@@ -48,9 +48,6 @@ func (s *Service) CreateDeviceWallet(ctx context.Context, a Actor, n NewDeviceWa
 	if err != nil {
 		return WalletStarted{}, err
 	}
-	if scheme == chains.ECDSASecp256k1 && !s.cfg.SemiTrusted {
-		return WalletStarted{}, errNotTrusted()
-	}
 	return act(ctx, s, a, n.Organization, n.RequestID, func() error { return s.root(a, n.Organization) }, func(tx *vault.Tx, e *journal.Entry) (WalletStarted, error) {
 		d, err := s.book.device(n.Organization, n.Device)
 		if err != nil {
@@ -58,6 +55,9 @@ func (s *Service) CreateDeviceWallet(ctx context.Context, a Actor, n NewDeviceWa
 		}
 		if d.Removed || d.User != n.Owner {
 			return WalletStarted{}, refusal.New(refusal.RequestInvalid, "the device is not one of the owner's, or was removed").With("field", "device_id")
+		}
+		if scheme == chains.ECDSASecp256k1 && !s.cfg.SemiTrusted {
+			return WalletStarted{}, errNotTrusted()
 		}
 		now := s.now().UTC()
 		k := &key{V: recordVersion, ID: newID("key"), Organization: n.Organization, Owner: d.User, Scheme: scheme, CreatedAt: now, Origin: originDevice, Status: statusPending, Device: d.ID}
