@@ -75,6 +75,8 @@ func unreachable(socket string, err error) error {
 		return hinted{what, fmt.Sprintf("the socket's mode and group don't let uid %d in", os.Geteuid())}
 	case status.Code(err) == codes.DeadlineExceeded:
 		return hinted{what, "sigild took the connection and did not answer; look at its log"}
+	case reason == "APPROVALS_NEEDED":
+		return hinted{what, "have it approved with sigilctl activity approve " + client.Details(err)["activity"] + ", then ask again with the same request id"}
 	case reason == "CALLER_NOT_ALLOWED":
 		return hinted{what, fmt.Sprintf("give uid %d a role in sigild's configuration, and restart it", os.Geteuid())}
 	}
