@@ -2,6 +2,7 @@ package delegation
 
 import (
 	"context"
+	"crypto/sha256"
 	"testing"
 	"time"
 
@@ -14,9 +15,9 @@ func TestEventsGoOnWhereTheyStopped(t *testing.T) {
 	if err := h.setAccess("set", enabled(), site.root...); err != nil {
 		t.Fatal(err)
 	}
-	next := func(by holder, after uint64, wait time.Duration) Events {
+	next := func(who holder, after uint64, wait time.Duration) Events {
 		t.Helper()
-		got, err := h.NextEvents(context.Background(), look(site.acme, by), site.acme, after, wait)
+		got, err := h.NextEvents(context.Background(), look(site.acme, who), site.acme, after, wait)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -28,12 +29,25 @@ func TestEventsGoOnWhereTheyStopped(t *testing.T) {
 		}
 		return out
 	}
-	id := h.proposed("ask")
+	// by is an actor of a method as the server names it.
+	by := func(method string, message any, who holder) Actor {
+		a := stamped(site.acme, message, who)
+		a.Method = "/sigil.v1." + method
+		return a
+	}
+	n := NewDelegation{RequestID: "ask", Organization: site.acme, Wallet: solWallet}
+	asked, err := h.RequestDelegation(context.Background(), by("DelegatedAccessService/RequestDelegation", n, site.root[0]), n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := asked.DelegationID
 	first := next(site.dana.holder, 0, 0)
 	if n := names(first); len(n) != 1 || n[0] != "delegation.requested" || first.List[0].Delegation != id {
 		t.Fatalf("dana hears %+v", first)
 	}
-	made, err := h.approve("yes", id, h.describe(id).Terms, site.dana.holder)
+	sum := sha256.Sum256(h.describe(id).Terms)
+	yes := NewApproval{RequestID: "yes", Organization: site.acme, Delegation: id, Terms: sum[:]}
+	made, err := h.ApproveDelegation(context.Background(), by("DelegatedAccessService/ApproveDelegation", yes, site.dana.holder), yes)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +74,7 @@ func TestEventsGoOnWhereTheyStopped(t *testing.T) {
 		}
 		heard <- got
 	}()
-	if _, err := h.RevokeDelegation(context.Background(), stamped(site.acme, revocation{"end", id}, site.dana.holder), "end", site.acme, id); err != nil {
+	if _, err := h.RevokeDelegation(context.Background(), by("DelegationService/RevokeDelegation", revocation{"end", id}, site.dana.holder), "end", site.acme, id); err != nil {
 		t.Fatal(err)
 	}
 	if n := names(<-heard); len(n) != 1 || n[0] != "delegation.revoked" {
