@@ -82,8 +82,6 @@ type Service struct {
 	stop       context.Context
 	stopCancel context.CancelFunc
 	progress   *progressBoard
-	// testOnlyEnding runs in the transaction that ends a ceremony, after its changes.
-	testOnlyEnding func(tx *vault.Tx)
 	// vendors holds what other vendors delivered; nil where nothing is.
 	vendors Vendors
 }

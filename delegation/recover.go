@@ -107,14 +107,16 @@ type DeviceRecovered struct {
 }
 
 // RecoverDevice is for an end user whose device is lost or in other hands: the root
-// quorum replaces credentials and share recipient at once, and each of the user's
-// keys gets a new root set without the lost share. What the old credentials stamped,
-// delegations above all, stands. A root quorum can thereby become any of its end
-// users; the journal names it, and no older copy of the store forgets it. A key whose
-// owner's device made its share says in_process from then on. Durable on return; the
-// ceremonies end later.
+// quorum, or the user with another credential of theirs, replaces credentials and share
+// recipient at once, and each of the user's keys gets a new root set without the lost
+// share. What the old credentials stamped, delegations above all, stands. A root quorum
+// can thereby become any of its end users but those to whom a key was delegated for ever:
+// these keep a second credential elsewhere, or nobody recovers them. The journal names
+// it, and no older copy of the store forgets it. A key whose owner's device made its
+// share says in_process from then on. Durable on return; the ceremonies end later.
 func (s *Service) RecoverDevice(ctx context.Context, a Actor, n NewDeviceRecovery) (DeviceRecovered, error) {
-	return act(ctx, s, a, n.Organization, n.RequestID, func() error { return s.root(a, n.Organization) }, func(tx *vault.Tx, e *journal.Entry) (DeviceRecovered, error) {
+	authorize := func() error { return s.mayRecoverDevice(a, n.Organization, n.User) }
+	return act(ctx, s, a, n.Organization, n.RequestID, authorize, func(tx *vault.Tx, e *journal.Entry) (DeviceRecovered, error) {
 		u, err := s.book.user(n.Organization, n.User)
 		if err != nil {
 			return DeviceRecovered{}, err
@@ -125,6 +127,14 @@ func (s *Service) RecoverDevice(ctx context.Context, a Actor, n NewDeviceRecover
 		fresh, err := checkUser(NewUser{Name: u.Name, Kind: EndUser, Credentials: n.Credentials, ShareRecipient: n.Recipient, RecipientSignature: n.RecipientSignature})
 		if err != nil {
 			return DeviceRecovered{}, err
+		}
+		now := s.clock()
+		for i := range fresh.Credentials {
+			c := &fresh.Credentials[i]
+			if h := s.book.holder(u.Organization, c.ID); h != nil && h.ID != u.ID {
+				return DeviceRecovered{}, s.vacant(u.Organization, EndUser, c.ID)
+			}
+			c.CreatedAt = &now
 		}
 		changed := *u
 		changed.Credentials, changed.ShareRecipient = fresh.Credentials, fresh.ShareRecipient
@@ -151,6 +161,26 @@ func (s *Service) RecoverDevice(ctx context.Context, a Actor, n NewDeviceRecover
 		e.Facts["ceremony"], e.Facts["credentials"] = fmt.Sprint(made.Ceremonies), fmt.Sprint(credentialIDs(fresh.Credentials))
 		return made, nil
 	})
+}
+
+// mayRecoverDevice demands a credential of the user's own, or the root quorum unless a
+// key was delegated to the user for ever: nobody else shall have that again.
+func (s *Service) mayRecoverDevice(a Actor, org, id string) error {
+	if _, err := s.inside(a, org); err != nil {
+		return err
+	}
+	if id != "" && s.owner(a, org, id) == nil {
+		return nil
+	}
+	if err := s.root(a, org); err != nil {
+		return err
+	}
+	for _, k := range s.book.keysOf(id) {
+		if k.Delay {
+			return refusal.New(refusal.NotActive, "key %s was delegated to this user for ever: only they can put other credentials in the place of theirs", k.ID).With("key", k.ID)
+		}
+	}
+	return nil
 }
 
 func credentialIDs(list []registered) []string {

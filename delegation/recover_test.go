@@ -78,7 +78,7 @@ func TestALostDeviceIsReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.unchanged("refused recoveries", func() {
-		for name, by := range map[string][]holder{"the owner alone": {site.dana.holder}, "one root of two": site.root[:1], "operators": site.operators} {
+		for name, by := range map[string][]holder{"another user": {site.erin.holder}, "one root of two": site.root[:1], "operators": site.operators} {
 			_, err := h.RecoverDevice(ctx, stamped(site.acme, n, by...), n)
 			wantRefusal(t, name, err, refusal.QuorumMissing)
 		}
@@ -157,4 +157,33 @@ func TestADeadCustodianIsReplacedWithTheOwnersShare(t *testing.T) {
 	}
 	h.wantOneSet(solWallet, set.ID, h.ownersShare("receipt", solWallet, site.dana))
 	h.delegate("d", solWallet)
+}
+
+// A key that was delegated for ever is nobody's but its owner's: the root quorum can't
+// become the owner, and the owner can replace a lost device with another credential.
+func TestTheRootRecoversNoOwnerOfADelegatedKey(t *testing.T) {
+	ctx, h := context.Background(), newHouse(t, withWallet)
+	k := *h.keyOfWallet(solWallet)
+	k.Delay = true
+	h.put(func(tx *vault.Tx) error { return h.putKey(tx, &k) })
+	phone := newHolder(credential.ForUser, "new phone")
+	n := NewDeviceRecovery{RequestID: "r", Organization: site.acme, User: site.dana.id, Credentials: []NewCredential{phone.NewCredential}, Recipient: site.dana.age.Recipient().String()}
+	var err error
+	if n.RecipientSignature, err = credential.SignRecipient(phone.key, n.Recipient); err != nil {
+		t.Fatal(err)
+	}
+	h.unchanged("a refused recovery", func() {
+		_, err := h.RecoverDevice(ctx, stamped(site.acme, n, site.root...), n)
+		if no := wantRefusal(t, "root", err, refusal.NotActive); no.Details["key"] != k.ID {
+			t.Errorf("refusal %v does not name the key", no)
+		}
+	})
+	made, err := h.RecoverDevice(ctx, stamped(site.acme, n, site.dana.holder), n)
+	if err != nil || len(made.Ceremonies) != 1 {
+		t.Fatalf("the owner: %+v, %v", made, err)
+	}
+	h.wantCeremony(made.Ceremonies[0], statusDone)
+	if h.KnownCredential(site.acme, site.dana.key.Public()) || !h.KnownCredential(site.acme, phone.key.Public()) {
+		t.Error("the lost credential is known, or the new one is not")
+	}
 }

@@ -79,6 +79,8 @@ type rotation struct {
 	brought func(use func(encoded []byte) error) error
 	// origin is the key's from then on; "" leaves it.
 	origin string
+	// owner is the key's when the rotation was asked for; startRotation sets it.
+	owner string
 	// ended runs when nothing of the ceremony is left, also when it failed.
 	ended []func()
 }
@@ -93,7 +95,8 @@ func (s *Service) startRotation(tx *vault.Tx, e *journal.Entry, k *key, r rotati
 	if err := s.mayRotate(w, k, r); err != nil {
 		return "", err
 	}
-	if r.recipient == "" {
+	r.owner = k.Owner
+	if r.recipient == "" && k.Owner != "" {
 		u, err := s.book.user(k.Organization, k.Owner)
 		if err != nil {
 			return "", err
@@ -121,8 +124,8 @@ func (s *Service) startRotation(tx *vault.Tx, e *journal.Entry, k *key, r rotati
 
 // mayRotate refuses what could not end well.
 func (s *Service) mayRotate(w *wallet, k *key, r rotation) error {
-	if k.Owner == "" {
-		return refusal.New(refusal.NotActive, "the key is the organization's: it has a root set of its own with its owner, when it is delegated")
+	if k.Root.ID == "" && k.Status == statusActive {
+		return refusal.New(refusal.NotActive, "the key was made elsewhere: there is no root set of it here")
 	}
 	if k.Status != statusActive {
 		return refusal.New(refusal.NotActive, "the key is %s: there is no root set to rotate", k.Status)
@@ -192,13 +195,15 @@ func (s *Service) runRotation(c *ceremonyRecord, w *wallet, keyID string, r rota
 			return nil, err
 		}
 		keep(shares)
-		ciphertext, err := encryptShare(shares, mpc.User, r.recipient)
-		if err != nil {
-			return nil, err
+		var ciphertext []byte
+		if r.recipient != "" { // else the key is the organization's, and all shares stay here
+			if ciphertext, err = encryptShare(shares, mpc.User, r.recipient); err != nil {
+				return nil, err
+			}
 		}
 		return func(tx *vault.Tx, e *journal.Entry) error {
 			out := &waitingShare{V: recordVersion, Wallet: w.ID, Recipient: r.recipient, Ciphertext: ciphertext, CreatedAt: s.now().UTC()}
-			return s.replaceRoot(tx, e, k.Root, keyID, r.origin, set, shares, out)
+			return s.replaceRoot(tx, e, k, r, set, shares, out)
 		}, nil
 	}
 	s.startCeremony(c, work, func(tx *vault.Tx) error { return s.failTarget(tx, c) }, r.ended...)
@@ -222,19 +227,20 @@ func (s *Service) lendRoot(ctx context.Context, k *key, r rotation, use func(quo
 	})
 }
 
-// replaceRoot is the last transaction of a rotation.
-func (s *Service) replaceRoot(tx *vault.Tx, e *journal.Entry, old mpc.ShareSet, keyID, origin string, set mpc.ShareSet, shares []*mpc.Share, out *waitingShare) error {
-	k := find(s.book, s.book.keys, keyID) // as it is now: failures may have been counted
-	if k.Root.ID != old.ID {
-		return refusal.New(refusal.NotActive, "the key got another root set meanwhile")
+// replaceRoot is the last transaction of a rotation; then is the key as it was when the
+// ceremony began.
+func (s *Service) replaceRoot(tx *vault.Tx, e *journal.Entry, then *key, r rotation, set mpc.ShareSet, shares []*mpc.Share, out *waitingShare) error {
+	k := find(s.book, s.book.keys, then.ID) // as it is now: failures may have been counted
+	if k.Root.ID != then.Root.ID || k.Owner != r.owner {
+		return refusal.New(refusal.NotActive, "the key got another root set or another owner meanwhile")
 	}
 	next := *k
 	next.Root, next.Here, next.RotatedAt = set, nil, s.now().UTC()
-	if origin != "" {
-		next.Origin, next.Device = origin, ""
+	if r.origin != "" {
+		next.Origin, next.Device = r.origin, ""
 	}
 	for _, sh := range shares {
-		if sh.Party() == mpc.User {
+		if sh.Party() == mpc.User && out.Ciphertext != nil {
 			continue // never sealed here: it leaves through the outbox
 		}
 		if err := putShare(tx, set.ID, sh); err != nil {
@@ -245,17 +251,17 @@ func (s *Service) replaceRoot(tx *vault.Tx, e *journal.Entry, old mpc.ShareSet, 
 	slices.Sort(next.Here)
 	// Destroying a share moves the anchor: no older copy of the store brings it back.
 	for _, p := range k.Here {
-		if err := tx.Delete(vault.TypeShare, ShareID(old.ID, p)); err != nil && !errors.Is(err, vault.ErrNotFound) {
+		if err := tx.Delete(vault.TypeShare, ShareID(k.Root.ID, p)); err != nil && !errors.Is(err, vault.ErrNotFound) {
 			return fmt.Errorf("destroying the old share of %s: %w", p, err)
 		}
 	}
-	if out.Ciphertext != nil { // a device has its new share already
+	if out.Ciphertext != nil { // else a device has its new share already, or it stays here
 		if err := store(tx, vault.TypeOutbox, out.Wallet, out); err != nil {
 			return err
 		}
 	}
 	e.Wallet, e.ShareSet = out.Wallet, set.ID
-	e.Facts["from"] = old.ID
+	e.Facts["from"] = k.Root.ID
 	return s.putKey(tx, &next)
 }
 

@@ -328,3 +328,52 @@ func TestKeyShowsFailures(t *testing.T) {
 	}
 	h.wantCeremony(made.CeremonyID, statusDone)
 }
+
+// Of an organization's own key all shares stay here, the user's too.
+func TestAnOrganizationsKeyKeepsAllShares(t *testing.T) {
+	h := newHouse(t, withWallet, func(h *house) {
+		h.put(func(tx *vault.Tx) error {
+			k, w := key{}, wallet{}
+			err := errors.Join(tx.With(vault.TypeKey, "key_"+solWallet, func(b []byte) error { return decodeRecord(b, &k) }),
+				tx.With(vault.TypeWallet, solWallet, func(b []byte) error { return decodeRecord(b, &w) }))
+			k.Owner, w.Owner, k.Here = "", "", []mpc.Party{mpc.Recovery, mpc.Server, mpc.User}
+			set := mpctest.Ed25519RootSet(h.t)
+			return errors.Join(err, store(tx, vault.TypeKey, k.ID, &k), store(tx, vault.TypeWallet, w.ID, &w),
+				tx.Put(vault.TypeShare, ShareID(set.ID, mpc.User), set.Shares(h.t, mpc.User)[0]))
+		})
+	})
+	old := h.keyOfWallet(solWallet).Root.ID
+	made, err := h.rotate("r", solWallet, site.root...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.wantCeremony(made.CeremonyID, statusDone)
+	k := h.keyOfWallet(solWallet)
+	want := []mpc.Party{mpc.Recovery, mpc.Server, mpc.User}
+	if here := h.sharesHere(k.Root.ID); !slices.Equal(here, want) || !slices.Equal(k.Here, want) || len(h.sharesHere(old)) != 0 {
+		t.Errorf("shares %v are here, the key says %v, of the old set %v; want all of the new one", here, k.Here, h.sharesHere(old))
+	}
+	if shown, err := h.Key(context.Background(), look(site.acme, site.root[0]), site.acme, solWallet); err != nil || shown.ShareWaits {
+		t.Errorf("key %+v, %v: nobody waits for a share", shown, err)
+	}
+}
+
+// A key that is handed over while it is rotated stays as its new owner got it.
+func TestARotationDoesNotOutliveTheOwner(t *testing.T) {
+	h := newHouse(t, withWallet)
+	old := h.keyOfWallet(solWallet)
+	h.ceremonySlot <- struct{}{} // the rotation waits
+	made, err := h.rotate("r", solWallet, site.root...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shares := mpctest.Ed25519RootSet(t)
+	moved := *old
+	moved.Owner = site.erin.id
+	h.put(func(tx *vault.Tx) error { return h.putKey(tx, &moved) })
+	<-h.ceremonySlot
+	c := h.wantCeremony(made.CeremonyID, statusFailed)
+	if !strings.Contains(c.Error, "another owner") || h.keyOfWallet(solWallet).Root.ID != shares.ID {
+		t.Errorf("ceremony %+v, root set %s, want it failed and the set as it was", c, h.keyOfWallet(solWallet).Root.ID)
+	}
+}

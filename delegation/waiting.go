@@ -340,7 +340,7 @@ func (s *Service) rotateWithDevice(ctx context.Context, c *ceremonyRecord, conn 
 		}
 	}
 	return j, set, func(tx *vault.Tx, e *journal.Entry) error {
-		return s.replaceRoot(tx, e, k.Root, k.ID, "", set, shares, &waitingShare{Wallet: c.Target})
+		return s.replaceRoot(tx, e, k, rotation{owner: k.Owner}, set, shares, &waitingShare{Wallet: c.Target})
 	}, err
 }
 

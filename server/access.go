@@ -109,7 +109,7 @@ var table = []access{
 	{method: "/sigil.v1.KeyService/SetKey", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root | owner, maxBytes: 4 * kib},
 	{method: "/sigil.v1.KeyService/RotateKey", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root | owner, maxBytes: 4 * kib},
 	{method: "/sigil.v1.KeyService/RecoverShare", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root | owner, maxBytes: 4 * kib},
-	{method: "/sigil.v1.KeyService/RecoverDevice", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root, maxBytes: 16 * kib, deadline: 30 * time.Second},
+	{method: "/sigil.v1.KeyService/RecoverDevice", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root | owner, maxBytes: 16 * kib, deadline: 30 * time.Second},
 	{method: "/sigil.v1.KeyService/RecoverCustodian", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: owner, maxBytes: 64 * kib},
 
 	{method: "/sigil.v1.DeviceService/RegisterDevice", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: owner, maxBytes: 4 * kib},

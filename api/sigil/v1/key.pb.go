@@ -784,7 +784,7 @@ func (x *RecoverShareResponse) GetCeremonyId() string {
 	return ""
 }
 
-// RecoverDeviceRequest is stamped by the root quorum.
+// RecoverDeviceRequest is stamped by the root quorum or the user.
 type RecoverDeviceRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The caller's id for this act.

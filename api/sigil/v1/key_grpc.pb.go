@@ -49,7 +49,9 @@ type KeyServiceClient interface {
 	// the root quorum unless share_recipient is given.
 	RecoverShare(ctx context.Context, in *RecoverShareRequest, opts ...grpc.CallOption) (*RecoverShareResponse, error)
 	// RecoverDevice replaces an end user's credentials and share recipient, and rotates all
-	// of their keys without the share that was on the lost device. The root quorum.
+	// of their keys without the share that was on the lost device. The root quorum, or
+	// another credential of the user's; where a key was delegated to the user for ever, the
+	// latter alone.
 	RecoverDevice(ctx context.Context, in *RecoverDeviceRequest, opts ...grpc.CallOption) (*RecoverDeviceResponse, error)
 	// RecoverCustodian rotates without the recovery share, with the owner's own share, which
 	// the message carries. The owner's stamp.
@@ -144,7 +146,9 @@ type KeyServiceServer interface {
 	// the root quorum unless share_recipient is given.
 	RecoverShare(context.Context, *RecoverShareRequest) (*RecoverShareResponse, error)
 	// RecoverDevice replaces an end user's credentials and share recipient, and rotates all
-	// of their keys without the share that was on the lost device. The root quorum.
+	// of their keys without the share that was on the lost device. The root quorum, or
+	// another credential of the user's; where a key was delegated to the user for ever, the
+	// latter alone.
 	RecoverDevice(context.Context, *RecoverDeviceRequest) (*RecoverDeviceResponse, error)
 	// RecoverCustodian rotates without the recovery share, with the owner's own share, which
 	// the message carries. The owner's stamp.
