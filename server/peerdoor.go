@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -210,7 +209,7 @@ func (pinnedCreds) ClientHandshake(context.Context, string, net.Conn) (net.Conn,
 }
 
 func (pinnedCreds) Info() credentials.ProtocolInfo {
-	return credentials.ProtocolInfo{SecurityProtocol: "tls", SecurityVersion: fmt.Sprint(tls.VersionTLS13)}
+	return credentials.ProtocolInfo{SecurityProtocol: "tls"}
 }
 
 func (c pinnedCreds) Clone() credentials.TransportCredentials { return c }

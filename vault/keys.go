@@ -195,9 +195,9 @@ func (k *keyring) derive(purpose string, fn func(key []byte) error) error {
 	if err == nil && !known && !full {
 		err = k.change(func(s *subkeys) error {
 			secmem.Expand(key, s.lasting, infoDerivePrefix+purpose)
-			at, ok := k.derivedAt[purpose]
+			_, ok := k.derivedAt[purpose]
 			if !ok && k.derivedAt != nil && len(k.derivedAt) < maxDerived {
-				at = len(k.derivedAt)
+				at := len(k.derivedAt)
 				k.derivedAt[purpose] = at
 				copy(s.derived[32*at:32*at+32], key)
 			}

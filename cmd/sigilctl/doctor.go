@@ -154,6 +154,7 @@ var checks = []check{
 	{id: "archive", look: checkArchive},
 	{id: "roles", look: checkRoles},
 	{id: "sealed", look: checkSealed},
+	{id: "clock", look: checkClock},
 	{id: "load", look: checkLoad},
 	{id: "outcomes", look: checkOutcomes},
 }

@@ -294,6 +294,19 @@ func checkSealed(p *patient) finding {
 	return well("the daemon serves, unsealed")
 }
 
+func checkClock(p *patient) finding {
+	st, err := p.ask()
+	switch {
+	case err != nil:
+		return unknown("%v", err)
+	case st.GetSealed():
+		return unknown("a sealed daemon keeps no time")
+	case st.ClockAlarm != nil:
+		return bad("let NTP keep the clock, or sigilctl clock confirm", "%s", st.GetClockAlarm())
+	}
+	return well("the time is relied on")
+}
+
 // diary is what reading the whole journal brings.
 type diary struct {
 	journal.Report
