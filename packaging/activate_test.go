@@ -199,7 +199,7 @@ func TestActivationRefusesOtherSockets(t *testing.T) {
 	for _, tc := range []struct{ app, admin, names, want string }{
 		{"app.sock", "elsewhere.sock", "app:admin", "elsewhere.sock where the configuration says " + a.dir + "/admin.sock\nhint: change ListenStream= or path"},
 		{"app.sock", "admin.sock", "admin:app", "where the configuration says"},
-		{"app.sock", "admin.sock", "app:metrics", `a socket is named "metrics"`},
+		{"app.sock", "admin.sock", "app:telemetry", `a socket is named "telemetry"`},
 		{"app.sock", "admin.sock", "app:app", `two sockets are named "app"`},
 	} {
 		cmd, log := a.activate(tc.app, tc.admin, tc.names)

@@ -289,7 +289,7 @@ func recordRun(t *testing.T) (pin Pin, promises []promise, r *recorder) {
 	t.Helper()
 	mnt, _, f := testdisk.Mount(t)
 	r = &recorder{}
-	f.Record = r.add
+	f.Record(r.add)
 	dir := filepath.Join(mnt, "state")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)

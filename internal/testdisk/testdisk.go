@@ -47,10 +47,8 @@ type Op struct {
 
 // Disk is one mount. Its zero value fails nothing.
 type Disk struct {
-	// Record is told of each operation that succeeded; nil: nobody is. Set it first.
-	Record func(Op)
-
 	mu    sync.Mutex // guards all below
+	hear  func(Op)
 	kind  Fault
 	at    int // the number of the operation that fails, from 1; 0: none
 	seen  int
@@ -165,10 +163,23 @@ func (f *folder) Fsyncdir(ctx context.Context, flags uint32) syscall.Errno {
 	return f.n.told(f.handle.Fsyncdir(ctx, flags), Op{Sync: true})
 }
 
+// Record has hear told of each operation that succeeds from now on.
+func (d *Disk) Record(hear func(Op)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.hear = hear
+}
+
+func (d *Disk) recorder() func(Op) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.hear
+}
+
 // told tells the recorder what a folder was told.
 func (n *node) told(errno syscall.Errno, op Op) syscall.Errno {
-	if n.disk.Record != nil && errno == 0 {
-		n.disk.Record(op)
+	if hear := n.disk.recorder(); hear != nil && errno == 0 {
+		hear(op)
 	}
 	return errno
 }
@@ -190,9 +201,9 @@ type file struct {
 
 // done tells the recorder what reached the disk.
 func (f *file) done(errno syscall.Errno, op Op) syscall.Errno {
-	if f.disk.Record != nil && errno == 0 {
+	if hear := f.disk.recorder(); hear != nil && errno == 0 {
 		op.File = f.name
-		f.disk.Record(op)
+		hear(op)
 	}
 	return errno
 }

@@ -11,10 +11,17 @@ import (
 // wins; the steps before the tests belong to the first issue.
 var issues = []issue{
 	{name: "A1", minutes: 4, rooms: []string{
-		".", "api", "chains", "client", "cmd", "credential", "delegation", "demo", "hsm", "internal", "journal",
-		"mpc", "oracles", "policy", "refusal", "seal", "server", "signing", "vault",
+		".", "api", "client", "cmd", "credential", "delegation", "demo", "internal", "refusal", "seal", "server", "signing",
 	}},
-	{name: "A2", minutes: 4, rooms: []string{"tpm", "internal/testtpm", "systemd", "packaging", "delivery", "examples"}},
+	{name: "A2", minutes: 4, rooms: []string{"systemd", "packaging", "examples", "metrics"}},
+	{name: "B1", minutes: 3, rooms: []string{"hsm", "tpm", "internal/testhsm", "internal/testtpm"}},
+	{name: "B2", minutes: 4, rooms: []string{"vault", "journal", "internal/testdisk"}},
+	{name: "C", minutes: 4, rooms: []string{"chains", "oracles"}},
+	{name: "D1", minutes: 3, rooms: []string{"policy", "bundle"}},
+	{name: "D2", minutes: 3, rooms: []string{"clock"}},
+	{name: "E", minutes: 4, rooms: []string{"mpc", "link", "device"}},
+	{name: "F1", minutes: 2, rooms: []string{"delivery", "outbox", "courier", "runner"}},
+	{name: "F2", minutes: 3, rooms: []string{"airgap", "credential/authenticator"}},
 }
 
 type issue struct {
