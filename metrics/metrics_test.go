@@ -69,7 +69,7 @@ func TestWhatIsRefused(t *testing.T) {
 		"a wallet as a label":   func(p *Page) { p.Gauge("sigild_x", "X.", 1, "wallet", "wal_1") },
 		"another prefix":        func(p *Page) { p.Gauge("go_goroutines", "X.", 1) },
 		"no help":               func(p *Page) { p.Gauge("sigild_x", "", 1) },
-		"half a label":          func(p *Page) { p.Gauge("sigild_x", "X.", 1, []string{"kind"}...) },
+		"half a label":          func(p *Page) { p.Gauge("sigild_x", "X.", 1, strings.Fields("kind")...) },
 		"a counter's name":      func(p *Page) { p.Counter("sigild_x", "X.", 1) },
 		"a histogram's name":    func(p *Page) { p.Histogram("sigild_x", "X.", new(Histogram)) },
 		"a bucket of one's own": func(p *Page) { p.Gauge("sigild_x", "X.", 1, "le", "1") },

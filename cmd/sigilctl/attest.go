@@ -76,7 +76,7 @@ word, not an attestation by the token's maker.`,
 	c.Flags().StringVar(&nonceText, "nonce", "", "the verifier's nonce, in `HEX`")
 	c.Flags().StringVar(&out, "out", "", "write the evidence to this new `FILE`")
 	c.Flags().IntSliceVar(&indexes, "pcrs", []int{0, 1, 2, 3, 4, 5, 6, 7}, "the registers, 0 to 23, ascending")
-	mustRequire(c, "nonce", "out")
+	need(c, "nonce", "out")
 	c.AddCommand(attestChallengeCommand(), attestAnswerCommand(), attestVerifyCommand())
 	return c
 }
@@ -118,7 +118,7 @@ func attestChallengeCommand() *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&out, "out", "", "`PREFIX` of the two new files")
-	mustRequire(c, "out")
+	need(c, "out")
 	return c
 }
 
@@ -129,7 +129,7 @@ func attestAnswerCommand() *cobra.Command {
 		Short: "Have this host's TPM open a challenge; carry the answer to whoever made it",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			b, err := readSmall(args[0])
+			b, err := readLimited(args[0], maxSmall)
 			if err != nil {
 				return err
 			}
@@ -155,7 +155,7 @@ func attestAnswerCommand() *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&out, "out", "", "write the answer to this new `FILE`")
-	mustRequire(c, "out")
+	need(c, "out")
 	return c
 }
 
@@ -187,7 +187,7 @@ Prints what holds. Whether those are the right PCRs is yours to say.`,
 			if err != nil {
 				return fmt.Errorf("reading the nonce: %w", err)
 			}
-			file, err := readSmall(args[0])
+			file, err := readLimited(args[0], maxSmall)
 			if err != nil {
 				return err
 			}
@@ -219,7 +219,7 @@ Prints what holds. Whether those are the right PCRs is yours to say.`,
 	c.Flags().StringVar(&by.roots, "ek-roots", "", "certificates of makers of TPMs, a PEM `FILE`")
 	c.Flags().StringVar(&token.publicKey, "public-key", "", "the token's checkpoint key, a PEM `FILE`")
 	c.Flags().StringSliceVar(&token.mayLack, "may-lack", nil, "an `ATTRIBUTE` that keys of this token lack, such as CKA_COPYABLE; repeat")
-	mustRequire(c, "nonce")
+	need(c, "nonce")
 	return c
 }
 
@@ -232,11 +232,11 @@ func (k knownBy) check(e tpm.Evidence, s tpm.Statement) (how string, err error) 
 		}
 		how = "the one given"
 	case k.secret != "" && k.answer != "":
-		secret, err := readSmall(k.secret)
+		secret, err := readLimited(k.secret, maxSmall)
 		if err != nil {
 			return "", err
 		}
-		answer, err := readSmall(k.answer)
+		answer, err := readLimited(k.answer, maxSmall)
 		if err != nil {
 			return "", err
 		}
@@ -251,7 +251,7 @@ func (k knownBy) check(e tpm.Evidence, s tpm.Statement) (how string, err error) 
 	if k.roots == "" {
 		return how, nil
 	}
-	text, err := readSmall(k.roots)
+	text, err := readLimited(k.roots, maxSmall)
 	if err != nil {
 		return "", err
 	}
@@ -296,27 +296,11 @@ func printStatement(out io.Writer, s tpm.Statement, how string) error {
 }
 
 func readEvidence(path string) (tpm.Evidence, error) {
-	b, err := readSmall(path)
+	b, err := readLimited(path, maxSmall)
 	if err != nil {
 		return tpm.Evidence{}, err
 	}
 	return tpm.ParseEvidence(b)
-}
-
-// maxSmall bounds a file that somebody hands over.
-const maxSmall = 1 << 20
-
-func readSmall(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxSmall+1))
-	if err == nil && len(b) > maxSmall {
-		err = fmt.Errorf("%s has more than %d bytes", path, maxSmall)
-	}
-	return b, err
 }
 
 // writeNew makes a new file and says so.
@@ -336,12 +320,4 @@ func writeSecret(path string, b []byte) error {
 	}
 	_, err = f.Write(b)
 	return errors.Join(err, f.Close())
-}
-
-func mustRequire(c *cobra.Command, flags ...string) {
-	for _, f := range flags {
-		if err := c.MarkFlagRequired(f); err != nil {
-			panic(err)
-		}
-	}
 }

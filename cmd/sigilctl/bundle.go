@@ -309,12 +309,3 @@ func replaceDurably(path string, data []byte) error {
 	}
 	return syncDir(filepath.Dir(path))
 }
-
-// need marks flags without which a verb makes no sense.
-func need(c *cobra.Command, flags ...string) {
-	for _, f := range flags {
-		if err := c.MarkFlagRequired(f); err != nil {
-			panic(err)
-		}
-	}
-}

@@ -162,7 +162,7 @@ that is none of those that it approves. Neither TPM nor configuration is needed 
 	}
 	c.Flags().StringVar(&keyFile, "key", "", "the approver's private key `FILE`")
 	c.Flags().StringVar(&out, "out", "", "write the approval to this new `FILE`")
-	mustRequire(c, "key", "out")
+	need(c, "key", "out")
 	return c
 }
 

@@ -83,7 +83,7 @@ func receiptVerifyCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			b, err := readFile(args[0])
+			b, err := readLimited(args[0], maxReceiptFile)
 			if err != nil {
 				return err
 			}
@@ -101,19 +101,6 @@ func receiptVerifyCommand() *cobra.Command {
 
 // maxReceiptFile bounds what is read: entries of a receipt are few.
 const maxReceiptFile = 64 << 20
-
-func readFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("reading the receipt: %w", err)
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxReceiptFile))
-	if err != nil {
-		return nil, fmt.Errorf("reading the receipt: %w", err)
-	}
-	return b, nil
-}
 
 // tellReceipt says what a verified receipt proves.
 func tellReceipt(out io.Writer, r journal.Receipt) error {

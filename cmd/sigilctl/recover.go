@@ -4,10 +4,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 
-	"filippo.io/age"
 	"github.com/spf13/cobra"
 
 	sigilv1 "github.com/sigild/sigild/api/sigil/v1"
@@ -144,7 +141,7 @@ identity and hands it to the daemon for one ceremony. It is worth nothing after 
 fetch the fresh one with sigilctl wallet share.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			secret, err := openShare(share, identity)
+			secret, err := openAge(share, identity, maxShareFile)
 			if err != nil {
 				return err
 			}
@@ -171,35 +168,3 @@ fetch the fresh one with sigilctl wallet share.`,
 
 // maxShareFile is the longest share that is read, in bytes; GG18's have some 15 KiB.
 const maxShareFile = 64 << 10
-
-// openShare decrypts an age file; the caller wipes the result.
-func openShare(path, identity string) ([]byte, error) {
-	in, err := os.Open(identity)
-	if err != nil {
-		return nil, fmt.Errorf("reading an identity: %w", err)
-	}
-	ids, err := age.ParseIdentities(io.LimitReader(in, 1<<16))
-	_ = in.Close()
-	if err != nil {
-		return nil, fmt.Errorf("reading an identity: %s is no age identity file", identity) // its text could be secret
-	}
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("opening the share: %w", err)
-	}
-	defer file.Close()
-	r, err := age.Decrypt(file, ids...)
-	if err != nil {
-		return nil, fmt.Errorf("opening the share: %w", err)
-	}
-	b := make([]byte, maxShareFile)
-	n, err := io.ReadFull(r, b)
-	if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-		clear(b)
-		if err == nil {
-			err = fmt.Errorf("more than %d bytes", maxShareFile-1)
-		}
-		return nil, fmt.Errorf("opening the share: %w", err)
-	}
-	return b[:n], nil
-}

@@ -15,7 +15,6 @@ import (
 	"strings"
 	"time"
 
-	"filippo.io/age"
 	"github.com/spf13/cobra"
 
 	"github.com/sigild/sigild/airgap"
@@ -94,7 +93,7 @@ takes it for all other kinds.`,
 	c.Flags().StringVar(&r.Note, "note", "", "`TEXT` for the person at the signing host; nobody checks it")
 	c.Flags().DurationVar(&valid, "valid", 24*time.Hour, "how long sigilctl request sign shall take it; 0: for ever")
 	c.Flags().StringVar(&out, "out", "", "write the request to this new `FILE`")
-	mustRequire(c, "wallet", "chain", "address", "kind", "out")
+	need(c, "wallet", "chain", "address", "kind", "out")
 	return c
 }
 
@@ -195,7 +194,7 @@ wallet; --wallet says which it is.
 	c.Flags().StringVar(&socket, "socket", "", "call this `socket` instead of the application socket of the configuration")
 	c.Flags().StringVar(&out, "out", "", "write the answer to this new `FILE`")
 	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
-	mustRequire(c, "api-key", "out")
+	need(c, "api-key", "out")
 	return c
 }
 
@@ -257,7 +256,7 @@ kinds what goes to the contract or the verifier.
 	}
 	c.Flags().StringArrayVar(&requests, "request", nil, "request `FILE`; repeat for parts")
 	c.Flags().StringVar(&out, "out", "", "write it to this new `FILE` instead of stdout")
-	mustRequire(c, "request")
+	need(c, "request")
 	return c
 }
 
@@ -272,19 +271,6 @@ func readMessage(paths []string) (airgap.UR, error) {
 		files = append(files, b)
 	}
 	return airgap.ReadMessage(files...)
-}
-
-func readLimited(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(b)) > limit {
-		err = fmt.Errorf("reading %s: more than %d bytes", path, limit)
-	}
-	return b, err
 }
 
 func readRequest(paths []string) (*airgap.Request, *chains.Decoded, error) {
@@ -384,32 +370,17 @@ func confirm(cmd *cobra.Command, r *airgap.Request) error {
 // readAPIKey reads a wallet API key, out of an age file when there is an identity.
 // The caller wipes it.
 func readAPIKey(path, identity string, stdin io.Reader) ([]byte, error) {
+	var b []byte
+	var err error
 	if identity == "" {
-		b, err := readSecretFile(path, stdin)
-		if err != nil {
-			return nil, fmt.Errorf("reading the API key: %w", err)
-		}
-		return b, nil
+		b, err = readSecretFile(path, stdin)
+	} else {
+		b, err = openAge(path, identity, maxWholeKeyFile)
 	}
-	ids, err := os.Open(identity)
-	if err != nil {
-		return nil, fmt.Errorf("reading the identity: %w", err)
-	}
-	defer ids.Close()
-	all, err := age.ParseIdentities(io.LimitReader(ids, 1<<16))
-	if err != nil {
-		return nil, fmt.Errorf("reading the identity: %s is no age identity file", identity) // its text could be secret
-	}
-	sealed, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("reading the API key: %w", err)
 	}
-	defer sealed.Close()
-	in, err := age.Decrypt(io.LimitReader(sealed, 1<<16), all...)
-	if err != nil {
-		return nil, fmt.Errorf("opening the API key: %w", err)
-	}
-	return io.ReadAll(io.LimitReader(in, maxWholeKeyFile))
+	return b, nil
 }
 
 // signRequest is the one call, on the application socket.

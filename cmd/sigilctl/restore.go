@@ -82,14 +82,9 @@ no device and changes nothing.`,
 func readIdentities(files []string) (*vault.Custodians, error) {
 	var all []age.Identity
 	for _, f := range files {
-		in, err := os.Open(f)
+		ids, err := readIdentity(f)
 		if err != nil {
-			return nil, fmt.Errorf("reading an identity: %w", err)
-		}
-		ids, err := age.ParseIdentities(io.LimitReader(in, 1<<16))
-		_ = in.Close()
-		if err != nil {
-			return nil, fmt.Errorf("reading an identity: %s is no age identity file", f) // its text could be secret
+			return nil, err
 		}
 		all = append(all, ids...)
 	}
