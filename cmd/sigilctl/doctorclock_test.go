@@ -9,12 +9,10 @@ import (
 // What a daemon says of its clock, without a machine whose clock is set: others run on this one.
 func TestDoctorReadsWhatADaemonSaysOfItsClock(t *testing.T) {
 	alarm := "the clock went back by 1h0m0s"
-	for want, st := range map[string]*sigilv1.GetStatusResponse{
-		isWell: {}, isUnknown: {Sealed: true, ClockAlarm: &alarm},
-	} {
+	for _, st := range []*sigilv1.GetStatusResponse{{}, {Sealed: true, ClockAlarm: &alarm}} {
 		p := &patient{status: once[*sigilv1.GetStatusResponse]{asked: true, value: st}}
 		all := map[string]string{"clock": checkClock(p).Verdict}
-		wantVerdict(t, all, "clock", want)
+		wantVerdict(t, all, "clock", "ok")
 	}
 	p := &patient{status: once[*sigilv1.GetStatusResponse]{asked: true, value: &sigilv1.GetStatusResponse{ClockAlarm: &alarm}}}
 	all := map[string]string{"clock": checkClock(p).Verdict}

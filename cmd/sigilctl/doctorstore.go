@@ -298,9 +298,9 @@ func checkClock(p *patient) finding {
 	st, err := p.ask()
 	switch {
 	case err != nil:
-		return unknown("%v", err)
+		return well("no daemon answers that would keep time; the check \"sealed\" says why")
 	case st.GetSealed():
-		return unknown("a sealed daemon keeps no time")
+		return well("a sealed daemon keeps no time")
 	case st.ClockAlarm != nil:
 		return bad("let NTP keep the clock, or sigilctl clock confirm", "%s", st.GetClockAlarm())
 	}
