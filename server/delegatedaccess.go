@@ -78,22 +78,11 @@ func (s delegatedAccessService) RequestDelegation(ctx context.Context, r *sigilv
 	if err != nil {
 		return nil, err
 	}
-	n := delegation.NewDelegation{
-		RequestID: r.GetRequestId(), Organization: r.GetOrganizationId(), Wallet: r.GetWalletId(), DelegatedUser: r.GetDelegatedUserId(),
-		Recipient: r.GetApiKeyRecipient(), Endpoint: r.GetEndpointId(), OrganizationAllows: r.GetOrganizationAllows(),
-	}
-	if n.ExpiresAt, err = readEnd(r.ExpiresAt); err != nil {
+	n, err := readTerms(r)
+	if err != nil {
 		return nil, err
 	}
-	if n.Policies, err = readPolicies(r.GetPolicies()); err != nil {
-		return nil, err
-	}
-	if n.Limits, err = readLimits(r.GetLimits()); err != nil {
-		return nil, err
-	}
-	if n.Templates, err = readTemplates(r.GetTemplates()); err != nil {
-		return nil, err
-	}
+	n.Wallet, n.Endpoint = r.GetWalletId(), r.GetEndpointId()
 	made, err := p.Delegation.RequestDelegation(ctx, actor, n)
 	if err != nil {
 		return nil, err

@@ -23,23 +23,12 @@ func (s delegationService) CreateDelegation(ctx context.Context, r *sigilv1.Crea
 	if err != nil {
 		return nil, err
 	}
-	n := delegation.NewDelegation{
-		RequestID: r.GetRequestId(), Organization: r.GetOrganizationId(), Wallet: r.GetWalletId(),
-		DelegatedUser: r.GetDelegatedUserId(), Recipient: r.GetApiKeyRecipient(), Endpoint: r.GetEndpointId(), OrganizationAllows: r.GetOrganizationAllows(),
-		Peer: r.GetCosignerPeer(), Invitation: r.GetCosignerInvitation(),
-	}
-	if n.ExpiresAt, err = readEnd(r.ExpiresAt); err != nil {
+	n, err := readTerms(r)
+	if err != nil {
 		return nil, err
 	}
-	if n.Policies, err = readPolicies(r.GetPolicies()); err != nil {
-		return nil, err
-	}
-	if n.Limits, err = readLimits(r.GetLimits()); err != nil {
-		return nil, err
-	}
-	if n.Templates, err = readTemplates(r.GetTemplates()); err != nil {
-		return nil, err
-	}
+	n.Wallet, n.Endpoint = r.GetWalletId(), r.GetEndpointId()
+	n.Peer, n.Invitation = r.GetCosignerPeer(), r.GetCosignerInvitation()
 	made, err := p.Delegation.CreateDelegation(ctx, actor, n)
 	if err != nil {
 		return nil, err
@@ -69,6 +58,38 @@ func (s delegationService) RevokeDelegation(ctx context.Context, r *sigilv1.Revo
 		return nil, err
 	}
 	return &sigilv1.RevokeDelegationResponse{Delegation: delegationMessage(d)}, nil
+}
+
+// terms is what every request for a delegation says of it.
+type terms interface {
+	GetRequestId() string
+	GetOrganizationId() string
+	GetDelegatedUserId() string
+	GetApiKeyRecipient() string
+	GetOrganizationAllows() bool
+	GetExpiresAt() *timestamppb.Timestamp
+	GetPolicies() []*sigilv1.Policy
+	GetLimits() []*sigilv1.Limit
+	GetTemplates() []*sigilv1.PolicyTemplate
+}
+
+// readTerms leaves for the caller which wallet is meant, and who else holds a share.
+func readTerms(r terms) (n delegation.NewDelegation, err error) {
+	n = delegation.NewDelegation{
+		RequestID: r.GetRequestId(), Organization: r.GetOrganizationId(), DelegatedUser: r.GetDelegatedUserId(),
+		Recipient: r.GetApiKeyRecipient(), OrganizationAllows: r.GetOrganizationAllows(),
+	}
+	if n.ExpiresAt, err = readEnd(r.GetExpiresAt()); err != nil {
+		return n, err
+	}
+	if n.Policies, err = readPolicies(r.GetPolicies()); err != nil {
+		return n, err
+	}
+	if n.Limits, err = readLimits(r.GetLimits()); err != nil {
+		return n, err
+	}
+	n.Templates, err = readTemplates(r.GetTemplates())
+	return n, err
 }
 
 // readEnd is nil for an absent end.

@@ -33,23 +33,8 @@ func (s vendorService) BindDelivery(ctx context.Context, r *sigilv1.BindDelivery
 	if err != nil {
 		return nil, err
 	}
-	n := delegation.NewBinding{
-		Delivery: r.GetDeliveryId(), Chain: r.GetChain(), Address: r.GetAddress(), Name: r.GetName(),
-		NewDelegation: delegation.NewDelegation{
-			RequestID: r.GetRequestId(), Organization: r.GetOrganizationId(), DelegatedUser: r.GetDelegatedUserId(),
-			Recipient: r.GetApiKeyRecipient(), OrganizationAllows: r.GetOrganizationAllows(),
-		},
-	}
-	if n.ExpiresAt, err = readEnd(r.ExpiresAt); err != nil {
-		return nil, err
-	}
-	if n.Policies, err = readPolicies(r.GetPolicies()); err != nil {
-		return nil, err
-	}
-	if n.Limits, err = readLimits(r.GetLimits()); err != nil {
-		return nil, err
-	}
-	if n.Templates, err = readTemplates(r.GetTemplates()); err != nil {
+	n := delegation.NewBinding{Delivery: r.GetDeliveryId(), Chain: r.GetChain(), Address: r.GetAddress(), Name: r.GetName()}
+	if n.NewDelegation, err = readTerms(r); err != nil {
 		return nil, err
 	}
 	made, err := p.Delegation.BindDelivery(ctx, actor, n)

@@ -154,7 +154,7 @@ func auditExportCommand() *cobra.Command {
 	c.Flags().StringVar(&keyFile, "public-key", "", "the device's checkpoint key, a PEM `file`")
 	c.Flags().StringVar(&out, "out", "", "the `folder` for the segments; it must exist")
 	c.Flags().Uint64Var(&entries, "entries", 4096, "how many entries a file has at least, except the last")
-	_ = c.MarkFlagRequired("out")
+	need(c, "out")
 	return c
 }
 
