@@ -94,12 +94,13 @@ campaign-vault: prelude-test
 campaign-limits: prelude-test
 	CAMPAIGN=1 $(GO) test -count=1 -p 1 -timeout 60m -v -run Campaign ./signing
 
-# Simulated ceremonies over a faulty network, a million signatures, and processes that are
-# killed while they sign (150 times), rotate (30) and make keys (20): hours.
+# Simulated ceremonies over a faulty network, a million signatures, every attack on ECDSA's
+# keygen and reshare, and processes that are killed while they sign (150 times), rotate (30)
+# and make keys (20): hours.
 .PHONY: campaign-mpc
 campaign-mpc: prelude-test
 	$(GO) test -count=1 -v -timeout 12h ./mpc -run 'Simulated|RValues|LeaveNothing' -campaign
-	CAMPAIGN=1 $(GO) test -count=1 -p 1 -timeout 120m -v -run 'CampaignKillsWhileSigning|CampaignKillsInCeremonies|CampaignKillsOfDevice' ./signing ./delegation ./cmd/sigilctl
+	CAMPAIGN=1 $(GO) test -count=1 -p 1 -timeout 180m -v -run 'CampaignAttacks|CampaignKillsWhileSigning|CampaignKillsInCeremonies|CampaignKillsOfDevice' ./mpc/engines/gg18 ./signing ./delegation ./cmd/sigilctl
 
 # go test runs packages one after another when it measures.
 .PHONY: bench

@@ -13,6 +13,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -69,19 +70,17 @@ func (d *door) Session(s grpc.BidiStreamingServer[sigilv1.SessionFrame, sigilv1.
 
 func open(t testing.TB, own *link.Identity, admit ...link.Pin) *door {
 	t.Helper()
+	return openTo(t, own, func(p link.Pin) bool { return slices.Contains(admit, p) })
+}
+
+func openTo(t testing.TB, own *link.Identity, admit func(link.Pin) bool) *door {
+	t.Helper()
 	d := &door{socket: filepath.Join(t.TempDir(), "peer.sock"), sessions: make(chan answered)}
 	l, err := net.Listen("unix", d.socket)
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := grpc.NewServer(grpc.MaxRecvMsgSize(link.MaxMessage), grpc.Creds(credentials.NewTLS(own.ServerConfig(func(p link.Pin) bool {
-		for _, a := range admit {
-			if p == a {
-				return true
-			}
-		}
-		return false
-	}))))
+	g := grpc.NewServer(grpc.MaxRecvMsgSize(link.MaxMessage), grpc.Creds(credentials.NewTLS(own.ServerConfig(admit))))
 	sigilv1.RegisterPeerServiceServer(g, d)
 	served := make(chan struct{})
 	go func() { defer close(served); _ = g.Serve(l) }()

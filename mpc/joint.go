@@ -277,8 +277,11 @@ func (j *Joint) agree(ctx context.Context, what string, value []byte) error {
 		return err
 	}
 	theirs, err := j.arrivals.agreement(ctx, what, makeRound)
-	if errors.Is(err, ErrFrame) {
+	switch {
+	case errors.Is(err, ErrFrame):
 		err = j.lost()
+	case errors.Is(err, ErrSilent):
+		err = &Blame{Culprits: j.others(), Err: err}
 	}
 	if err != nil {
 		return fmt.Errorf("agreeing on %s: %w", what, err)
@@ -300,14 +303,18 @@ func (j *Joint) Confirm(ctx context.Context, what string, value []byte) error {
 
 // blame lays a failure on the parties of the other side.
 func (j *Joint) blame(format string, args ...any) error {
-	b := &Blame{Err: fmt.Errorf("%w: the other side "+format, append([]any{ErrProtocol}, args...)...)}
+	return &Blame{Culprits: j.others(), Err: fmt.Errorf("%w: the other side "+format, append([]any{ErrProtocol}, args...)...)}
+}
+
+// others are the members that the other process plays.
+func (j *Joint) others() (ms []Member) {
 	for _, set := range []*ShareSet{j.proposal.From, j.proposal.To} {
 		if set == nil {
 			continue
 		}
 		for _, p := range j.there(set.ID) {
-			b.Culprits = append(b.Culprits, Member{set.ID, p})
+			ms = append(ms, Member{set.ID, p})
 		}
 	}
-	return b
+	return ms
 }

@@ -74,9 +74,25 @@ func (c ceremony) run(ctx context.Context, part func(ctx context.Context, s Sess
 	}
 	wg.Wait()
 	if failures.Load() > 0 {
-		err = context.Cause(ctx)
+		err = c.silence(context.Cause(ctx))
 	}
 	return hub.release.sent.Load(), err
+}
+
+// silence leaves those who are here out of who was silent: a party here that did not
+// send waits itself for what another process owes it, whose members are named then.
+func (c ceremony) silence(err error) error {
+	if c.joint == nil || !errors.Is(err, ErrSilent) {
+		return err
+	}
+	silent := &Blame{Err: err}
+	if b := (*Blame)(nil); errors.As(err, &b) {
+		silent.Err, silent.Culprits = b.Err, slices.DeleteFunc(slices.Clone(b.Culprits), c.plays)
+	}
+	if len(silent.Culprits) == 0 {
+		silent.Culprits = slices.DeleteFunc(slices.Clone(c.members), c.plays)
+	}
+	return silent
 }
 
 // plays says whether a member is played by this process.

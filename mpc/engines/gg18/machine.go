@@ -69,7 +69,9 @@ func (m *machine) feed(ctx context.Context, done func() bool) error {
 		}
 		env, err := m.session.Recv(ctx)
 		if errors.Is(err, mpc.ErrSilent) {
-			return &mpc.Blame{Culprits: m.roster.members(m.party.WaitingFor()), Err: err}
+			// Before the first message of a round tss-lib waits for ourselves, too.
+			silent := slices.DeleteFunc(m.roster.members(m.party.WaitingFor()), func(c mpc.Member) bool { return c == m.self })
+			return &mpc.Blame{Culprits: silent, Err: err}
 		}
 		if err != nil {
 			return err
