@@ -62,7 +62,7 @@ const order = `
 // testsAlso may be imported, with what lies below, by the tests of every room:
 // real devices, the real client, and for signing the real authority it asks, in
 // place of doubles.
-const testsAlso = "hsm tpm client delegation internal/testdisk internal/testhsm internal/testtpm"
+const testsAlso = "hsm tpm client delegation delivery internal/testdisk internal/testhsm internal/testtpm"
 
 // confined keeps what can hurt us in the rooms that answer for it.
 var confined = []confinement{

@@ -135,5 +135,8 @@ func (s *Service) delegatedUser(org, id string) (*user, error) {
 	if u.Kind != DelegatedUser {
 		return nil, refusal.New(refusal.RequestInvalid, "delegated_user_id must name a delegated user").With("field", "delegated_user_id")
 	}
+	if u.Removed {
+		return nil, refusal.New(refusal.NotActive, "the delegated user was removed")
+	}
 	return u, nil
 }

@@ -82,6 +82,9 @@ func (s *Service) CreateDelegation(ctx context.Context, a Actor, n NewDelegation
 		if err != nil {
 			return DelegationStarted{}, err
 		}
+		if w.Vendor != "" {
+			return DelegationStarted{}, errVendors()
+		}
 		now := s.now().UTC()
 		d, err := s.draft(n, w, id, policies, limits, now)
 		if err != nil {
@@ -253,7 +256,7 @@ func (s *Service) startIssue(c *ceremonyRecord, delegationID, keyID string) {
 
 // quorumHere picks as many of the root set's parties as it needs among those held here.
 func (k *key) quorumHere() ([]mpc.Party, error) {
-	if k.Status != statusActive || len(k.Here) < k.Root.Threshold {
+	if k.Status != statusActive || len(k.Here) == 0 || len(k.Here) < k.Root.Threshold { // a vendor's key has no set here
 		return nil, fmt.Errorf("issuing from key %s: this host holds %d shares of the root set, %d are needed", k.ID, len(k.Here), k.Root.Threshold)
 	}
 	return k.Here[:k.Root.Threshold], nil
@@ -352,7 +355,7 @@ func (s *Service) Delegation(a Actor, org, id string) (Delegation, error) {
 
 func (s *Service) showDelegation(d *delegationRecord) Delegation {
 	out := Delegation{
-		ID: d.ID, Wallet: d.Wallet, DelegatedUser: d.DelegatedUser, Status: s.book.statusOf(d, s.now()), ExpiresAt: d.ExpiresAt,
+		ID: d.ID, Wallet: d.Wallet, DelegatedUser: d.DelegatedUser, Status: s.book.statusOf(d, s.clock()), ExpiresAt: d.ExpiresAt,
 		Policies: d.Policies, Limits: d.Limits, OrganizationAllows: d.OrganizationAllows, Templates: d.Templates,
 	}
 	for _, p := range d.Set.Parties {

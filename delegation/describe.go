@@ -40,7 +40,7 @@ func (s *Service) Delegations(a Actor, q ListQuery) ([]Summary, error) {
 	if err := s.member(a, q.Organization); err != nil {
 		return nil, err
 	}
-	now := s.now()
+	now := s.clock()
 	mine := map[string]bool{}
 	var out []Summary
 	for _, d := range s.book.delegationsOf(q.Organization) {
@@ -146,7 +146,7 @@ func (s *Service) Describe(ctx context.Context, a Actor, org, id string) (Descri
 	if out.Terms, err = s.termsOf(d); err != nil {
 		return Description{}, err
 	}
-	if d.awaiting(s.now()) {
+	if d.awaiting(s.clock()) {
 		out.ApproveBy = d.ApproveBy
 	}
 	held := s.book.standstillOf(org, d.Wallet, d.ID)

@@ -35,7 +35,7 @@ func (s *Service) RunExpiry(ctx context.Context) error {
 // Expire ends every delegation and proposal whose time is over, each in a
 // transaction of its own.
 func (s *Service) Expire(ctx context.Context) error {
-	for _, id := range s.book.over(s.now()) {
+	for _, id := range s.book.over(s.clock()) {
 		if err := s.expire(ctx, id); err != nil {
 			return fmt.Errorf("ending delegation %s: %w", id, err)
 		}

@@ -114,6 +114,12 @@ func (c *handClock) look(hook func()) {
 	c.hook = hook
 }
 
+func (c *handClock) set(t time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.t = t
+}
+
 func (c *handClock) add(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

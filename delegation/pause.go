@@ -59,6 +59,9 @@ func (s *Service) Pause(ctx context.Context, a Actor, n NewPause) (Pause, error)
 		return err
 	}
 	made, err := act(ctx, s, a, n.Scope.Organization, n.RequestID, authorize, func(tx *vault.Tx, e *journal.Entry) (Pause, error) {
+		if err := s.holdable(n.Scope); err != nil {
+			return Pause{}, err
+		}
 		p := &Pause{Level: level, Since: s.now().UTC(), Reason: n.Reason}
 		if have := s.Paused(n.Scope); have != nil && rank(have.Level) >= rank(level) {
 			p = have
@@ -85,6 +88,9 @@ func (s *Service) Resume(ctx context.Context, a Actor, requestID string, scope S
 	authorize := func() error { return s.mayResume(a, scope) }
 	_, err := act(ctx, s, a, scope.Organization, requestID, authorize, func(tx *vault.Tx, e *journal.Entry) (Resumed, error) {
 		e.Wallet, e.Delegation = scope.Wallet, scope.Delegation
+		if err := s.holdable(scope); err != nil {
+			return Resumed{}, err
+		}
 		if scope.Wallet != "" {
 			if err := s.thaw(tx, scope); err != nil {
 				return Resumed{}, err
@@ -124,17 +130,13 @@ func (s *Service) mayPause(a Actor, scope Scope) (Level, error) {
 	return LevelOwner, s.owner(a, o.ID, owner)
 }
 
-// ownerOf is the end user whose a scope is; "" for an organization. What can't be
-// paused is refused.
+// ownerOf is the end user whose a scope is; "" for an organization.
 func (s *Service) ownerOf(scope Scope) (string, error) {
 	switch {
 	case scope.Delegation != "":
 		d, err := s.book.delegation(scope.Organization, scope.Delegation)
 		if err != nil {
 			return "", err
-		}
-		if d.Status != statusActive && d.Status != statusPending {
-			return "", refusal.New(refusal.NotActive, "the delegation is %s; there is nothing to hold", d.Status)
 		}
 		return d.Owner, nil
 	case scope.Wallet != "":
@@ -145,6 +147,19 @@ func (s *Service) ownerOf(scope Scope) (string, error) {
 		return w.Owner, nil
 	}
 	return "", nil
+}
+
+// holdable refuses a delegation that ended: there is nothing to pause or resume. It is
+// asked after who may, so that nobody else learns how a delegation stands.
+func (s *Service) holdable(scope Scope) error {
+	if scope.Delegation == "" {
+		return nil
+	}
+	d, err := s.book.delegation(scope.Organization, scope.Delegation)
+	if err == nil && !d.alive() {
+		err = refusal.New(refusal.NotActive, "the delegation is %s; there is nothing to hold", d.Status)
+	}
+	return err
 }
 
 func (s *Service) mayResume(a Actor, scope Scope) error {

@@ -143,7 +143,7 @@ func (s *Service) propose(tx *vault.Tx, n NewDelegation, w *wallet, by *Delegate
 		return nil, err
 	}
 	if w.Vendor != "" {
-		return nil, refusal.New(refusal.NotActive, "the wallet is another vendor's: bind what was delivered for it")
+		return nil, errVendors()
 	}
 	id := newID("dlg")
 	policies, limits, err := checkRules(id, n)

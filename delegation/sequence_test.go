@@ -13,9 +13,9 @@ import (
 	"github.com/sigild/sigild/vault"
 )
 
-// model is what five hundred random acts must come to. It knows the rules, none of
+// acted is what five hundred random acts must come to. It knows the rules, none of
 // the code: who may, which ids are taken, what is pending or active.
-type model struct {
+type acted struct {
 	done      map[string]request // by organization and request id
 	users     map[string]int     // made, by organization
 	orgs      int
@@ -115,7 +115,7 @@ func (s step) mayAct() refusal.Reason {
 }
 
 // want is what a step must come to; the change it makes is taken when it is new.
-func (m *model) want(s step) (reason refusal.Reason, stored *request, change func(answer any)) {
+func (m *acted) want(s step) (reason refusal.Reason, stored *request, change func(answer any)) {
 	if no := s.mayAct(); no != "" {
 		return no, nil, nil
 	}
@@ -169,7 +169,7 @@ func (h *house) perform(s step) (any, error) {
 }
 
 // agree compares the service with the model.
-func (h *house) agree(m *model) {
+func (h *house) agree(m *acted) {
 	h.t.Helper()
 	users := map[string]int{}
 	for _, u := range h.book.users {
@@ -224,7 +224,7 @@ func withSubjects(h *house) {
 // Five hundred acts by whoever, under ids that repeat, with restarts between.
 func TestRandomActsAgreeWithTheModel(t *testing.T) {
 	h := newHouse(t, withSubjects)
-	m := &model{done: map[string]request{}, users: map[string]int{}, confirmed: map[string]bool{}, revoked: map[string]bool{}}
+	m := &acted{done: map[string]request{}, users: map[string]int{}, confirmed: map[string]bool{}, revoked: map[string]bool{}}
 	for _, u := range h.book.users {
 		m.users[u.Organization]++
 	}

@@ -24,6 +24,11 @@ import (
 // originVendor is the origin of a key whose shares another vendor made.
 const originVendor = "vendor"
 
+// errVendors refuses to issue a share of a key that has none here.
+func errVendors() *refusal.Error {
+	return refusal.New(refusal.NotActive, "the wallet is another vendor's: bind what was delivered for it")
+}
+
 // Vendors holds what was delivered; package delivery is the one that does. Its
 // methods are called inside the transaction of the act.
 type Vendors interface {

@@ -88,7 +88,11 @@ func (s *Service) Unbind(tx *vault.Tx, share signing.VendorShare, delegation str
 	if hook == nil {
 		return fmt.Errorf("destroying a vendor's share: webhook %s is missing", share.Webhook)
 	}
-	c := s.book.wallet(share.Webhook, share.Wallet).clone()
+	// Read again: the end of a user ends delegations of several sets of one wallet at once.
+	c, err := wallet(tx, share)
+	if err != nil {
+		return fmt.Errorf("destroying a vendor's share: %w", err)
+	}
 	m, ok := c.Sets[share.ShareSet]
 	if !ok || m.Delegation != delegation {
 		return nil // the vendor ended it first
@@ -111,6 +115,18 @@ func (s *Service) endDelegation(tx *vault.Tx, delegation string) error {
 	}
 	tx.OnCommit(func() { s.running.stop(delegation) })
 	return s.cfg.Delegations.EndVendor(tx, delegation)
+}
+
+// wallet is what this transaction knows of a wallet so far; it may be changed.
+func wallet(tx *vault.Tx, share signing.VendorShare) (w *vendorWallet, err error) {
+	err = tx.With(vault.TypeVendorWallet, walletKey(share.Webhook, share.Wallet), func(b []byte) error {
+		w, err = decodeRecord[vendorWallet](b)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return w.clone(), nil
 }
 
 func (s *Service) put(tx *vault.Tx, w *vendorWallet) error {

@@ -119,6 +119,37 @@ func TestUnboundShareIsDestroyed(t *testing.T) {
 	}
 }
 
+// A delegated user who is removed may have had several share sets of one wallet: all of
+// them end in one transaction.
+func TestSharesOfOneWalletEndTogether(t *testing.T) {
+	h := newHouse(t)
+	h.Service.cfg.Delegations = &ledger{}
+	e := h.register(testOrg, testEnv, testSecret)
+	for _, set := range []string{"a", "b", "c"} {
+		h.want(e, e.created(t, "ev-"+set, "w", set, 1), Stored)
+		h.bound(e, "w", set)
+	}
+	err := h.cfg.Vault.UpdateAlone(t.Context(), func(tx *vault.Tx) error {
+		for _, set := range []string{"a", "c"} {
+			if err := h.Unbind(tx, signing.VendorShare{Webhook: e.id, Wallet: "w", ShareSet: set}, "dlg_1"); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		for set, want := range map[string]string{"a": "revoked", "b": "bound", "c": "revoked"} {
+			if got := h.standing(e, "w", set)[1]; got != want {
+				t.Errorf("set %s is %s, want %s", set, got, want)
+			}
+		}
+		h.reopen(true)
+	}
+}
+
 func TestDeliveriesAreOfferedOnce(t *testing.T) {
 	h := newHouse(t)
 	h.Service.cfg.Delegations = &ledger{}

@@ -74,6 +74,22 @@ func (s Set) WithEngine(t testing.TB, engine string) Set {
 	return other
 }
 
+// OfKey is the set as if an engine of a test had made it under another id for another
+// key, whose public key is as long: what the engine's bodies say no longer fits.
+func (s Set) OfKey(t testing.TB, engine, id string, publicKey []byte) Set {
+	t.Helper()
+	if len(publicKey) != len(s.PublicKey) {
+		t.Fatalf("a public key of %d bytes in place of one of %d", len(publicKey), len(s.PublicKey))
+	}
+	was, is := append([]byte{byte(len(s.ID))}, s.ID...), append([]byte{byte(len(id))}, id...)
+	other := Set{s.ShareSet, map[mpc.Party][]byte{}}
+	for p, share := range s.shares {
+		other.shares[p] = bytes.Replace(bytes.Replace(share, was, is, 1), s.PublicKey, publicKey, 1)
+	}
+	other.ID, other.PublicKey = id, bytes.Clone(publicKey)
+	return other.WithEngine(t, engine)
+}
+
 // WithChainCode is the set as if it had been made with a chain code.
 func (s Set) WithChainCode(t testing.TB, chainCode []byte) Set {
 	t.Helper()
