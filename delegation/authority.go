@@ -54,18 +54,17 @@ func (b *book) standingOf(d *delegationRecord, w *wallet, k *key, u *user) (*sta
 		APIKey:      d.APIKey, Version: d.Version, Wallet: walletInfo(w, k),
 		Set: d.Set, ShareIDs: shareIDs(d.Set.ID, d.Set.Parties), Here: d.Set.Parties, Vendor: d.Vendor,
 	}
-	if d.Peer != "" {
-		st.Here, st.Elsewhere, st.Peer = []mpc.Party{mpc.Server}, []mpc.Party{mpc.Delegate}, d.Peer
-		st.ShareIDs = shareIDs(d.Set.ID, st.Here)
+	switch server, delegate := []mpc.Party{mpc.Server}, []mpc.Party{mpc.Delegate}; {
+	case d.Vendor != nil && d.Peer != "": // we are who the share was delivered to
+		st.Here, st.Elsewhere, st.Peer, st.ShareIDs = delegate, server, d.Peer, nil
+	case d.Peer != "" || d.Endpoint != "":
+		st.Here, st.Elsewhere, st.Peer = server, delegate, d.Peer
+		st.ShareIDs = shareIDs(d.Set.ID, server)
 	}
 	if d.ExpiresAt != nil {
 		st.ExpiresAt = *d.ExpiresAt
 	}
 	switch d.Status {
-	case statusActive:
-		if d.Endpoint != "" {
-			st.Ended = refusal.New(refusal.NotActive, "the delegate's share is at endpoint %s: signing takes that party, too", d.Endpoint)
-		}
 	case statusRevoked:
 		st.Ended = refusal.New(refusal.DelegationRevoked, "the delegation was revoked")
 	case statusExpired:
@@ -95,6 +94,28 @@ func (b *book) now(delegation string) (*signing.Standing, error) {
 // constant time, against a dummy when there is none. Who does not hold the key
 // learns nothing about the wallet.
 func (s *Service) Authenticate(walletID string, apiKey []byte) (*signing.Standing, error) {
+	st, err := s.opened(walletID, apiKey)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.book.held(st.Organization, st.Wallet.ID, st.Delegation); err != nil {
+		return endedBy(st, err), nil
+	}
+	if d := find(s.book, s.book.delegations, st.Delegation); d != nil && d.Endpoint != "" && st.Ended == nil {
+		return endedBy(st, refusal.New(refusal.NotActive, "the delegate's share is at endpoint %s: signatures are asked for there", d.Endpoint)), nil
+	}
+	return st, nil
+}
+
+// endedBy is a standing that signs nothing.
+func endedBy(st *signing.Standing, why error) *signing.Standing {
+	ended := *st
+	ended.Ended = why
+	return &ended
+}
+
+// opened is the standing that a wallet API key opens.
+func (s *Service) opened(walletID string, apiKey []byte) (*signing.Standing, error) {
 	id := apiKeyID(apiKey)
 	rec := find(s.book, s.book.apiKeys, id)
 	want := dummyVerifier[:]
@@ -113,14 +134,13 @@ func (s *Service) Authenticate(walletID string, apiKey []byte) (*signing.Standin
 		}
 	}
 	if !same || rec == nil || st == nil || st.Wallet.ID != walletID || st.APIKey != id {
-		return nil, refusal.New(refusal.APIKeyInvalid, "the wallet API key does not open this wallet")
-	}
-	if err := s.book.held(st.Organization, st.Wallet.ID, st.Delegation); err != nil {
-		paused := *st
-		paused.Ended = err
-		return &paused, nil
+		return nil, errNotOpened()
 	}
 	return st, nil
+}
+
+func errNotOpened() error {
+	return refusal.New(refusal.APIKeyInvalid, "the wallet API key does not open this wallet")
 }
 
 // Enter is step 7's second look, inside the transaction.

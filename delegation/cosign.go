@@ -71,11 +71,18 @@ func (s *Service) AcceptCosigning(ctx context.Context, a Actor, n NewCosigned) (
 	})
 }
 
-// knownPeer refuses a peer that the configuration has not, and ECDSA with one where it
-// was not allowed.
-func (s *Service) knownPeer(name string, scheme chains.Scheme) error {
+// KnownPeer refuses a peer that the configuration has not; field is where it was named.
+func (s *Service) KnownPeer(name, field string) error {
 	if s.cfg.Peers[name] == "" {
-		return refusal.New(refusal.RequestInvalid, "no peer %.64q is in the appliance's configuration", name).With("field", "peer")
+		return refusal.New(refusal.RequestInvalid, "no peer %.64q is in the appliance's configuration", name).With("field", field)
+	}
+	return nil
+}
+
+// knownPeer is [Service.KnownPeer], and refuses ECDSA with a peer where it was not allowed.
+func (s *Service) knownPeer(name string, scheme chains.Scheme) error {
+	if err := s.KnownPeer(name, "peer"); err != nil {
+		return err
 	}
 	if scheme == chains.ECDSASecp256k1 && !s.cfg.SemiTrusted {
 		return errNotTrusted()
@@ -114,6 +121,9 @@ func (s *Service) takeOn(ctx context.Context, c *ceremonyRecord, o *mpc.Offer, k
 	}
 	if err := s.book.stopped(w.Organization, w.ID); err != nil {
 		return nil, set, err
+	}
+	if s.book.has(to.ID, k.ID) { // its shares would be overwritten
+		return nil, set, refusal.New(refusal.RequestInvalid, "the proposal calls its set by the name of another one here")
 	}
 	if j, err = o.Accept(ctx); err != nil {
 		return nil, set, err
@@ -165,12 +175,38 @@ func (s *Service) CosignedWallet(party string, o *mpc.Offer) (wallet, requestID 
 		for _, w := range s.book.wallets {
 			k := s.book.keys[w.Key]
 			if k != nil && k.party() == party && k.Root.ID == o.From.ID && slices.Equal(w.Path, o.Path) {
-				sum := sha256.Sum256([]byte(party + "\n" + o.Decision + "\n" + string(o.Nonce)))
-				return w.ID, fmt.Sprintf("co_%x", sum[:16]), nil
+				return w.ID, cosignedID(party, o), nil
+			}
+		}
+		for _, d := range s.book.delegations {
+			if d.Endpoint != "" && d.Set.ID == o.From.ID && s.deliveredTo(d) == party {
+				return d.Wallet, cosignedID(party, o), nil
 			}
 		}
 	}
 	return "", "", refusal.New(refusal.NotFound, "no such wallet")
+}
+
+func cosignedID(party string, o *mpc.Offer) string {
+	sum := sha256.Sum256([]byte(party + "\n" + o.Decision + "\n" + string(o.Nonce)))
+	return fmt.Sprintf("co_%x", sum[:16])
+}
+
+// has says whether a share set of this id is a delegation's, or another key's than this.
+func (b *book) has(set, key string) bool {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	for _, k := range b.keys {
+		if k.Root.ID == set && k.ID != key {
+			return true
+		}
+	}
+	for _, d := range b.delegations {
+		if d.Set.ID == set {
+			return true
+		}
+	}
+	return false
 }
 
 // forCosigners are the ceremonies that wait for a co-signer.
@@ -223,7 +259,7 @@ func (s *Service) issueOnce(c *ceremonyRecord) error {
 	if d == nil || s.cfg.Dial == nil {
 		return errors.New("issuing to a co-signer: no delegation, or no peers")
 	}
-	conn, done, err := s.cfg.Dial(s.stop, d.Peer)
+	conn, done, err := s.cfg.Dial(s.stop, d.Peer, nil)
 	if err != nil {
 		s.log.Warn("dialing a co-signer; trying again", "peer", d.Peer, "error", err)
 		return err

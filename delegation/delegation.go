@@ -45,8 +45,8 @@ type Config struct {
 	SemiTrusted bool
 	// Peers are the pins of other appliances, by their names here.
 	Peers map[string]string
-	// Dial reaches one of Peers; done hangs up.
-	Dial func(ctx context.Context, peer string) (conn mpc.Conn, done func(), err error)
+	// Dial reaches one of Peers; done hangs up. The wallet API key is nil here.
+	Dial func(ctx context.Context, peer string, apiKey []byte) (conn mpc.Conn, done func(), err error)
 	// CeremonyTimeout ends a ceremony that hangs; zero means five minutes.
 	CeremonyTimeout time.Duration
 	// Holders are the devices of those names with the keys that shall hold the root key;

@@ -171,7 +171,7 @@ func TestKeyMadeWithADeviceWasNeverWholeHere(t *testing.T) {
 				wantRefusal(t, "joining what has ended", h.Join(t.Context(), p.id, made.CeremonyID, nil), refusal.NotActive)
 			})
 			h.restart()
-			st, err := h.AuthenticateParty(made.WalletID, p.id)
+			st, err := h.AuthenticateParty(made.WalletID, p.id, nil)
 			if err != nil || !slices.Equal(st.Here, []mpc.Party{mpc.Server}) || !slices.Equal(st.Elsewhere, []mpc.Party{mpc.User}) {
 				t.Errorf("standing %+v, error %v, want the server here and the user elsewhere", st, err)
 			}

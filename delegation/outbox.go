@@ -1,13 +1,16 @@
 package delegation
 
 import (
-	"encoding/json"
 	"fmt"
+	"slices"
 
+	"github.com/sigild/sigild/chains"
 	"github.com/sigild/sigild/journal"
 	"github.com/sigild/sigild/mpc"
 	"github.com/sigild/sigild/outbox"
+	"github.com/sigild/sigild/policy"
 	"github.com/sigild/sigild/refusal"
+	"github.com/sigild/sigild/signing"
 	"github.com/sigild/sigild/vault"
 )
 
@@ -15,11 +18,17 @@ import (
 // API key go to a registered endpoint, encrypted to its key, in the transaction that
 // makes the delegation, and are not kept here. The server's half stays. So neither
 // side signs alone, and destroying the half here ends it, whoever is off-line.
+//
+// Where the endpoint names a peer, that appliance proposes signatures: it shows its
+// pinned key and the wallet API key, and the delegation's policies and limits judge each.
 
 // checkReceiver wants one place for the wallet API key to go to.
 func (n NewDelegation) checkReceiver() error {
 	if n.Endpoint == "" {
 		return checkRecipient("api_key_recipient", n.Recipient)
+	}
+	if n.Peer != "" {
+		return refusal.New(refusal.RequestInvalid, "cosigner_peer and endpoint_id exclude each other: the share goes to one of them").With("field", "endpoint_id")
 	}
 	if n.Recipient != "" {
 		return refusal.New(refusal.RequestInvalid, "api_key_recipient and endpoint_id exclude each other").With("field", "endpoint_id")
@@ -35,28 +44,12 @@ func (s *Service) endpointReady(org, id string) error {
 	return s.cfg.Outbox.Ready(org, id)
 }
 
-// delivered is what an endpoint gets as a share: JSON in the vendor's form, and what
-// another sigild needs besides.
-type delivered struct {
-	Pubkey      []byte       `json:"pubkey"`
-	SecretShare []byte       `json:"secretShare"`
-	Party       mpc.Party    `json:"party"`
-	ShareSet    mpc.ShareSet `json:"shareSet"`
-	Delegation  string       `json:"delegation"`
-	Appliance   string       `json:"appliance"`
-}
-
 // deliver puts share and key of an active delegation in the outbox.
 func (s *Service) deliver(tx *vault.Tx, e *journal.Entry, d *delegationRecord, w *wallet, share *mpc.Share, apiKey []byte) error {
 	if share == nil {
 		return fmt.Errorf("delivering delegation %s: its set has no delegate", d.ID)
 	}
-	return share.Lend(func(encoded []byte) error {
-		text, err := json.Marshal(delivered{d.Set.PublicKey, encoded, share.Party(), d.Set, d.ID, s.book.appliance().ID})
-		if err != nil {
-			return fmt.Errorf("encoding a share: %w", err)
-		}
-		defer clear(text)
+	return mpc.HandOver(share, w.Path, d.ID, s.book.appliance().ID, func(text []byte) error {
 		event, err := s.cfg.Outbox.Created(tx, s.delegated(d, w), text, apiKey)
 		if err != nil {
 			return err
@@ -70,6 +63,40 @@ func (s *Service) delegated(d *delegationRecord, w *wallet) outbox.Delegated {
 	return outbox.Delegated{
 		Organization: d.Organization, Endpoint: d.Endpoint, Delegation: d.ID, Wallet: w.ID, Owner: d.Owner, Chain: w.Chain, Address: w.Address,
 	}
+}
+
+// deliveredTo is the party that signs with what was delivered; "" for none.
+func (s *Service) deliveredTo(d *delegationRecord) string {
+	if s.cfg.Outbox == nil || d.Endpoint == "" {
+		return ""
+	}
+	peer := s.cfg.Outbox.PeerAt(d.Organization, d.Endpoint)
+	if peer == "" {
+		return ""
+	}
+	return peerPrefix + peer
+}
+
+// authenticateDelegate opens a delegation for the appliance that its share was delivered
+// to: it has the wallet API key and the pinned key. Who lacks one of them hears the same.
+func (s *Service) authenticateDelegate(walletID, party string, apiKey []byte) (*signing.Standing, error) {
+	st, err := s.opened(walletID, apiKey)
+	if err != nil {
+		return nil, err
+	}
+	d := find(s.book, s.book.delegations, st.Delegation)
+	if d == nil || s.deliveredTo(d) != party {
+		return nil, errNotOpened()
+	}
+	if st.Wallet.Scheme == chains.ECDSASecp256k1 && !s.cfg.SemiTrusted {
+		return nil, errNotTrusted()
+	}
+	if err := s.book.held(st.Organization, st.Wallet.ID, st.Delegation); err != nil {
+		return endedBy(st, err), nil
+	}
+	by := *st
+	by.Credentials = append(slices.Clone(st.Credentials), policy.Credential{ID: party, UserID: st.DelegatedUser, Type: credentialPeer})
+	return &by, nil
 }
 
 // tellEnded puts the event of a delegation's end in the outbox, if there is anybody to tell.

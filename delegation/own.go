@@ -23,8 +23,12 @@ const ownPrefix = "own_"
 // ownID is the id under which a wallet's own signatures are known.
 func ownID(wallet string) string { return ownPrefix + wallet }
 
-// AuthenticateParty opens a wallet for whom the server knows by a pinned key.
-func (s *Service) AuthenticateParty(walletID, party string) (*signing.Standing, error) {
+// AuthenticateParty opens a wallet for whom the server knows by a pinned key, or with a
+// wallet API key a delegation whose share was delivered to that party (outbox.go).
+func (s *Service) AuthenticateParty(walletID, party string, apiKey []byte) (*signing.Standing, error) {
+	if len(apiKey) > 0 {
+		return s.authenticateDelegate(walletID, party, apiKey)
+	}
 	st, err := s.own(walletID)
 	if err != nil {
 		return nil, err
@@ -36,9 +40,7 @@ func (s *Service) AuthenticateParty(walletID, party string) (*signing.Standing, 
 		return nil, errNotTrusted()
 	}
 	if err := s.book.held(st.Organization, st.Wallet.ID, st.Delegation); err != nil {
-		paused := *st
-		paused.Ended = err
-		return &paused, nil
+		return endedBy(st, err), nil
 	}
 	return st, nil
 }
@@ -96,10 +98,13 @@ func (k *key) party() string {
 	return k.Device
 }
 
+// credentialPeer is what policies read of an appliance.
+const credentialPeer = "CREDENTIAL_TYPE_PEER"
+
 // partyType is what policies read of who the party is.
 func (k *key) partyType() string {
 	if k.Peer != "" {
-		return "CREDENTIAL_TYPE_PEER"
+		return credentialPeer
 	}
 	return "CREDENTIAL_TYPE_DEVICE"
 }

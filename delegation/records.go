@@ -175,11 +175,11 @@ const (
 	originElsewhere = "elsewhere"
 )
 
-// custody is "host" while this host holds a quorum of the root set, "vendor" where
-// another vendor made the key.
+// custody is "host" while this host holds a quorum of the root set, "vendor" or
+// "elsewhere" where another vendor or another appliance made the key.
 func (k *key) custody() string {
-	if k.Origin == originVendor {
-		return originVendor // whatever the vendor's user holds
+	if k.Origin == originVendor || k.Origin == originElsewhere {
+		return k.Origin // whatever the user there holds
 	}
 	if k.Root.Threshold == 0 || len(k.Here) >= k.Root.Threshold {
 		return "host"
@@ -248,7 +248,7 @@ type delegationRecord struct {
 	// APIKey is the id of its wallet API key; empty until active and after revocation.
 	APIKey string `json:"api_key,omitempty"`
 	// Peer holds the delegate's share, by its configured name, on its Invitation; "": it
-	// is here.
+	// is here. Where Vendor is there, too, the share is here, and Peer holds the server's.
 	Peer       string `json:"peer,omitempty"`
 	Invitation string `json:"invitation,omitempty"`
 	// Version moves with every change; step 7 compares it.
@@ -261,7 +261,8 @@ type delegationRecord struct {
 	Lifetime uint32 `json:"lifetime_seconds,omitempty"`
 	// Paused holds this delegation alone.
 	Paused *Pause `json:"paused,omitempty"`
-	// Vendor is what was delivered to sign with, in place of Set; nil for our own.
+	// Vendor is what was delivered to sign with; nil for our own. Set is that of another
+	// sigild, and zero for another vendor.
 	Vendor *signing.VendorShare `json:"vendor,omitempty"`
 	// EndedAt is when it was revoked or its end was journaled.
 	EndedAt *time.Time `json:"ended_at,omitempty"`

@@ -3,23 +3,26 @@ package delegation
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/sigild/sigild/chains"
 	"github.com/sigild/sigild/chains/evm"
 	"github.com/sigild/sigild/chains/solana"
 	"github.com/sigild/sigild/journal"
+	"github.com/sigild/sigild/mpc"
 	"github.com/sigild/sigild/refusal"
 	"github.com/sigild/sigild/signing"
 	"github.com/sigild/sigild/vault"
 )
 
-// A wallet of another vendor's belongs to somebody whom this appliance doesn't know:
-// the vendor's user delegated it to the organization. So its root quorum is who binds
+// A wallet of another vendor's, or of another sigild's, belongs to somebody whom this
+// appliance doesn't know: the vendor's user delegated it to the organization. So its root quorum is who binds
 // what was delivered to a delegated user, under rules of the quorum's making, and who
 // revokes. There is no ceremony: the delegation is active at once, and its wallet API
 // key is ours, made like any other. What signs is the vendor's program, with the
-// share that was delivered (package delivery).
+// share that was delivered (package delivery); or, where another sigild delivered it, that
+// appliance together with this one.
 
 // originVendor is the origin of a key whose shares another vendor made.
 const originVendor = "vendor"
@@ -33,7 +36,7 @@ func errVendors() *refusal.Error {
 // methods are called inside the transaction of the act.
 type Vendors interface {
 	// OfferShare shows a pending delivery of the organization.
-	OfferShare(org, delivery string) (signing.VendorOffer, error)
+	OfferShare(tx *vault.Tx, org, delivery string) (signing.VendorOffer, error)
 	// Bind has a delegation sign with a pending delivery.
 	Bind(tx *vault.Tx, org, delivery, delegation string) error
 	// Unbind destroys what a delegation signs with and stops what is under way.
@@ -52,6 +55,9 @@ type NewBinding struct {
 	// Chain is "eip155" or the CAIP-2 id of a Solana cluster; Address is the wallet's,
 	// as the organization expects it. Name is for people.
 	Chain, Address, Name string
+	// Peer is the configured name of the appliance that delivered it and signs together
+	// with this one; "" for another vendor's.
+	Peer string
 }
 
 // DeliveryBound answers BindDelivery.
@@ -84,7 +90,7 @@ func (s *Service) BindDelivery(ctx context.Context, a Actor, n NewBinding) (Deli
 		if s.vendors == nil {
 			return DeliveryBound{}, fmt.Errorf("binding a delivery: no room holds deliveries")
 		}
-		offer, err := s.vendors.OfferShare(n.Organization, n.Delivery)
+		offer, err := s.vendors.OfferShare(tx, n.Organization, n.Delivery)
 		if err != nil {
 			return DeliveryBound{}, err
 		}
@@ -101,6 +107,9 @@ func (s *Service) BindDelivery(ctx context.Context, a Actor, n NewBinding) (Deli
 			return DeliveryBound{}, err
 		}
 		d.Status, d.ApprovedAt, d.Vendor = statusActive, &now, &offer.Share
+		if offer.Handover != nil {
+			d.Set, d.Peer = offer.Handover.Set, n.Peer
+		}
 		if err := s.putActive(tx, e, d, w, k, nil); err != nil {
 			return DeliveryBound{}, err
 		}
@@ -113,6 +122,9 @@ func (s *Service) BindDelivery(ctx context.Context, a Actor, n NewBinding) (Deli
 		}
 		if offer.Share.ShareSet != "" {
 			e.Facts["vendor_share_set"] = offer.Share.ShareSet
+		}
+		if n.Peer != "" {
+			e.Facts["peer"], e.ShareSet = n.Peer, d.Set.ID
 		}
 		return DeliveryBound{DelegationID: d.ID, WalletID: w.ID}, nil
 	})
@@ -132,19 +144,29 @@ func (s *Service) vendorWallet(tx *vault.Tx, n NewBinding, offer signing.VendorO
 			return nil, nil, refusal.New(refusal.RequestInvalid, "the vendor delivered a share for another address").With("field", "address")
 		}
 	}
+	origin, path := originVendor, []uint32(nil)
+	if err := s.checkHandover(n, offer, scheme, address); err != nil {
+		return nil, nil, err
+	}
+	if h := offer.Handover; h != nil {
+		origin, path, public = originElsewhere, h.Path, offer.PublicKey
+	}
 	name := offer.Share.Webhook + "/" + offer.Share.Wallet
 	if w := s.book.foreignWallet(n.Organization, name, n.Chain, address); w != nil {
 		k := find(s.book, s.book.keys, w.Key)
 		if k == nil {
 			return nil, nil, fmt.Errorf("reading wallet %s: its key is missing", w.ID)
 		}
+		if k.Origin != origin || !slices.Equal(w.Path, path) {
+			return nil, nil, refusal.New(refusal.RequestInvalid, "wallet %s was bound as another vendor's, or at another path", w.ID).With("field", "delivery_id")
+		}
 		return w, k, nil
 	}
 	now := s.now().UTC()
-	k := &key{V: recordVersion, ID: newID("key"), Organization: n.Organization, Scheme: scheme, CreatedAt: now, Origin: originVendor, Status: statusActive}
+	k := &key{V: recordVersion, ID: newID("key"), Organization: n.Organization, Scheme: scheme, CreatedAt: now, Origin: origin, Status: statusActive}
 	w := &wallet{
 		V: recordVersion, ID: newID("wal"), Organization: n.Organization, Key: k.ID, Chain: n.Chain, Name: n.Name, Address: address,
-		Status: statusActive, CreatedAt: now, Vendor: name, PublicKey: public,
+		Status: statusActive, CreatedAt: now, Vendor: name, PublicKey: public, Path: path,
 	}
 	if err := store(tx, vault.TypeKey, k.ID, k); err != nil {
 		return nil, nil, err
@@ -154,6 +176,31 @@ func (s *Service) vendorWallet(tx *vault.Tx, n NewBinding, offer signing.VendorO
 	}
 	s.book.change(tx, func() { s.book.keys[k.ID], s.book.wallets[w.ID] = k, w })
 	return w, k, nil
+}
+
+// checkHandover refuses a share of another sigild's that is bound without the peer, a
+// vendor's with one, and what was not handed over for this address.
+func (s *Service) checkHandover(n NewBinding, offer signing.VendorOffer, scheme chains.Scheme, address string) error {
+	h := offer.Handover
+	switch {
+	case h == nil && n.Peer == "":
+		return nil
+	case h == nil:
+		return refusal.New(refusal.RequestInvalid, "what was delivered is no share of another sigild's: no peer signs with it").With("field", "cosigner_peer")
+	case n.Peer == "":
+		return refusal.New(refusal.RequestInvalid, "another sigild delivered this share: name the peer that holds the other one").With("field", "cosigner_peer")
+	}
+	if err := s.KnownPeer(n.Peer, "cosigner_peer"); err != nil {
+		return err
+	}
+	if scheme == chains.ECDSASecp256k1 && !s.cfg.SemiTrusted {
+		return errNotTrusted()
+	}
+	theirs, err := addressOf(n.Chain, offer.PublicKey)
+	if err != nil || h.Set.Scheme != scheme || theirs != address || h.Party != mpc.Delegate || !slices.Equal(h.Others(), []mpc.Party{mpc.Server}) {
+		return refusal.New(refusal.RequestInvalid, "another sigild delivered a share of another wallet, or of no set of server and delegate").With("field", "address")
+	}
+	return nil
 }
 
 // foreignWallet finds the wallet of an earlier delivery; nil for none.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/sigild/sigild/journal"
+	"github.com/sigild/sigild/mpc"
 	"github.com/sigild/sigild/refusal"
 	"github.com/sigild/sigild/signing"
 	"github.com/sigild/sigild/vault"
@@ -54,10 +55,10 @@ func (b *book) find(org, id string) (hook *webhook, w *vendorWallet, set string,
 	return nil, nil, "", false
 }
 
-// OfferShare shows what a pending delivery is for. It refuses one that isn't there or
-// does not wait. Call it within an update.
-func (s *Service) OfferShare(org, id string) (signing.VendorOffer, error) {
-	_, w, set, ok := s.book.find(org, id)
+// OfferShare shows what a pending delivery is for, and whether another sigild handed it
+// over. It refuses one that isn't there or does not wait.
+func (s *Service) OfferShare(tx *vault.Tx, org, id string) (signing.VendorOffer, error) {
+	hook, w, set, ok := s.book.find(org, id)
 	if !ok {
 		return signing.VendorOffer{}, errNoDelivery()
 	}
@@ -65,7 +66,18 @@ func (s *Service) OfferShare(org, id string) (signing.VendorOffer, error) {
 	if m.Status != Pending {
 		return signing.VendorOffer{}, refusal.New(refusal.NotActive, "the delivery is %s", m.Status)
 	}
-	return signing.VendorOffer{Share: signing.VendorShare{Webhook: w.Webhook, Wallet: w.Wallet, ShareSet: set}, Chain: m.Chain, Address: m.Address}, nil
+	offer := signing.VendorOffer{Share: signing.VendorShare{Webhook: w.Webhook, Wallet: w.Wallet, ShareSet: set}, Chain: m.Chain, Address: m.Address}
+	err := tx.With(vault.TypeVendorShare, w.record(hook.Environment, set, m), func(text []byte) error {
+		return mpc.OpenHandover(text, func(h mpc.Handover, share []byte) (err error) {
+			offer.Handover = &h
+			offer.PublicKey, err = mpc.DerivedKey(share, h.Path)
+			return err
+		})
+	})
+	if errors.Is(err, mpc.ErrHandover) || errors.Is(err, mpc.ErrPath) { // whatever it is, it is a vendor's own
+		offer.Handover, offer.PublicKey, err = nil, nil, nil
+	}
+	return offer, err
 }
 
 // Bind has a delegation sign with a pending delivery, in the act's transaction.

@@ -24,7 +24,7 @@ func (h *house) bound(e endpoint, wallet, set string) {
 	h.t.Helper()
 	m := h.book.wallet(e.id, wallet).Sets[set]
 	err := h.cfg.Vault.Update(context.Background(), func(tx *vault.Tx) error {
-		if _, err := h.OfferShare(testOrg, m.ID); err != nil {
+		if _, err := h.OfferShare(tx, testOrg, m.ID); err != nil {
 			return err
 		}
 		return h.Bind(tx, testOrg, m.ID, "dlg_1")
@@ -32,6 +32,11 @@ func (h *house) bound(e endpoint, wallet, set string) {
 	if err != nil {
 		h.t.Fatal(err)
 	}
+}
+
+func (h *house) offer(org, id string) (o signing.VendorOffer, err error) {
+	err = h.cfg.Vault.Update(context.Background(), func(tx *vault.Tx) (err error) { o, err = h.OfferShare(tx, org, id); return err })
+	return o, err
 }
 
 // standing is what is kept for a set: the event of what is in its place with its
@@ -156,16 +161,16 @@ func TestDeliveriesAreOfferedOnce(t *testing.T) {
 	e := h.register(testOrg, testEnv, testSecret)
 	h.want(e, e.created(t, "ev-1", "w", "s", 1), Stored)
 	id := h.book.wallet(e.id, "w").Sets["s"].ID
-	o, err := h.OfferShare(testOrg, id)
+	o, err := h.offer(testOrg, id)
 	if err != nil || o.Share != (signing.VendorShare{Webhook: e.id, Wallet: "w", ShareSet: "s"}) || o.Chain != "EVM" {
 		t.Errorf("offered %+v, %v", o, err)
 	}
-	_, err = h.OfferShare(otherOrg, id)
+	_, err = h.offer(otherOrg, id)
 	wantReason(t, "another organization's", err, refusal.NotFound)
-	_, err = h.OfferShare(testOrg, "vdl_none")
+	_, err = h.offer(testOrg, "vdl_none")
 	wantReason(t, "none", err, refusal.NotFound)
 	h.bound(e, "w", "s")
-	_, err = h.OfferShare(testOrg, id)
+	_, err = h.offer(testOrg, id)
 	wantReason(t, "a bound one", err, refusal.NotActive)
 }
 

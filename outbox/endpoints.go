@@ -36,6 +36,9 @@ type NewEndpoint struct {
 	Name, URL, Environment string
 	// Sandbox endpoints get two retries instead of five.
 	Sandbox bool
+	// Peer is the configured peer that signs with what is delivered, which the caller has
+	// looked up; "" for none.
+	Peer string
 	// Secret signs what is posted, 16 to 256 bytes; the caller keeps and wipes it.
 	Secret []byte
 	// PublicKeyPEM is the receiver's RSA key, PUBLIC KEY of 2048 to 4096 bits.
@@ -64,13 +67,16 @@ func (s *Service) RegisterEndpoint(ctx context.Context, a Actor, n NewEndpoint) 
 		}
 		now := s.now().UTC()
 		ep := &endpoint{
-			V: recordVersion, ID: newID("edp"), Organization: n.Organization, Name: n.Name, URL: n.URL, Environment: n.Environment, Sandbox: n.Sandbox, CreatedAt: now,
+			V: recordVersion, ID: newID("edp"), Organization: n.Organization, Name: n.Name, URL: n.URL, Environment: n.Environment, Sandbox: n.Sandbox, Peer: n.Peer, CreatedAt: now,
 			Secret: newID("eps"), Keys: []key{{ID: newID("epk"), Status: KeyPending, Public: public, CreatedAt: now}},
 		}
 		if err := tx.Put(vault.TypeEndpointSecret, ep.Secret, n.Secret); err != nil {
 			return EndpointRegistered{}, err
 		}
 		e.Facts = map[string]string{"endpoint": ep.ID, "url": ep.URL, "environment": ep.Environment, "key": ep.Keys[0].ID}
+		if ep.Peer != "" {
+			e.Facts["peer"] = ep.Peer
+		}
 		return EndpointRegistered{EndpointID: ep.ID, KeyID: ep.Keys[0].ID}, s.put(tx, ep)
 	})
 }
@@ -163,9 +169,11 @@ type Key struct {
 // Endpoint is an endpoint as a member may see it.
 type Endpoint struct {
 	ID, Name, URL, Environment string
-	Sandbox                    bool
-	ReachedAt                  *time.Time
-	Keys                       []Key
+	// Peer signs with what is delivered; "" for none.
+	Peer      string
+	Sandbox   bool
+	ReachedAt *time.Time
+	Keys      []Key
 	// Waiting and Failed count its events.
 	Waiting, Failed int
 }
@@ -182,7 +190,7 @@ func (s *Service) Endpoints(a Actor, org string) ([]Endpoint, error) {
 		if e.Organization != org {
 			continue
 		}
-		shown := Endpoint{ID: e.ID, Name: e.Name, URL: e.URL, Environment: e.Environment, Sandbox: e.Sandbox, ReachedAt: e.ReachedAt}
+		shown := Endpoint{ID: e.ID, Name: e.Name, URL: e.URL, Environment: e.Environment, Peer: e.Peer, Sandbox: e.Sandbox, ReachedAt: e.ReachedAt}
 		for _, k := range e.Keys {
 			text := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: k.Public})
 			shown.Keys = append(shown.Keys, Key{k.ID, k.Status, string(text)})
@@ -213,6 +221,15 @@ func (b *book) endpoint(org, id string) (*endpoint, error) {
 		return e, nil
 	}
 	return nil, refusal.New(refusal.NotFound, "no such endpoint")
+}
+
+// PeerAt is the peer that signs with what is delivered to an endpoint; "" for none.
+func (s *Service) PeerAt(org, id string) string {
+	e, err := s.book.endpoint(org, id)
+	if err != nil {
+		return ""
+	}
+	return e.Peer
 }
 
 func (b *book) count(org string) (n int) {

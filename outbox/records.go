@@ -39,6 +39,8 @@ type endpoint struct {
 	URL string `json:"url"`
 	// Environment is what events call the environment, theirs or ours.
 	Environment string `json:"environment"`
+	// Peer is the configured peer that signs with what is delivered; "" for none.
+	Peer string `json:"peer,omitempty"`
 	// Sandbox endpoints get fewer tries.
 	Sandbox   bool      `json:"sandbox,omitempty"`
 	CreatedAt time.Time `json:"created_at"`

@@ -22,9 +22,14 @@ func (s endpointService) RegisterEndpoint(ctx context.Context, r *sigilv1.Regist
 	if err != nil {
 		return nil, err
 	}
+	if name := r.GetCosignerPeer(); r.CosignerPeer != nil {
+		if err := p.Delegation.KnownPeer(name, "cosigner_peer"); err != nil {
+			return nil, err
+		}
+	}
 	made, err := p.Outbox.RegisterEndpoint(ctx, p.Delegation.Acting(actor), outbox.NewEndpoint{
 		RequestID: r.GetRequestId(), Organization: r.GetOrganizationId(), Name: r.GetName(), URL: r.GetUrl(), Environment: r.GetEnvironmentId(),
-		Sandbox: r.GetSandbox(), Secret: r.GetSecret(), PublicKeyPEM: r.GetPublicKeyPem(),
+		Peer: r.GetCosignerPeer(), Sandbox: r.GetSandbox(), Secret: r.GetSecret(), PublicKeyPEM: r.GetPublicKeyPem(),
 	})
 	if err != nil {
 		return nil, err
@@ -101,7 +106,7 @@ func (s endpointService) ListEndpoints(ctx context.Context, r *sigilv1.ListEndpo
 	out := &sigilv1.ListEndpointsResponse{}
 	for _, e := range list {
 		m := &sigilv1.Endpoint{
-			EndpointId: e.ID, Name: e.Name, Url: e.URL, EnvironmentId: e.Environment, Sandbox: e.Sandbox, ReachedAt: moment(e.ReachedAt),
+			EndpointId: e.ID, Name: e.Name, Url: e.URL, EnvironmentId: e.Environment, Sandbox: e.Sandbox, ReachedAt: moment(e.ReachedAt), CosignerPeer: said(e.Peer),
 			Waiting: uint32(e.Waiting), Failed: uint32(e.Failed),
 		}
 		for _, k := range e.Keys {

@@ -84,7 +84,9 @@ func (s peerService) Session(stream grpc.BidiStreamingServer[sigilv1.SessionFram
 		if !isPeer {
 			return refusal.New(refusal.CallerNotAllowed, "a device joins what waits for it, or opens a signature")
 		}
-		return s.propose(ctx, p, party, frames)
+		apiKey := opening.OpenProposal.GetWalletApiKey()
+		defer clear(apiKey)
+		return s.propose(ctx, p, party, apiKey, frames)
 	}
 	return refusal.New(refusal.RequestInvalid, "the session has no opening")
 }
@@ -102,12 +104,12 @@ func (s peerService) sign(ctx context.Context, p *Parts, party string, r *sigilv
 }
 
 // propose takes part in what a peer proposes, if our own policy agrees.
-func (s peerService) propose(ctx context.Context, p *Parts, party string, frames *link.Frames) error {
+func (s peerService) propose(ctx context.Context, p *Parts, party string, apiKey []byte, frames *link.Frames) error {
 	o, err := mpc.ReadOffer(ctx, frames)
 	if err != nil {
 		return refusal.New(refusal.RequestInvalid, "the session has no proposal that can be read").Because(err)
 	}
-	if err = s.consider(ctx, p, party, o); err != nil {
+	if err = s.consider(ctx, p, party, apiKey, o); err != nil {
 		var no *refusal.Error
 		text := "it failed here"
 		if errors.As(err, &no) {
@@ -118,7 +120,7 @@ func (s peerService) propose(ctx context.Context, p *Parts, party string, frames
 	return err
 }
 
-func (s peerService) consider(ctx context.Context, p *Parts, party string, o *mpc.Offer) error {
+func (s peerService) consider(ctx context.Context, p *Parts, party string, apiKey []byte, o *mpc.Offer) error {
 	if o.Op != mpc.OpSign {
 		return p.Delegation.Cosign(ctx, party, o)
 	}
@@ -126,7 +128,7 @@ func (s peerService) consider(ctx context.Context, p *Parts, party string, o *mp
 	if err != nil {
 		return err
 	}
-	_, err = p.Signing.Sign(ctx, signing.Request{ID: id, WalletID: wallet, Kind: o.Kind, Payload: o.Payload,
+	_, err = p.Signing.Sign(ctx, signing.Request{ID: id, WalletID: wallet, Kind: o.Kind, Payload: o.Payload, APIKey: apiKey,
 		Method: sigilv1.PeerService_Session_FullMethodName, Together: signing.Together{Party: party, Offer: o}})
 	return err
 }

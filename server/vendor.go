@@ -33,7 +33,7 @@ func (s vendorService) BindDelivery(ctx context.Context, r *sigilv1.BindDelivery
 	if err != nil {
 		return nil, err
 	}
-	n := delegation.NewBinding{Delivery: r.GetDeliveryId(), Chain: r.GetChain(), Address: r.GetAddress(), Name: r.GetName()}
+	n := delegation.NewBinding{Delivery: r.GetDeliveryId(), Chain: r.GetChain(), Address: r.GetAddress(), Name: r.GetName(), Peer: r.GetCosignerPeer()}
 	if n.NewDelegation, err = readTerms(r); err != nil {
 		return nil, err
 	}

@@ -53,7 +53,7 @@ func (s *Service) release(ctx context.Context, a *approved) (*Result, error) {
 
 // produce is steps 8 and 9. The signature comes back verified.
 func (s *Service) produce(ctx context.Context, a *approved) ([]byte, error) {
-	if a.standing.Vendor != nil {
+	if a.standing.Vendor != nil && a.standing.Peer == "" {
 		return s.signVendor(ctx, a)
 	}
 	sig, err := s.ceremony(ctx, a)
@@ -72,9 +72,9 @@ func (s *Service) ceremony(ctx context.Context, a *approved) (sig mpc.Signature,
 		return a.presignature.Sign(ctx, a.decoded.Sign, before)
 	}
 	// Step 8: the vault lends the shares; they are wiped when the call ends.
-	err = s.vault.WithAll(ctx, vault.TypeShare, a.standing.ShareIDs, func(shares [][]byte) (err error) {
+	err = s.lend(ctx, a, func(ctx context.Context, shares [][]byte, apiKey []byte) (err error) {
 		// Step 9: run the parties, here and elsewhere; look once more before the last share leaves.
-		joint, done, err := s.join(ctx, a)
+		joint, done, err := s.join(ctx, a, apiKey)
 		if err != nil {
 			return err
 		}
@@ -85,6 +85,20 @@ func (s *Service) ceremony(ctx context.Context, a *approved) (sig mpc.Signature,
 		return err
 	})
 	return sig, err
+}
+
+// lend is step 8. apiKey is what another sigild, which handed the share over, knows us
+// by; nil for shares of our own.
+func (s *Service) lend(ctx context.Context, a *approved, use func(ctx context.Context, shares [][]byte, apiKey []byte) error) error {
+	if a.standing.Vendor == nil {
+		return s.vault.WithAll(ctx, vault.TypeShare, a.standing.ShareIDs, func(shares [][]byte) error { return use(ctx, shares, nil) })
+	}
+	if s.cfg.Vendors == nil {
+		return errors.New("lending what was handed over: no room holds deliveries")
+	}
+	return s.cfg.Vendors.LendShare(ctx, *a.standing.Vendor, a.standing.Delegation, func(ctx context.Context, share, apiKey []byte) error {
+		return use(ctx, [][]byte{share}, apiKey)
+	})
 }
 
 // mayRelease is the last look of step 9.

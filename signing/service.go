@@ -43,8 +43,9 @@ type Config struct {
 	Presignatures *Presignatures
 	// Vendors signs for wallets of other vendors'; nil: nothing does.
 	Vendors VendorSigner
-	// Dial reaches a configured peer; done hangs up. nil: there is none.
-	Dial func(ctx context.Context, peer string) (conn mpc.Conn, done func(), err error)
+	// Dial reaches a configured peer; done hangs up. apiKey is lent until it returns, and
+	// nil where the peer's pin is all that is needed. nil: there is none.
+	Dial func(ctx context.Context, peer string, apiKey []byte) (conn mpc.Conn, done func(), err error)
 	// Refusals says which refusals get an entry of their own; nil: all do.
 	Refusals *journal.Refusals
 	// Now is the time to go by; nil means time.Now.
@@ -135,7 +136,8 @@ type Request struct {
 	// Kind and Payload are what to sign. KindRawDigest is always refused.
 	Kind    chains.Kind
 	Payload []byte
-	// APIKey is lent for the call; nil when the request was stamped.
+	// APIKey is lent for the call; nil when the request was stamped, or its party has a
+	// share of the wallet's root set.
 	APIKey []byte
 	// Organization is the one that the stamps name, Stamps are the keys of those that
 	// were verified; both empty with an API key.
@@ -263,7 +265,7 @@ func (s *Service) sign(ctx context.Context, r Request, st *Standing) (*Result, e
 
 func (s *Service) authenticate(r Request) (*Standing, error) {
 	if r.Together.Party != "" {
-		return s.authority.AuthenticateParty(r.WalletID, r.Together.Party)
+		return s.authority.AuthenticateParty(r.WalletID, r.Together.Party, r.APIKey)
 	}
 	if len(r.Stamps) > 0 {
 		return s.authority.AuthenticateStamps(r.Organization, r.WalletID, r.Stamps)

@@ -33,8 +33,8 @@ type Standing struct {
 	Wallet  WalletInfo
 	// Set is the delegation's own share set.
 	Set mpc.ShareSet
-	// Vendor is what another vendor delivered, in place of Set and ShareIDs; nil for
-	// delegations of our own.
+	// Vendor is what was delivered, in place of ShareIDs; nil for delegations of our own.
+	// Another vendor's has no Set, and its program signs; another sigild's has a Set and a Peer.
 	Vendor *VendorShare
 	// ShareIDs name the shares in the vault that sign, in the order of Set.Parties.
 	ShareIDs []string
@@ -130,8 +130,9 @@ type Authority interface {
 	// the request were verified.
 	AuthenticateStamps(organization, walletID string, by []credential.PublicKey) (*Standing, error)
 	// AuthenticateParty opens a wallet for whom the server knows by a pinned key: the
-	// owner's device, or the appliance that holds the other shares.
-	AuthenticateParty(walletID, party string) (*Standing, error)
+	// owner's device, or the appliance that holds the other shares. With a wallet API
+	// key it opens a delegation whose share was delivered to that appliance.
+	AuthenticateParty(walletID, party string, apiKey []byte) (*Standing, error)
 	// Enter reads the standing again, and counts a signature as under way until
 	// leave is called: a revocation is acknowledged only after that. It is called
 	// inside the transaction of step 7.

@@ -14,7 +14,8 @@ import (
 
 // Parties elsewhere: a share set of which another process holds a share, the owner's
 // device or another appliance. The ten steps are the same. Whoever opens the session
-// has shown a pinned key in place of a wallet API key; and both sides decode and judge
+// has shown a pinned key in place of a wallet API key, or, an appliance to which a
+// delegate's share was delivered, both; and both sides decode and judge
 // the payload by their own policy before the first protocol message: the proposer in
 // steps 5 to 7 before it proposes, the acceptor in its own 5 to 7 before it accepts.
 
@@ -30,8 +31,8 @@ type Together struct {
 }
 
 // join opens step 9's session with the other process; nil when all parties are here.
-// done ends it.
-func (s *Service) join(ctx context.Context, a *approved) (j *mpc.Joint, done func(error), err error) {
+// apiKey goes with a proposal of ours. done ends the session.
+func (s *Service) join(ctx context.Context, a *approved, apiKey []byte) (j *mpc.Joint, done func(error), err error) {
 	st, with := a.standing, a.request.Together
 	if len(st.Elsewhere) == 0 {
 		return nil, func(error) {}, nil
@@ -47,7 +48,7 @@ func (s *Service) join(ctx context.Context, a *approved) (j *mpc.Joint, done fun
 		if s.cfg.Dial == nil {
 			return nil, nil, fmt.Errorf("%w: no peer is configured", mpc.ErrGone)
 		}
-		if with.Conn, hangUp, err = s.cfg.Dial(ctx, st.Peer); err != nil {
+		if with.Conn, hangUp, err = s.cfg.Dial(ctx, st.Peer, apiKey); err != nil {
 			return nil, nil, fmt.Errorf("%w: dialing peer %s: %w", mpc.ErrGone, st.Peer, err)
 		}
 	}

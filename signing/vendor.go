@@ -7,11 +7,13 @@ import (
 	"math/big"
 
 	"github.com/sigild/sigild/chains"
+	"github.com/sigild/sigild/mpc"
 	"github.com/sigild/sigild/refusal"
 )
 
 // A wallet of another vendor's has no parties here: its share was delivered, and the
-// vendor's own program signs with it, against the vendor's service. Steps 1 to 7 are
+// vendor's own program signs with it, against the vendor's service. (What another sigild
+// delivered is a party's share, and signs together with that one: together.go.) Steps 1 to 7 are
 // the same. Steps 8 and 9 hand share and approved request to whoever holds
 // deliveries, look once more right before they leave, and believe no signature that
 // does not verify against the wallet's address.
@@ -29,6 +31,11 @@ type VendorOffer struct {
 	Share VendorShare
 	// Chain and Address are as the vendor writes them; Address may be "".
 	Chain, Address string
+	// Handover says what another sigild handed over with the share; nil for a share of
+	// another vendor's.
+	Handover *mpc.Handover
+	// PublicKey is what the wallet's signatures verify with; nil without a Handover.
+	PublicKey []byte
 }
 
 // VendorRequest is an approved request on its way to a vendor's program.
@@ -53,9 +60,14 @@ type VendorRequest struct {
 	Verify func(raw []byte) ([]byte, error)
 }
 
-// VendorSigner has vendors' programs sign. Its errors are refusals, or of the program.
+// VendorSigner has vendors' programs sign, and lends what another sigild handed over.
+// Its errors are refusals, of the program, or of the vault.
 type VendorSigner interface {
 	SignVendor(ctx context.Context, r VendorRequest) (signature []byte, err error)
+	// LendShare lends the share and the wallet API key that were handed over. ctx ends
+	// when the delegation does. The error of use is returned as it is; nil says that a
+	// signature verified.
+	LendShare(ctx context.Context, share VendorShare, delegation string, use func(ctx context.Context, share, apiKey []byte) error) error
 }
 
 // ErrForeignSignature says that what a vendor's program returned does not verify

@@ -229,14 +229,18 @@ them. The stamp is over the bytes that are shown: nobody can make other terms of
 func delegationCreate() *cobra.Command {
 	var f stampFlags
 	var terms termFlags
-	var templates string
+	var templates, peer, invitation string
 	c := &cobra.Command{
 		Use:   "create --organization ID --wallet ID --user ID (--recipient AGE | --endpoint ID) --rules FILE --key FILE",
 		Short: "Make a delegation of your own wallet; your stamp is the approval",
 		Long: `Makes a delegation of your own wallet. --templates names a file of what the delegated
 user may make orders of (docs/policy.md): [{"name","condition","parameters":[{"name",
 "min","max"} or {"name","one_of"}],"max_open","longest_seconds","max_transactions",
-"totals":[{"asset","max"}]}].`,
+"totals":[{"asset","max"}]}].
+
+With --cosigner the delegate's share is made on another appliance, which took the wallet
+on (sigilctl cosign accept) and printed the --invitation. Each signature then runs
+through both, and each judges it by its own policies and limits.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r := &sigilv1.CreateDelegationRequest{WalletId: terms.wallet, DelegatedUserId: terms.user, ApiKeyRecipient: terms.recipient, EndpointId: optional(terms.endpoint), OrganizationAllows: terms.organizationAllows}
@@ -250,6 +254,7 @@ user may make orders of (docs/policy.md): [{"name","condition","parameters":[{"n
 			if r.Templates, err = readTemplates(templates); err != nil {
 				return err
 			}
+			r.CosignerPeer, r.CosignerInvitation = peer, invitation
 			return f.call(cmd, func(c *client.Client, id string) error {
 				r.RequestId, r.OrganizationId = id, f.organization
 				out, err := c.Delegations().CreateDelegation(cmd.Context(), r)
@@ -265,6 +270,9 @@ user may make orders of (docs/policy.md): [{"name","condition","parameters":[{"n
 	c.Flags().StringVar(&terms.wallet, "wallet", "", "`ID` of the wallet")
 	c.Flags().StringVar(&terms.expires, "expires", "", "when it ends: a time, or a duration from now")
 	c.Flags().StringVar(&templates, "templates", "", "templates of orders in a `FILE`")
+	c.Flags().StringVar(&peer, "cosigner", "", "`NAME`, in the configuration, of the appliance that gets the delegate's share")
+	c.Flags().StringVar(&invitation, "invitation", "", "the `ID` that sigilctl cosign accept printed there")
+	c.MarkFlagsRequiredTogether("cosigner", "invitation")
 	need(c, "organization", "wallet", "user")
 	return c
 }

@@ -144,10 +144,14 @@ func deliveryBind() *cobra.Command {
 	var f stampFlags
 	var terms termFlags
 	var r sigilv1.BindDeliveryRequest
+	var peer string
 	c := &cobra.Command{
 		Use:   "bind ID --organization ID --chain CHAIN --address ADDRESS --name NAME --user ID --recipient AGE --rules FILE --key FILE…",
 		Short: "Make a delegation of a pending delivery; the root quorum",
-		Args:  cobra.ExactArgs(1),
+		Long: `Makes a delegation of a pending delivery. Another vendor's share is signed with by the
+vendor's own program. With --peer it is another sigild's: each signature then runs
+through both appliances, and each judges it by its own policies and limits.`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var err error
 			if r.Policies, r.Limits, err = terms.read(); err != nil {
@@ -157,6 +161,7 @@ func deliveryBind() *cobra.Command {
 				return err
 			}
 			r.DeliveryId, r.DelegatedUserId, r.ApiKeyRecipient, r.OrganizationAllows = args[0], terms.user, terms.recipient, terms.organizationAllows
+			r.CosignerPeer = optional(peer)
 			return f.call(cmd, func(c *client.Client, id string) error {
 				r.RequestId, r.OrganizationId = id, f.organization
 				out, err := c.Vendors().BindDelivery(cmd.Context(), &r)
@@ -173,6 +178,7 @@ func deliveryBind() *cobra.Command {
 	c.Flags().StringVar(&r.Chain, "chain", "", `"eip155", or the CAIP-2 id of a Solana cluster`)
 	c.Flags().StringVar(&r.Address, "address", "", "the wallet's address, as you know it")
 	c.Flags().StringVar(&r.Name, "name", "", "a name for people")
+	c.Flags().StringVar(&peer, "peer", "", "`NAME`, in the configuration, of the sigild that delivered it")
 	need(c, "organization", "chain", "address", "name", "user", "recipient")
 	return c
 }

@@ -23,7 +23,7 @@ func endpointCommand() *cobra.Command {
 func endpointRegister() *cobra.Command {
 	var f stampFlags
 	var r sigilv1.RegisterEndpointRequest
-	var secretFile, keyFile string
+	var secretFile, keyFile, peer string
 	c := &cobra.Command{
 		Use:   "register --organization ID --name NAME --url https://… --environment ID --secret-file FILE --public-key FILE --key FILE…",
 		Short: "Register an endpoint with its secret and its first key, pending; the root quorum",
@@ -38,6 +38,7 @@ func endpointRegister() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("reading the public key: %w", err)
 			}
+			r.CosignerPeer = optional(peer)
 			r.Secret, r.PublicKeyPem = bytes.TrimRight(secret, "\r\n"), string(public)
 			return f.call(cmd, func(c *client.Client, id string) error {
 				r.RequestId, r.OrganizationId = id, f.organization
@@ -53,6 +54,7 @@ func endpointRegister() *cobra.Command {
 	c.Flags().StringVar(&r.Name, "name", "", "a name for people")
 	c.Flags().StringVar(&r.Url, "url", "", "where events are posted, https")
 	c.Flags().StringVar(&r.EnvironmentId, "environment", "", "what events call the environment")
+	c.Flags().StringVar(&peer, "peer", "", "`NAME`, in the configuration, of the sigild that signs with what is delivered; without it nobody does")
 	c.Flags().BoolVar(&r.Sandbox, "sandbox", false, "two retries instead of five")
 	c.Flags().StringVar(&secretFile, "secret-file", "", "`FILE` with the secret that events are signed with")
 	c.Flags().StringVar(&keyFile, "public-key", "", "`FILE` with the receiver's RSA key, PEM")
@@ -160,7 +162,7 @@ func endpointList() *cobra.Command {
 					return err
 				}
 				w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-				fmt.Fprintln(w, "endpoint\tname\turl\treached\twaiting\tgiven up\tkeys")
+				fmt.Fprintln(w, "endpoint\tname\turl\tpeer\treached\twaiting\tgiven up\tkeys")
 				for _, e := range out.GetEndpoints() {
 					reached := "never"
 					if e.ReachedAt != nil {
@@ -170,7 +172,7 @@ func endpointList() *cobra.Command {
 					for _, k := range e.GetKeys() {
 						keys = append(keys, k.GetKeyId()+" "+strings.ToLower(strings.TrimPrefix(k.GetStatus().String(), "ENDPOINT_KEY_STATUS_")))
 					}
-					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%d\t%s\n", e.GetEndpointId(), e.GetName(), e.GetUrl(), reached, e.GetWaiting(), e.GetFailed(), strings.Join(keys, ", "))
+					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\n", e.GetEndpointId(), e.GetName(), e.GetUrl(), e.GetCosignerPeer(), reached, e.GetWaiting(), e.GetFailed(), strings.Join(keys, ", "))
 				}
 				return w.Flush()
 			})

@@ -88,13 +88,19 @@ func openFile(t *testing.T, ciphertext []byte, id age.Identity) []byte {
 	return b.Bytes()
 }
 
-// wantSender signs a transfer of nonce and insists on whom go-ethereum says it is from.
-func (p place) wantSender(t *testing.T, w etherWallet, nonce uint64, address string) {
+// sendEther is an unsigned transfer of so many wei.
+func sendEther(t *testing.T, nonce uint64, wei int64) []byte {
 	t.Helper()
-	body, err := rlp.EncodeToBytes([]any{uint64(1), nonce, big.NewInt(1), big.NewInt(2), uint64(21_000), common.HexToAddress("0x01"), big.NewInt(7), []byte{}, types.AccessList{}})
+	body, err := rlp.EncodeToBytes([]any{uint64(1), nonce, big.NewInt(1), big.NewInt(2), uint64(21_000), common.HexToAddress("0x01"), big.NewInt(wei), []byte{}, types.AccessList{}})
 	if err != nil {
 		t.Fatal(err)
 	}
+	return append([]byte{types.DynamicFeeTxType}, body...)
+}
+
+// wantSender signs a transfer of nonce and insists on whom go-ethereum says it is from.
+func (p place) wantSender(t *testing.T, w etherWallet, nonce uint64, address string) {
+	t.Helper()
 	c, err := client.Dial(p.path("app.sock"))
 	if err != nil {
 		t.Fatal(err)
@@ -102,7 +108,7 @@ func (p place) wantSender(t *testing.T, w etherWallet, nonce uint64, address str
 	defer c.Close()
 	answer, err := c.WithAPIKey(w.APIKey).Signing().Sign(t.Context(), &sigilv1.SignRequest{
 		RequestId: fmt.Sprintf("%s-%d", w.Wallet, nonce), WalletId: w.Wallet,
-		Payload: &sigilv1.SignRequest_EvmTransaction{EvmTransaction: append([]byte{types.DynamicFeeTxType}, body...)},
+		Payload: &sigilv1.SignRequest_EvmTransaction{EvmTransaction: sendEther(t, nonce, 7)},
 	})
 	if err != nil {
 		t.Fatal(err)

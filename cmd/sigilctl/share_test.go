@@ -36,9 +36,12 @@ type side struct {
 	daemon *daemon
 }
 
-func newSide(t *testing.T) *side {
+func newSide(t *testing.T) *side { return sideAt(t, newPlace(t)) }
+
+// sideAt starts an initialised appliance as one of the two.
+func sideAt(t *testing.T, p place) *side {
 	t.Helper()
-	s := &side{place: newPlace(t), t: t}
+	s := &side{place: p, t: t}
 	var err error
 	if s.bot, err = readBot(s.path("bot.json")); err != nil {
 		t.Fatal(err)
@@ -143,8 +146,8 @@ func (s *side) certificate() {
 }
 
 // connect makes developer a receiver of provider's delegations, over HTTPS, and
-// returns the endpoint and the two units.
-func connect(t *testing.T, provider, developer *side) (endpoint string, receive, deliver *unit) {
+// returns the endpoint and the two units. more goes into the endpoint's registration.
+func connect(t *testing.T, provider, developer *side, more ...string) (endpoint string, receive, deliver *unit) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0") // a port that is free
 	if err != nil {
@@ -163,8 +166,8 @@ func connect(t *testing.T, provider, developer *side) (endpoint string, receive,
 	provider.write("developer.pem", out[strings.Index(out, "-----BEGIN"):])
 	provider.write("hook.secret", "whsec_of_two_appliances\n")
 	_, port, _ := net.SplitHostPort(address)
-	out = provider.ctl("endpoint", "register", "--name", "developer", "--url", "https://localhost:"+port+"/webhooks/"+hook, "--environment", "env-1",
-		"--secret-file", "hook.secret", "--public-key", "developer.pem")
+	out = provider.ctl(append([]string{"endpoint", "register", "--name", "developer", "--url", "https://localhost:" + port + "/webhooks/" + hook, "--environment", "env-1",
+		"--secret-file", "hook.secret", "--public-key", "developer.pem"}, more...)...)
 	fields := strings.Fields(out)
 	endpoint, key := fields[1], strings.TrimSuffix(fields[3], ",")
 	if _, err := provider.sigilctl("endpoint", "key", endpoint, "--activate", key, "--organization", provider.bot.Organization, "--key", "treasurer.key"); err == nil {

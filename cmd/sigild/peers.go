@@ -11,8 +11,9 @@ import (
 )
 
 // dialPeer opens a session with a configured appliance, in which we propose. The
-// connection is for this session alone; done hangs up.
-func (k *keeper) dialPeer(ctx context.Context, name string) (_ mpc.Conn, done func(), err error) {
+// connection is for this session alone; done hangs up. apiKey, if not nil, goes with the
+// opening, inside TLS; gRPC's buffer of it is beyond our reach.
+func (k *keeper) dialPeer(ctx context.Context, name string, apiKey []byte) (_ mpc.Conn, done func(), err error) {
 	for _, a := range k.cfg.Peer.Appliances {
 		if a.Name != name {
 			continue
@@ -33,7 +34,7 @@ func (k *keeper) dialPeer(ctx context.Context, name string) (_ mpc.Conn, done fu
 			return nil, nil, err
 		}
 		ctx, cancel := context.WithCancel(ctx)
-		frames, err := link.Open(ctx, conn, &sigilv1.SessionFrame{Content: &sigilv1.SessionFrame_OpenProposal{OpenProposal: &sigilv1.OpenProposal{}}})
+		frames, err := link.Open(ctx, conn, &sigilv1.SessionFrame{Content: &sigilv1.SessionFrame_OpenProposal{OpenProposal: &sigilv1.OpenProposal{WalletApiKey: apiKey}}})
 		if err != nil {
 			cancel()
 			conn.Close()

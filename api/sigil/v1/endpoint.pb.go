@@ -100,7 +100,10 @@ type RegisterEndpointRequest struct {
 	// What events are signed with, 16 to 256 bytes, as the receiver registered it.
 	Secret []byte `protobuf:"bytes,7,opt,name=secret,proto3" json:"secret,omitempty"`
 	// The receiver's RSA key, PEM of type PUBLIC KEY, 2048 to 4096 bits.
-	PublicKeyPem  string `protobuf:"bytes,8,opt,name=public_key_pem,json=publicKeyPem,proto3" json:"public_key_pem,omitempty"`
+	PublicKeyPem string `protobuf:"bytes,8,opt,name=public_key_pem,json=publicKeyPem,proto3" json:"public_key_pem,omitempty"`
+	// The peer of the configuration that signs with what is delivered here; absent: nobody
+	// does, the delegations answer NOT_ACTIVE.
+	CosignerPeer  *string `protobuf:"bytes,9,opt,name=cosigner_peer,json=cosignerPeer,proto3,oneof" json:"cosigner_peer,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -187,6 +190,13 @@ func (x *RegisterEndpointRequest) GetSecret() []byte {
 func (x *RegisterEndpointRequest) GetPublicKeyPem() string {
 	if x != nil {
 		return x.PublicKeyPem
+	}
+	return ""
+}
+
+func (x *RegisterEndpointRequest) GetCosignerPeer() string {
+	if x != nil && x.CosignerPeer != nil {
+		return *x.CosignerPeer
 	}
 	return ""
 }
@@ -834,7 +844,9 @@ type Endpoint struct {
 	// Events that wait.
 	Waiting uint32 `protobuf:"varint,8,opt,name=waiting,proto3" json:"waiting,omitempty"`
 	// Events that were given up.
-	Failed        uint32 `protobuf:"varint,9,opt,name=failed,proto3" json:"failed,omitempty"`
+	Failed uint32 `protobuf:"varint,9,opt,name=failed,proto3" json:"failed,omitempty"`
+	// The peer that signs with what is delivered here; absent when nobody does.
+	CosignerPeer  *string `protobuf:"bytes,10,opt,name=cosigner_peer,json=cosignerPeer,proto3,oneof" json:"cosigner_peer,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -930,6 +942,13 @@ func (x *Endpoint) GetFailed() uint32 {
 		return x.Failed
 	}
 	return 0
+}
+
+func (x *Endpoint) GetCosignerPeer() string {
+	if x != nil && x.CosignerPeer != nil {
+		return *x.CosignerPeer
+	}
+	return ""
 }
 
 // ListEndpointsResponse answers ListEndpoints.
@@ -1248,7 +1267,7 @@ var File_sigil_v1_endpoint_proto protoreflect.FileDescriptor
 
 const file_sigil_v1_endpoint_proto_rawDesc = "" +
 	"\n" +
-	"\x17sigil/v1/endpoint.proto\x12\bsigil.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x86\x02\n" +
+	"\x17sigil/v1/endpoint.proto\x12\bsigil.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc2\x02\n" +
 	"\x17RegisterEndpointRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12'\n" +
@@ -1258,7 +1277,9 @@ const file_sigil_v1_endpoint_proto_rawDesc = "" +
 	"\x0eenvironment_id\x18\x05 \x01(\tR\renvironmentId\x12\x18\n" +
 	"\asandbox\x18\x06 \x01(\bR\asandbox\x12\x16\n" +
 	"\x06secret\x18\a \x01(\fR\x06secret\x12$\n" +
-	"\x0epublic_key_pem\x18\b \x01(\tR\fpublicKeyPem\"R\n" +
+	"\x0epublic_key_pem\x18\b \x01(\tR\fpublicKeyPem\x12(\n" +
+	"\rcosigner_peer\x18\t \x01(\tH\x00R\fcosignerPeer\x88\x01\x01B\x10\n" +
+	"\x0e_cosigner_peer\"R\n" +
 	"\x18RegisterEndpointResponse\x12\x1f\n" +
 	"\vendpoint_id\x18\x01 \x01(\tR\n" +
 	"endpointId\x12\x15\n" +
@@ -1302,7 +1323,7 @@ const file_sigil_v1_endpoint_proto_rawDesc = "" +
 	"\vEndpointKey\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x123\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x1b.sigil.v1.EndpointKeyStatusR\x06status\x12$\n" +
-	"\x0epublic_key_pem\x18\x03 \x01(\tR\fpublicKeyPem\"\xbe\x02\n" +
+	"\x0epublic_key_pem\x18\x03 \x01(\tR\fpublicKeyPem\"\xfa\x02\n" +
 	"\bEndpoint\x12\x1f\n" +
 	"\vendpoint_id\x18\x01 \x01(\tR\n" +
 	"endpointId\x12\x12\n" +
@@ -1314,8 +1335,11 @@ const file_sigil_v1_endpoint_proto_rawDesc = "" +
 	"reached_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampH\x00R\treachedAt\x88\x01\x01\x12)\n" +
 	"\x04keys\x18\a \x03(\v2\x15.sigil.v1.EndpointKeyR\x04keys\x12\x18\n" +
 	"\awaiting\x18\b \x01(\rR\awaiting\x12\x16\n" +
-	"\x06failed\x18\t \x01(\rR\x06failedB\r\n" +
-	"\v_reached_at\"I\n" +
+	"\x06failed\x18\t \x01(\rR\x06failed\x12(\n" +
+	"\rcosigner_peer\x18\n" +
+	" \x01(\tH\x01R\fcosignerPeer\x88\x01\x01B\r\n" +
+	"\v_reached_atB\x10\n" +
+	"\x0e_cosigner_peer\"I\n" +
 	"\x15ListEndpointsResponse\x120\n" +
 	"\tendpoints\x18\x01 \x03(\v2\x12.sigil.v1.EndpointR\tendpoints\"'\n" +
 	"\x11TakeEventsRequest\x12\x12\n" +
@@ -1422,6 +1446,7 @@ func file_sigil_v1_endpoint_proto_init() {
 	if File_sigil_v1_endpoint_proto != nil {
 		return
 	}
+	file_sigil_v1_endpoint_proto_msgTypes[0].OneofWrappers = []any{}
 	file_sigil_v1_endpoint_proto_msgTypes[12].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -469,7 +469,10 @@ func (x *OpenSignature) GetRequest() *SignRequest {
 
 // OpenProposal opens a session for a proposal of the calling appliance.
 type OpenProposal struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The wallet API key that was delivered with the share that the caller signs with;
+	// absent for a share that it got on an invitation.
+	WalletApiKey  []byte `protobuf:"bytes,1,opt,name=wallet_api_key,json=walletApiKey,proto3,oneof" json:"wallet_api_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -502,6 +505,13 @@ func (x *OpenProposal) ProtoReflect() protoreflect.Message {
 // Deprecated: Use OpenProposal.ProtoReflect.Descriptor instead.
 func (*OpenProposal) Descriptor() ([]byte, []int) {
 	return file_sigil_v1_peer_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *OpenProposal) GetWalletApiKey() []byte {
+	if x != nil {
+		return x.WalletApiKey
+	}
+	return nil
 }
 
 var File_sigil_v1_peer_proto protoreflect.FileDescriptor
@@ -538,8 +548,10 @@ const file_sigil_v1_peer_proto_rawDesc = "" +
 	"\vceremony_id\x18\x01 \x01(\tR\n" +
 	"ceremonyId\"@\n" +
 	"\rOpenSignature\x12/\n" +
-	"\arequest\x18\x01 \x01(\v2\x15.sigil.v1.SignRequestR\arequest\"\x0e\n" +
-	"\fOpenProposal2\x98\x01\n" +
+	"\arequest\x18\x01 \x01(\v2\x15.sigil.v1.SignRequestR\arequest\"L\n" +
+	"\fOpenProposal\x12)\n" +
+	"\x0ewallet_api_key\x18\x01 \x01(\fH\x00R\fwalletApiKey\x88\x01\x01B\x11\n" +
+	"\x0f_wallet_api_key2\x98\x01\n" +
 	"\vPeerService\x12J\n" +
 	"\vListPending\x12\x1c.sigil.v1.ListPendingRequest\x1a\x1d.sigil.v1.ListPendingResponse\x12=\n" +
 	"\aSession\x12\x16.sigil.v1.SessionFrame\x1a\x16.sigil.v1.SessionFrame(\x010\x01B/Z-github.com/sigild/sigild/api/sigil/v1;sigilv1b\x06proto3"
@@ -602,6 +614,7 @@ func file_sigil_v1_peer_proto_init() {
 		(*SessionFrame_Frame)(nil),
 		(*SessionFrame_Signed)(nil),
 	}
+	file_sigil_v1_peer_proto_msgTypes[6].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -163,7 +163,10 @@ type BindDeliveryRequest struct {
 	// Whether the organization's own ALLOW policies count.
 	OrganizationAllows bool `protobuf:"varint,12,opt,name=organization_allows,json=organizationAllows,proto3" json:"organization_allows,omitempty"`
 	// Templates that the delegated user may fill.
-	Templates     []*PolicyTemplate `protobuf:"bytes,13,rep,name=templates,proto3" json:"templates,omitempty"`
+	Templates []*PolicyTemplate `protobuf:"bytes,13,rep,name=templates,proto3" json:"templates,omitempty"`
+	// The peer of the configuration that delivered it and signs together with this
+	// appliance, for a delivery of another sigild's; absent for another vendor's.
+	CosignerPeer  *string `protobuf:"bytes,14,opt,name=cosigner_peer,json=cosignerPeer,proto3,oneof" json:"cosigner_peer,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -289,6 +292,13 @@ func (x *BindDeliveryRequest) GetTemplates() []*PolicyTemplate {
 	return nil
 }
 
+func (x *BindDeliveryRequest) GetCosignerPeer() string {
+	if x != nil && x.CosignerPeer != nil {
+		return *x.CosignerPeer
+	}
+	return ""
+}
+
 // BindDeliveryResponse names what was made. Durable when sent.
 type BindDeliveryResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -356,7 +366,7 @@ const file_sigil_v1_vendor_proto_rawDesc = "" +
 	"\n" +
 	"webhook_id\x18\x03 \x01(\tR\twebhookId\x12\x14\n" +
 	"\x05token\x18\x04 \x01(\fR\x05token\"\x1b\n" +
-	"\x19SetDeveloperTokenResponse\"\xa9\x04\n" +
+	"\x19SetDeveloperTokenResponse\"\xe5\x04\n" +
 	"\x13BindDeliveryRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12'\n" +
@@ -374,8 +384,10 @@ const file_sigil_v1_vendor_proto_rawDesc = "" +
 	" \x03(\v2\x10.sigil.v1.PolicyR\bpolicies\x12'\n" +
 	"\x06limits\x18\v \x03(\v2\x0f.sigil.v1.LimitR\x06limits\x12/\n" +
 	"\x13organization_allows\x18\f \x01(\bR\x12organizationAllows\x126\n" +
-	"\ttemplates\x18\r \x03(\v2\x18.sigil.v1.PolicyTemplateR\ttemplatesB\r\n" +
-	"\v_expires_at\"X\n" +
+	"\ttemplates\x18\r \x03(\v2\x18.sigil.v1.PolicyTemplateR\ttemplates\x12(\n" +
+	"\rcosigner_peer\x18\x0e \x01(\tH\x01R\fcosignerPeer\x88\x01\x01B\r\n" +
+	"\v_expires_atB\x10\n" +
+	"\x0e_cosigner_peer\"X\n" +
 	"\x14BindDeliveryResponse\x12#\n" +
 	"\rdelegation_id\x18\x01 \x01(\tR\fdelegationId\x12\x1b\n" +
 	"\twallet_id\x18\x02 \x01(\tR\bwalletId2\xbc\x01\n" +
