@@ -33,7 +33,7 @@ func (h *house) keyOfWallet(wallet string) *key {
 // sharesHere are the parties of a set whose shares are in the store.
 func (h *house) sharesHere(set string) (here []mpc.Party) {
 	h.t.Helper()
-	for _, p := range []mpc.Party{mpc.Recovery, mpc.Server, mpc.User} {
+	for _, p := range []mpc.Party{mpc.Delegate, mpc.Recovery, mpc.Server, mpc.User} {
 		err := h.cfg.Vault.With(context.Background(), vault.TypeShare, ShareID(set, p), func([]byte) error { return nil })
 		if err == nil {
 			here = append(here, p)

@@ -230,6 +230,7 @@ func delegationCreate() *cobra.Command {
 	var f stampFlags
 	var terms termFlags
 	var templates, peer, invitation string
+	var wait bool
 	c := &cobra.Command{
 		Use:   "create --organization ID --wallet ID --user ID (--recipient AGE | --endpoint ID) --rules FILE --key FILE",
 		Short: "Make a delegation of your own wallet; your stamp is the approval",
@@ -258,10 +259,11 @@ through both, and each judges it by its own policies and limits.`,
 			return f.call(cmd, func(c *client.Client, id string) error {
 				r.RequestId, r.OrganizationId = id, f.organization
 				out, err := c.Delegations().CreateDelegation(cmd.Context(), r)
-				if err == nil {
-					fmt.Fprintf(cmd.OutOrStdout(), "delegation  %s\nceremony    %s\n", out.GetDelegationId(), out.GetCeremonyId())
+				if err != nil {
+					return err
 				}
-				return err
+				fmt.Fprintf(cmd.OutOrStdout(), "delegation  %s\n", out.GetDelegationId())
+				return f.follow(cmd, c, wait, out.GetCeremonyId())
 			})
 		},
 	}
@@ -273,6 +275,7 @@ through both, and each judges it by its own policies and limits.`,
 	c.Flags().StringVar(&peer, "cosigner", "", "`NAME`, in the configuration, of the appliance that gets the delegate's share")
 	c.Flags().StringVar(&invitation, "invitation", "", "the `ID` that sigilctl cosign accept printed there")
 	c.MarkFlagsRequiredTogether("cosigner", "invitation")
+	waitFlag(c, &wait)
 	need(c, "organization", "wallet", "user")
 	return c
 }

@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"fmt"
@@ -79,13 +80,14 @@ type pair struct {
 	endpoint            string
 }
 
-// newPair links two appliances with stores of their own; the developer calls.
+// newPair makes two appliances with stores of their own: the developer calls over a link,
+// the provider on the developer's own socket.
 func newPair(t *testing.T, section string, prepare func(provider, developer place)) *pair {
 	t.Helper()
 	a, b := newPlace(t), otherPlace(t)
 	prepare(a, b)
 	pinA, pinB := a.pinOf(t), b.pinOf(t)
-	a.withPeers(t, section+fmt.Sprintf("  appliances:\n    - {name: developer, pin: %q}\n", pinB))
+	a.withPeers(t, section+fmt.Sprintf("  appliances:\n    - {name: developer, pin: %q, socket: %s}\n", pinB, b.path("peer.sock")))
 	b.withPeers(t, section+fmt.Sprintf("  appliances:\n    - {name: provider, pin: %q, socket: %s}\n", pinA, linkTo(t, b, a)))
 	p := &pair{t: t, provider: sideAt(t, a), developer: sideAt(t, b)}
 	p.endpoint, _, _ = connect(t, p.provider, p.developer, "--peer", "developer")
@@ -274,8 +276,9 @@ func TestDeliveredShareIsSignedWithByBoth(t *testing.T) {
 	}
 }
 
-// The same over secp256k1, which both configurations have to allow.
-func TestDeliveredShareOfAnEVMWalletIsSignedWithByBoth(t *testing.T) {
+// The same over secp256k1, which both configurations have to allow; then a delegation of
+// the same wallet with a co-signer, whose share is made there, by sigilctl.
+func TestTwoAppliancesSignForAnEVMWallet(t *testing.T) {
 	becomeScratch(t)
 	var wallet, address string
 	p := newPair(t, "  semi_trusted: true\n", func(provider, _ place) {
@@ -297,6 +300,35 @@ func TestDeliveredShareOfAnEVMWalletIsSignedWithByBoth(t *testing.T) {
 	wantFrom(t, out.GetSignedTransaction(), address)
 	_, err = p.sign(b, &sigilv1.SignRequest{RequestId: "more", Payload: &sigilv1.SignRequest_EvmTransaction{EvmTransaction: sendEther(t, 1, 1001)}})
 	p.wantRefused("more than the rules allow", err, "POLICY_DENIED", "")
+
+	// The co-signer is called on its own socket, without a relay.
+	developer := p.developer
+	for s, which := range map[*side]int{provider: 0, developer: 1} {
+		if err := s.daemon.stop(); err != nil {
+			t.Fatal(err)
+		}
+		s.withPreParams(t, which)
+		s.daemon = startFor(t, s.place)
+	}
+	developer.write("policy.json", etherRules)
+	developer.ctl("policy", "set", "rules/main=policy.json", "--expected-version", "0")
+	invitation := field(t, developer.ctl("cosign", "accept", "--owner", developer.bot.Owner, "--peer", "provider", "--chain", "eip155", "--address", address, "--name", "theirs too"), "invitation")
+	create := []string{"delegation", "create", "--organization", provider.bot.Organization, "--wallet", wallet, "--user", provider.bot.User,
+		"--recipient", provider.bot.Recipient, "--rules", "ether.json", "--key", "owner.key"}
+	if _, err := provider.sigilctl(append(create, "--cosigner", "developer")...); err == nil || !strings.Contains(err.Error(), "invitation") {
+		t.Errorf("a co-signer without its invitation: %v", err)
+	}
+	out2 := provider.mustCtl(t, append(create, "--cosigner", "developer", "--invitation", invitation, "--wait")...)
+	if !strings.Contains(out2, "issue done") {
+		t.Fatalf("delegation create says\n%s", out2)
+	}
+	key := provider.apiKey(t, field(t, out2, "delegation"))
+	answer, err := provider.root.WithAPIKey(key).Signing().Sign(t.Context(), &sigilv1.SignRequest{RequestId: "cosigned", WalletId: wallet,
+		Payload: &sigilv1.SignRequest_EvmTransaction{EvmTransaction: sendEther(t, 2, 7)}})
+	if err != nil {
+		t.Fatalf("%v %v\nprovider: %s\ndeveloper: %s", err, client.Details(err), provider.daemon.log, developer.daemon.log)
+	}
+	wantFrom(t, answer.GetSignedTransaction(), address)
 }
 
 const etherRules = `{"policies":[{"id":"p","name":"ether","effect":"EFFECT_ALLOW","condition":"eth.tx.value <= 1000 && eth.tx.data == '0x' && eth.tx.chain_id == 1"}]}`
@@ -326,6 +358,24 @@ func (p place) etherWallet(t *testing.T, b bot) (wallet, address string) {
 		t.Fatal(err)
 	}
 	return wallet, address
+}
+
+// apiKey opens the wallet API key of a delegation to the bot's recipient.
+func (s *side) apiKey(t *testing.T, delegation string) []byte {
+	t.Helper()
+	shown, err := s.owner.Delegations().GetDelegation(t.Context(), &sigilv1.GetDelegationRequest{OrganizationId: s.bot.Organization, DelegationId: delegation})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(s.path("owner.age"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids, err := age.ParseIdentities(bytes.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return openFile(t, shown.GetEncryptedApiKey(), ids[0])
 }
 
 // kill ends a side's daemon at once.

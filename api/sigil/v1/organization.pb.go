@@ -982,8 +982,10 @@ type Wallet struct {
 	// The public key: SEC1 compressed, 33 bytes, or Ed25519, 32 bytes; absent until the ceremony ends.
 	PublicKey []byte `protobuf:"bytes,9,opt,name=public_key,json=publicKey,proto3,oneof" json:"public_key,omitempty"`
 	// "in_process": one process once held the whole key. "imported": it was whole somewhere before.
+	// "device": the owner's share never was here. "elsewhere": another appliance's key. "vendor": another vendor's.
 	Origin string `protobuf:"bytes,10,opt,name=origin,proto3" json:"origin,omitempty"`
-	// "host" while this host holds a quorum of the root set, "user" otherwise.
+	// "host" while this host holds a quorum of the root set, "user" otherwise; "vendor" or
+	// "elsewhere" where another vendor or another appliance made the key.
 	Custody string `protobuf:"bytes,11,opt,name=custody,proto3" json:"custody,omitempty"`
 	// The root set's parties that are still held here.
 	SharesHere []string `protobuf:"bytes,12,rep,name=shares_here,json=sharesHere,proto3" json:"shares_here,omitempty"`
