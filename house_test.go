@@ -55,6 +55,7 @@ const order = `
 	internal/testdisk  ->
 	internal/testhsm   -> internal/secmem
 	internal/testtpm   -> internal/secmem
+	internal/testvendor -> mpc
 	internal/testrun   ->
 	packaging          ->
 `
@@ -62,7 +63,7 @@ const order = `
 // testsAlso may be imported, with what lies below, by the tests of every room:
 // real devices, the real client, and for signing the real authority it asks, in
 // place of doubles.
-const testsAlso = "hsm tpm client delegation delivery internal/testdisk internal/testhsm internal/testtpm"
+const testsAlso = "hsm tpm client delegation delivery internal/testdisk internal/testhsm internal/testtpm internal/testvendor"
 
 // confined keeps what can hurt us in the rooms that answer for it.
 var confined = []confinement{

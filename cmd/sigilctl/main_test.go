@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/sigild/sigild/hsm"
+	"github.com/sigild/sigild/internal/testvendor"
 )
 
 // The tests of this folder run sigild and sigilctl as people do: built binaries,
@@ -27,7 +28,7 @@ func TestMain(m *testing.M) {
 		os.Exit(hsm.WorkerMain())
 	}
 	if filepath.Base(os.Args[0]) == "vendor" {
-		os.Exit(vendorMain(os.Args[1:]))
+		os.Exit(testvendor.Main(os.Args[1:]))
 	}
 	code, err := run(m)
 	if err != nil {

@@ -3,20 +3,11 @@ package main_test
 import (
 	"bytes"
 	"context"
-	"crypto/aes"
-	"crypto/cipher"
 	"crypto/ed25519"
-	"crypto/hmac"
-	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/base64"
-	"encoding/binary"
-	"encoding/hex"
-	"encoding/json"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -29,102 +20,14 @@ import (
 	"filippo.io/age"
 
 	sigilv1 "github.com/sigild/sigild/api/sigil/v1"
-	"github.com/sigild/sigild/chains"
 	"github.com/sigild/sigild/chains/evm"
 	sol "github.com/sigild/sigild/chains/solana"
 	"github.com/sigild/sigild/client"
 	"github.com/sigild/sigild/credential"
+	"github.com/sigild/sigild/internal/testvendor"
 	"github.com/sigild/sigild/mpc"
-	_ "github.com/sigild/sigild/mpc/engines/frost"
-	_ "github.com/sigild/sigild/mpc/engines/gg18"
 	"github.com/sigild/sigild/mpc/mpctest"
 )
-
-// The vendor of these tests: a service that holds the server's half of a share set,
-// and the program it gives its customers, which is this test's binary under another
-// name. The program speaks for both parties of a real threshold signature: it has
-// the delegate's share from sigild and asks its service, a file, for the other one.
-
-// vendorService is the file: one of the vendor's wallets.
-type vendorService struct {
-	Set mpc.ShareSet `json:"set"`
-	// Server is the server's share.
-	Server []byte `json:"server"`
-	// APIKey and Token are who may sign; another key has been revoked at the vendor's.
-	APIKey string `json:"api_key"`
-	Token  string `json:"token"`
-	// Mood is how the service behaves: "" well; "wrong": it signs something else;
-	// "chatty": it talks too much; "hang": it never answers, in a process that hides.
-	Mood string `json:"mood"`
-}
-
-func vendorMain(args []string) int {
-	if len(args) == 1 && args[0] == "linger" {
-		time.Sleep(time.Hour)
-	}
-	if err := vendorSign(args[0]); err != nil {
-		fmt.Fprintln(os.Stderr, "vendor:", err) // nobody sees this
-		return 1
-	}
-	return 0
-}
-
-func vendorSign(file string) error {
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return err
-	}
-	var v vendorService
-	if err := json.Unmarshal(text, &v); err != nil {
-		return err
-	}
-	var parts [4][]byte // request, share, API key, token
-	for i := range parts {
-		var n uint32
-		if err := binary.Read(os.Stdin, binary.BigEndian, &n); err != nil {
-			return err
-		}
-		parts[i] = make([]byte, n)
-		if _, err := io.ReadFull(os.Stdin, parts[i]); err != nil {
-			return err
-		}
-	}
-	if string(parts[2]) != v.APIKey || string(parts[3]) != v.Token {
-		return errors.New("the service refuses this key")
-	}
-	var share struct {
-		SecretShare []byte `json:"secretShare"`
-	}
-	var r struct {
-		Scheme chains.Scheme `json:"scheme"`
-		Signed []byte        `json:"signed"`
-	}
-	if err := errors.Join(json.Unmarshal(parts[1], &share), json.Unmarshal(parts[0], &r)); err != nil {
-		return err
-	}
-	switch v.Mood {
-	case "wrong":
-		r.Signed = bytes.Repeat([]byte{7}, 32)
-	case "chatty":
-		fmt.Println(strings.Repeat("share ", 2000))
-	case "hang":
-		hidden := syscall.ProcAttr{Sys: &syscall.SysProcAttr{Setsid: true}, Files: []uintptr{0, 1, 2}}
-		if _, err := syscall.ForkExec("/proc/self/exe", []string{"vendor", "linger"}, &hidden); err != nil {
-			return err
-		}
-		time.Sleep(time.Hour)
-	}
-	in := chains.SignInput{Scheme: r.Scheme, Message: r.Signed}
-	if r.Scheme == chains.ECDSASecp256k1 {
-		in = chains.SignInput{Scheme: r.Scheme, Digest: [32]byte(r.Signed)}
-	}
-	shares := [][]byte{share.SecretShare, v.Server}
-	sig, err := mpc.Sign(context.Background(), mpc.SignRequest{Set: v.Set, Shares: shares, Input: in})
-	if err != nil {
-		return err
-	}
-	return json.NewEncoder(os.Stdout).Encode(map[string]any{"v": 1, "signature": hex.EncodeToString(sig.Bytes())})
-}
 
 // vendorPlace is an appliance with a webhook, a unit for the vendor's program, and
 // the vendor on the other side.
@@ -136,7 +39,7 @@ type vendorPlace struct {
 	recip    *age.X25519Identity
 	webhook  string
 	public   *rsa.PublicKey
-	service  vendorService
+	service  testvendor.Service
 	set      mpctest.Set
 	chain    string
 	sequence int
@@ -154,8 +57,8 @@ func newVendorPlace(t *testing.T, chain string, set mpctest.Set) *vendorPlace {
 	if v.bot, err = readBot(v.path("bot.json")); err != nil {
 		t.Fatal(err)
 	}
-	v.service = vendorService{Set: set.ShareSet, Server: set.Shares(t, mpc.Server)[0], APIKey: "dyn_1", Token: "dev_token"}
-	v.behave(func(*vendorService) {})
+	v.service = testvendor.Service{Set: set.ShareSet, Server: set.Shares(t, mpc.Server)[0], APIKey: "dyn_1", Token: "dev_token"}
+	v.behave(func(*testvendor.Service) {})
 	program := filepath.Join(base, "bin", "vendor")
 	v.write("helper.yaml", fmt.Sprintf("program: %s\nsha256: %x\nargs: [%s]\ntimeout: 10s\ncallers: [%d]\n",
 		program, v.sum(program), v.path("vendor.json"), os.Geteuid()))
@@ -232,14 +135,12 @@ func (v *vendorPlace) ctl(args ...string) string {
 }
 
 // behave changes what the vendor's service does from now on.
-func (v *vendorPlace) behave(change func(*vendorService)) {
+func (v *vendorPlace) behave(change func(*testvendor.Service)) {
 	v.t.Helper()
 	change(&v.service)
-	b, err := json.Marshal(v.service)
-	if err != nil {
+	if err := v.service.Save(v.path("vendor.json")); err != nil {
 		v.t.Fatal(err)
 	}
-	v.write("vendor.json", string(b))
 }
 
 func (v *vendorPlace) address() string {
@@ -255,23 +156,13 @@ func (v *vendorPlace) address() string {
 
 // envelope encrypts as the vendor does.
 func (v *vendorPlace) envelope(plain []byte) map[string]any {
-	content, iv := make([]byte, 32), make([]byte, 16)
-	rand.Read(content)
-	rand.Read(iv)
-	ek, err := rsa.EncryptOAEP(sha256.New(), rand.Reader, v.public, content, nil)
+	v.t.Helper()
+	e, err := testvendor.Envelope(v.public, plain)
 	if err != nil {
 		v.t.Fatal(err)
 	}
-	block, err := aes.NewCipher(content)
-	if err != nil {
-		v.t.Fatal(err)
-	}
-	gcm, err := cipher.NewGCMWithNonceSize(block, len(iv))
-	if err != nil {
-		v.t.Fatal(err)
-	}
-	sealed, b64 := gcm.Seal(nil, iv, plain, nil), base64.RawURLEncoding.EncodeToString
-	return map[string]any{"alg": "HYBRID-RSA-AES-256", "iv": b64(iv), "ct": b64(sealed[:len(plain)]), "tag": b64(sealed[len(plain):]), "ek": b64(ek), "kid": "sigild_rsa_1"}
+	e["kid"] = "sigild_rsa_1"
+	return e
 }
 
 // deliver has the vendor send an event, which must come to the outcome.
@@ -279,17 +170,12 @@ func (v *vendorPlace) deliver(event string, data map[string]any, want sigilv1.De
 	v.t.Helper()
 	v.sequence++
 	data["walletId"], data["chain"] = "wallet-1", map[bool]string{true: "EVM", false: "SVM"}[v.chain == "eip155"]
-	body, err := json.Marshal(map[string]any{
-		"eventName": event, "eventId": fmt.Sprint("event-", v.sequence), "messageId": fmt.Sprint("message-", v.sequence), "environmentId": vendorEnvironment,
-		"timestamp": time.Now().UTC().Format("2006-01-02T15:04:05.000Z"), "webhookId": "theirs", "userId": nil, "data": data,
-	})
+	body, err := testvendor.Event(event, vendorEnvironment, v.sequence, data)
 	if err != nil {
 		v.t.Fatal(err)
 	}
 	time.Sleep(2 * time.Millisecond) // their timestamps count milliseconds
-	mac := hmac.New(sha256.New, []byte(vendorSecret))
-	mac.Write(body)
-	out, err := v.root.Deliveries().IngestDelivery(v.t.Context(), &sigilv1.IngestDeliveryRequest{WebhookId: v.webhook, Body: body, Signature: "sha256=" + hex.EncodeToString(mac.Sum(nil))})
+	out, err := v.root.Deliveries().IngestDelivery(v.t.Context(), &sigilv1.IngestDeliveryRequest{WebhookId: v.webhook, Body: body, Signature: testvendor.MAC(vendorSecret, body)})
 	if err != nil || out.GetOutcome() != want {
 		v.t.Fatalf("%s came to %v, %v; want %v", event, out, err, want)
 	}
@@ -298,7 +184,7 @@ func (v *vendorPlace) deliver(event string, data map[string]any, want sigilv1.De
 // share delivers a delegate's share with an API key.
 func (v *vendorPlace) share(apiKey string, secret []byte) {
 	v.t.Helper()
-	plain, err := json.Marshal(map[string]any{"pubkey": struct{}{}, "secretShare": secret})
+	plain, err := testvendor.Share(secret)
 	if err != nil {
 		v.t.Fatal(err)
 	}
@@ -388,7 +274,7 @@ func TestVendorShareSigns(t *testing.T) {
 	if d := v.deliveries(); len(d) != 2 {
 		t.Fatalf("a delivery took over without having signed: %v", d)
 	}
-	v.behave(func(s *vendorService) { s.APIKey = "dyn_2" })
+	v.behave(func(s *testvendor.Service) { s.APIKey = "dyn_2" })
 	v.wantSigned("the-second", wallet, key)
 	if d := v.deliveries(); len(d) != 1 || d[0].GetDelegationId() != delegation || d[0].GetBeside() {
 		t.Fatalf("after the second has signed: %v", d)
@@ -398,18 +284,18 @@ func TestVendorShareSigns(t *testing.T) {
 	v.share("dyn_2", bytes.Repeat([]byte{1}, 40))
 	v.wantSigned("beside-nonsense", wallet, key)
 	// A run that hangs is ended with all that it started; the charge stands.
-	v.behave(func(s *vendorService) { s.Mood = "hang" })
+	v.behave(func(s *testvendor.Service) { s.Mood = testvendor.Hanging })
 	if _, err := v.pay("hangs", wallet, key, 5); client.Reason(err) != "OUTCOME_UNKNOWN" {
 		t.Errorf("a program that hangs: %v", err)
 	}
 	if err := poll(5*time.Second, func(context.Context) error { return noneLingers() }); err != nil {
 		t.Error(err)
 	}
-	v.behave(func(s *vendorService) { s.Mood = "chatty" })
+	v.behave(func(s *testvendor.Service) { s.Mood = testvendor.Chatty })
 	if _, err := v.pay("chatty", wallet, key, 5); client.Reason(err) != "OUTCOME_UNKNOWN" {
 		t.Errorf("a program that talks too much: %v", err)
 	}
-	v.behave(func(s *vendorService) { s.Mood = "" })
+	v.behave(func(s *testvendor.Service) { s.Mood = "" })
 	v.wantSigned("hangs", wallet, key) // the same request, under the same charge
 	out := v.ctl("delegation", "show", delegation, "--organization", v.bot.Organization, "--key", "treasurer.key")
 	if !strings.Contains(out, "small: may sign when for each of the SOL transfers: its amount is at most 500") || !strings.Contains(out, "left of") {
@@ -434,11 +320,11 @@ func TestVendorShareThatSignsWrongIsFrozen(t *testing.T) {
 	v := newVendorPlace(t, cluster, set)
 	v.share("dyn_1", set.Shares(t, mpc.Delegate)[0])
 	delegation, wallet, key := v.bind(smallPayouts)
-	v.behave(func(s *vendorService) { s.Mood = "wrong" })
+	v.behave(func(s *testvendor.Service) { s.Mood = testvendor.Wrong })
 	if _, err := v.pay("wrong", wallet, key, 5); client.Reason(err) != "OUTCOME_UNKNOWN" {
 		t.Errorf("a wrong signature: %v", err)
 	}
-	v.behave(func(s *vendorService) { s.Mood = "" })
+	v.behave(func(s *testvendor.Service) { s.Mood = "" })
 	if _, err := v.pay("next", wallet, key, 5); client.Reason(err) != "PAUSED" {
 		t.Errorf("after it was frozen: %v", err)
 	}
