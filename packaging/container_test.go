@@ -23,7 +23,6 @@ const (
 // at from inside its sandbox, called, hurt, upgraded, removed, installed again.
 func TestUnderSystemd(t *testing.T) {
 	b := built(t)
-	share := t.TempDir()
 	c := config(t, "newer")
 	c.Version = "0.1.1"
 	if err := os.Mkdir(c.Out, 0o755); err != nil {
@@ -33,18 +32,7 @@ func TestUnderSystemd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, from := range map[string]string{"sigild.deb": b.Deb, "newer.deb": newer, "roles": self} {
-		if err := os.WriteFile(filepath.Join(share, name), read(t, from), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.Chmod(share, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	share := shared(t, map[string]string{"sigild.deb": b.Deb, "newer.deb": newer})
 	began := time.Now()
 	m := startMachine(t, share)
 	step := func(what string) {
@@ -80,6 +68,27 @@ func TestUnderSystemd(t *testing.T) {
 	if took := time.Since(began); took > 30*time.Second {
 		t.Logf("the cycle took %v; it is meant to take 15 s", took)
 	}
+}
+
+// shared is a folder that a machine sees as /share: these files, by name, and this
+// binary as roles.
+func shared(t *testing.T, files map[string]string) string {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	files["roles"] = self
+	share := t.TempDir()
+	for name, from := range files {
+		if err := os.WriteFile(filepath.Join(share, name), read(t, from), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(share, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return share
 }
 
 // install brings the package and sets the appliance up as docs/operating.md says.
@@ -184,10 +193,11 @@ var jailEither = map[string][]string{
 	"read /home": {"EACCES", "ENOENT"}, "write /dev": {"EACCES", "EROFS", "EPERM"},
 }
 
-// probeSandbox runs a prisoner in the unit's own sandbox, and looks at the daemon itself.
-func (m *machine) probeSandbox(t *testing.T) {
+// imprison runs a prisoner in a unit's own sandbox and returns what it found there.
+func (m *machine) imprison(t *testing.T, unit string) (found map[string]string) {
+	t.Helper()
 	m.shell(`
-sed -e '/^ExecStart=/d' -e '/^Type=/d' -e '/^WatchdogSec=/d' -e '/^Restart/d' -e '/^Requires=/d' /usr/lib/systemd/system/sigild.service >/run/systemd/system/prisoner.service
+sed -E -e '/^(ExecStart|Type|NotifyAccess|WatchdogSec|Restart|RestartSec|Requires|RuntimeMaxSec|RuntimeDirectory)=/d' "/usr/lib/systemd/system/` + unit + `" >/run/systemd/system/prisoner.service
 cat >>/run/systemd/system/prisoner.service <<'END'
 [Service]
 Type=oneshot
@@ -199,10 +209,15 @@ END
 systemctl daemon-reload
 systemctl start prisoner.service
 `)
-	var found map[string]string
 	if text := m.run("cat", "/run/prisoner.json"); json.Unmarshal([]byte(text), &found) != nil {
-		t.Fatalf("the prisoner said %q", text)
+		t.Fatalf("the prisoner of %s said %q", unit, text)
 	}
+	return found
+}
+
+// probeSandbox runs a prisoner in the daemon's sandbox, and looks at the daemon itself.
+func (m *machine) probeSandbox(t *testing.T) {
+	found := m.imprison(t, "sigild.service")
 	for what, want := range jail {
 		if got, asked := found[what]; got != want || !asked {
 			t.Errorf("%s: %q, want %q", what, got, want)
@@ -227,7 +242,7 @@ func (m *machine) askAsUsers(t *testing.T) {
 		return []string{"setpriv", fmt.Sprintf("--reuid=%d", uid), "--regid=" + group, "--clear-groups"}
 	}
 	// A caller in a unit of its own; first of all, so that the daemon has looked for no other.
-	unit := []string{"systemd-run", "--quiet", "--pipe", "--wait", "--collect", "--unit=bot-of-users"}
+	unit := []string{"systemd-run", "--quiet", "--pipe", "--wait", "--collect", "--unit=bot-of-users", "--property=UnsetEnvironment=GOLOG_FILE"}
 	if a := as[answer](m, append(unit, user(unknownUID, "sigil-clients")...), "caller", appSocket); a.Reason != "CALLER_NOT_ALLOWED" {
 		t.Errorf("a caller without a role, in a unit: %+v", a)
 	}

@@ -20,6 +20,7 @@ import (
 
 	sigilv1 "github.com/sigild/sigild/api/sigil/v1"
 	"github.com/sigild/sigild/client"
+	"github.com/sigild/sigild/internal/testvendor"
 )
 
 // roleVariable makes this binary another program: what runs inside the container
@@ -30,6 +31,8 @@ func play(role string, args []string) int {
 	var out any
 	var err error
 	switch role {
+	case "vendor":
+		return testvendor.Main(args)
 	case "caller":
 		out = call(args[0])
 	case "hammer":
@@ -38,6 +41,12 @@ func play(role string, args []string) int {
 		out, err = killAndCall(args[0], args[1], args[2])
 	case "prisoner":
 		out = probe()
+	case "poster":
+		out, err = post(args[0], args[1], args[2], args[3])
+	case "scraper":
+		out, err = scrape(args[0])
+	case "signer":
+		out, err = sign(args[0], args[1], args[2], args[3])
 	default:
 		err = fmt.Errorf("no role %q", role)
 	}
@@ -194,6 +203,7 @@ func probe() map[string]string {
 	try("vsock socket", socket(unix.AF_VSOCK, unix.SOCK_STREAM))
 
 	try("write the state", write("/var/lib/sigild"))
+	try("read the state", open("/var/lib/sigild"))
 	try("write /tmp of its own", write("/tmp"))
 	for _, dir := range []string{"/etc", "/etc/sigild", "/usr/bin", "/var/lib", "/run", "/run/sigild", "/dev"} {
 		try("write "+dir, write(dir))

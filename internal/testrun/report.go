@@ -20,7 +20,7 @@ var issues = []issue{
 	{name: "D1", minutes: 3, rooms: []string{"policy", "bundle"}},
 	{name: "D2", minutes: 3, rooms: []string{"clock"}},
 	{name: "E", minutes: 4, rooms: []string{"mpc", "link", "device"}},
-	{name: "F1", minutes: 2, rooms: []string{"delivery", "outbox", "courier", "runner"}},
+	{name: "F1", minutes: 2, rooms: []string{"delivery", "outbox", "courier", "runner", "internal/testvendor"}},
 	{name: "F2", minutes: 3, rooms: []string{"airgap", "credential/authenticator"}},
 }
 
