@@ -18,9 +18,11 @@ import (
 // phone plays dana's device: it accepts what is proposed and keeps what it gets, as a
 // disk would. Package device is the real one.
 type phone struct {
-	t      *testing.T
 	id     string
 	shares map[string][]byte // by set
+	pre    func(context.Context) (*mpc.PreParams, error)
+	// kept, if not nil, is told of each share before the receipt for it.
+	kept func(set string, encoded []byte) error
 }
 
 const phonePin = "sha256:0000000000000000000000000000000000000000000000000000000000000001"
@@ -33,7 +35,7 @@ func (h *house) withPhone(t *testing.T) *phone {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &phone{t, made.DeviceID, map[string][]byte{}}
+	return &phone{id: made.DeviceID, shares: map[string][]byte{}, pre: mpctest.PreParams(t)}
 }
 
 // accept plays one ceremony. What it was given is kept before the receipt.
@@ -49,12 +51,11 @@ func (p *phone) accept(ctx context.Context, conn mpc.Conn) (err error) {
 	defer func() { j.Close(err) }()
 	var set mpc.ShareSet
 	var shares []*mpc.Share
-	pre := mpctest.PreParams(p.t)
 	switch o.Op {
 	case mpc.OpKeygen:
-		set, shares, err = mpc.Keygen(ctx, mpc.KeygenRequest{SetID: o.To.ID, Scheme: o.To.Scheme, Parties: o.To.Parties, Threshold: o.To.Threshold, PreParams: pre, With: j})
+		set, shares, err = mpc.Keygen(ctx, mpc.KeygenRequest{SetID: o.To.ID, Scheme: o.To.Scheme, Parties: o.To.Parties, Threshold: o.To.Threshold, PreParams: p.pre, With: j})
 	default:
-		r := mpc.IssueRequest{From: *o.From, Quorum: [][]byte{p.shares[o.From.ID]}, SetID: o.To.ID, Parties: o.To.Parties, Threshold: o.To.Threshold, PreParams: pre, With: j}
+		r := mpc.IssueRequest{From: *o.From, Quorum: [][]byte{p.shares[o.From.ID]}, SetID: o.To.ID, Parties: o.To.Parties, Threshold: o.To.Threshold, PreParams: p.pre, With: j}
 		make := mpc.Issue
 		if o.Op == mpc.OpRotate {
 			make = mpc.Rotate
@@ -65,10 +66,17 @@ func (p *phone) accept(ctx context.Context, conn mpc.Conn) (err error) {
 		return err
 	}
 	for _, sh := range shares {
-		if err := sh.Lend(func(b []byte) error { p.shares[set.ID] = bytes.Clone(b); return nil }); err != nil {
+		err := sh.Lend(func(b []byte) error {
+			p.shares[set.ID] = bytes.Clone(b)
+			if p.kept != nil {
+				return p.kept(set.ID, b)
+			}
+			return nil
+		})
+		sh.Destroy()
+		if err != nil {
 			return err
 		}
-		sh.Destroy()
 		if err := j.Confirm(ctx, confirmReceipt, []byte(set.ID)); err != nil {
 			return err
 		}

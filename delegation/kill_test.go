@@ -44,7 +44,7 @@ type child struct {
 	Owner   string
 	Dana    []byte
 	Root    [][]byte
-	Verb    string // "rotate", "issue", "keygen" or "import"
+	Verb    string // "rotate", "issue", "keygen", "import" or "join"
 	Bot     string
 	Gets    string // the API key: an age recipient
 	Wallet  string
@@ -52,6 +52,7 @@ type child struct {
 	KillAt  int64 // before its KillAt-th durable write; 0: never
 	Primes  [][]byte
 	Request string
+	Joined  joining // of "join"
 }
 
 func (c child) run() error {
@@ -127,6 +128,8 @@ func (c child) act(ctx context.Context, s *Service) (err error) {
 			Recipient: c.Gets, Policies: []policy.Policy{allow}})
 	case "keygen":
 		_, err = s.CreateWallet(ctx, a, n)
+	case "join":
+		err = c.Joined.act(ctx, s)
 	case "import":
 		_, err = s.ImportWallet(ctx, a, NewImport{NewWallet: n, Secret: bytes.Repeat([]byte{5}, 32)})
 	}
@@ -151,6 +154,13 @@ func childMain(text string) int {
 // is killed before its at-th durable write, or, if at is 0, after a while.
 func (h *house) killed(verb, chain, request string, at int64, after time.Duration) (done bool) {
 	h.t.Helper()
+	return h.killedIn(child{Verb: verb, Chain: chain, Request: request, KillAt: at}, after)
+}
+
+// killedIn is killed for a child that has its part already. after counts where nothing
+// else kills it.
+func (h *house) killedIn(c child, after time.Duration) (done bool) {
+	h.t.Helper()
 	h.Service.Close()
 	if err := h.cfg.Vault.Close(); err != nil {
 		h.t.Fatal(err)
@@ -159,10 +169,9 @@ func (h *house) killed(verb, chain, request string, at int64, after time.Duratio
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	c := child{Dir: h.dir, HSM: site.hsm, Check: site.config.CheckpointKey, Pin: string(pin), Org: site.acme, Owner: site.dana.id,
-		Dana: site.dana.key.Public().Bytes, Verb: verb, Wallet: solWallet, Chain: chain, KillAt: at, Request: request,
-		Bot: site.bot, Gets: site.recipient.Recipient().String()}
-	if chain == "eip155" {
+	c.Dir, c.HSM, c.Check, c.Pin, c.Org, c.Owner = h.dir, site.hsm, site.config.CheckpointKey, string(pin), site.acme, site.dana.id
+	c.Dana, c.Wallet, c.Bot, c.Gets = site.dana.key.Public().Bytes, solWallet, site.bot, site.recipient.Recipient().String()
+	if c.Chain == "eip155" {
 		c.Wallet = ethWallet
 	}
 	for _, r := range site.root {
@@ -188,7 +197,7 @@ func (h *house) killed(verb, chain, request string, at int64, after time.Duratio
 	}
 	for sc := bufio.NewScanner(out); sc.Scan(); {
 		switch line := sc.Text(); {
-		case line == "ready" && at == 0:
+		case line == "ready" && c.KillAt == 0 && c.Joined.KillFrame == 0:
 			time.AfterFunc(after, func() { _ = cmd.Process.Kill() })
 		case strings.HasPrefix(line, "done"):
 			done = true
@@ -208,13 +217,9 @@ func (h *house) killed(verb, chain, request string, at int64, after time.Duratio
 // that no ceremony goes on, and that the journal and the store hold no other share.
 func (h *house) wantWhole(what string) {
 	h.t.Helper()
-	expected := map[string]bool{}
 	for _, k := range h.book.keys {
 		if k.Status == statusPending {
 			h.t.Errorf("%s: key %s is still pending", what, k.ID)
-		}
-		for _, p := range k.Here {
-			expected[ShareID(k.Root.ID, p)] = true
 		}
 		if k.Status == statusActive && len(k.Here) != 2 {
 			h.t.Errorf("%s: key %s has shares of %v here", what, k.ID, k.Here)
@@ -224,13 +229,7 @@ func (h *house) wantWhole(what string) {
 		if d.Status == statusPending {
 			h.t.Errorf("%s: delegation %s is still pending", what, id)
 		}
-		if d.Status != statusActive {
-			continue
-		}
-		for _, p := range d.Set.Parties {
-			expected[ShareID(d.Set.ID, p)] = true
-		}
-		if find(h.book, h.book.apiKeys, d.APIKey) == nil {
+		if d.Status == statusActive && find(h.book, h.book.apiKeys, d.APIKey) == nil {
 			h.t.Errorf("%s: delegation %s has no API key", what, id)
 		}
 	}
@@ -239,9 +238,34 @@ func (h *house) wantWhole(what string) {
 			h.t.Errorf("%s: ceremony %s still runs", what, c.ID)
 		}
 	}
+	h.wantShares(what)
+	for _, k := range h.book.keys {
+		if k.Status == statusActive {
+			h.wantSigns(what, k)
+		}
+	}
+}
+
+// wantShares insists that the store has the shares of the root sets and of active
+// delegations, and no others.
+func (h *house) wantShares(what string) {
+	h.t.Helper()
+	expected := map[string]bool{}
+	for _, k := range h.book.keys {
+		for _, p := range k.Here {
+			expected[ShareID(k.Root.ID, p)] = true
+		}
+	}
+	for _, d := range h.book.delegations {
+		if d.Status == statusActive {
+			for _, p := range d.Set.Parties {
+				expected[ShareID(d.Set.ID, p)] = true
+			}
+		}
+	}
 	err := h.cfg.Vault.Each(context.Background(), vault.TypeShare, func(id string, encoded []byte) error {
 		if !expected[id] {
-			h.t.Errorf("%s: share %s is of no root set", what, id)
+			h.t.Errorf("%s: share %s is of no set", what, id)
 		}
 		delete(expected, id)
 		_, _, err := mpc.DescribeShare(encoded)
@@ -249,11 +273,6 @@ func (h *house) wantWhole(what string) {
 	})
 	if err != nil || len(expected) > 0 {
 		h.t.Errorf("%s: %v; shares %v are missing", what, err, expected)
-	}
-	for _, k := range h.book.keys {
-		if k.Status == statusActive {
-			h.wantSigns(what, k)
-		}
 	}
 }
 

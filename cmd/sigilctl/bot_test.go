@@ -378,7 +378,7 @@ func newCredential(purpose credential.Purpose, name string) (*credential.Private
 }
 
 func awaitCeremony(c *client.Client, org, id string) error {
-	return poll(time.Minute, func(ctx context.Context) error {
+	return poll(5*time.Minute, func(ctx context.Context) error {
 		answer, err := c.Wallets().GetCeremony(ctx, &sigilv1.GetCeremonyRequest{OrganizationId: org, CeremonyId: id})
 		if s := answer.GetCeremony().GetStatus(); err == nil && s != sigilv1.CeremonyStatus_CEREMONY_STATUS_DONE {
 			err = fmt.Errorf("ceremony %s: %s %s", id, s, answer.GetCeremony().GetError())

@@ -51,18 +51,31 @@ func (p place) mustCtl(t testing.TB, args ...string) string {
 // allowOwner lets the organization's documents allow transfers and nothing else.
 func (p place) allowOwner(t testing.TB, organization string) {
 	t.Helper()
-	rules := `{"policies":[{"id":"transfers","effect":"EFFECT_ALLOW","condition":"solana.tx.transfers.count() == 1 && solana.tx.transfers.all(t, t.amount <= 500)"}]}`
+	p.allow(t, organization, "solana.tx.transfers.count() == 1 && solana.tx.transfers.all(t, t.amount <= 500)")
+}
+
+func (p place) allow(t testing.TB, organization, condition string) {
+	t.Helper()
+	rules := fmt.Sprintf(`{"policies":[{"id":"transfers","effect":"EFFECT_ALLOW","condition":%q}]}`, condition)
 	if err := os.WriteFile(p.path("rules.json"), []byte(rules), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	p.mustCtl(t, "policy", "set", "rules/main="+p.path("rules.json"), "--organization", organization, "--expected-version", "0", "--key", "treasurer.key")
 }
 
-// deviceSign signs a transfer and returns what the tool said.
+// deviceSign signs a transfer on Solana and returns what the tool said.
 func (p place) deviceSign(wallet, id string, message []byte) (string, error) {
+	return p.deviceSignKind("solana.message", wallet, id, message)
+}
+
+func (p place) deviceSignKind(kind, wallet, id string, payload []byte) (string, error) {
 	cmd := command(p.dir, "sigilctl", "--config", "sigild.yaml", "device", "sign", "--file", "phone.age", "--identity", "owner.age",
-		"--wallet", wallet, "--kind", "solana.message", "--request-id", id, "--yes")
-	cmd.Stdin = strings.NewReader(hex.EncodeToString(message))
+		"--wallet", wallet, "--kind", kind, "--request-id", id, "--yes")
+	text := hex.EncodeToString(payload)
+	if strings.HasPrefix(kind, "evm.") {
+		text = "0x" + text
+	}
+	cmd.Stdin = strings.NewReader(text)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		err = fmt.Errorf("%w\n%s", err, out)
@@ -70,34 +83,38 @@ func (p place) deviceSign(wallet, id string, message []byte) (string, error) {
 	return string(out), err
 }
 
-// phone makes a device of the owner's and a wallet on it, and joins the keygen.
-func (p place) phone(t testing.TB, b bot, address string) (wallet string, public []byte) {
+// device runs a verb of the user's side with the file of the owner's phone.
+func (p place) device(t testing.TB, verb string, args ...string) string {
 	t.Helper()
-	file := []string{"--file", "phone.age", "--identity", "owner.age"}
-	ctl := func(verb string, args ...string) string {
-		return p.mustCtl(t, append(append([]string{"device", verb}, file...), args...)...)
-	}
-	ctl("init")
-	device := field(t, ctl("register", "--organization", b.Organization, "--user", b.Owner, "--name", "phone", "--address", address, "--key", "owner.key"), "device")
-	made := p.mustCtl(t, "device", "wallet", "--organization", b.Organization, "--owner", b.Owner, "--device", device, "--chain", solana, "--name", "own", "--key", "treasurer.key")
+	return p.mustCtl(t, append([]string{"device", verb, "--file", "phone.age", "--identity", "owner.age"}, args...)...)
+}
+
+// newPhone makes a device of the owner's and registers it.
+func (p place) newPhone(t testing.TB, b bot) (device string) {
+	t.Helper()
+	p.device(t, "init")
+	return field(t, p.device(t, "register", "--organization", b.Organization, "--user", b.Owner, "--name", "phone", "--address", "unix:"+p.path("peer.sock"), "--key", "owner.key"), "device")
+}
+
+// phoneWallet makes a wallet on the owner's device, which joins the keygen, and returns
+// what wallet show says of it.
+func (p place) phoneWallet(t testing.TB, b bot, device, chain string) (wallet, shown string) {
+	t.Helper()
+	made := p.mustCtl(t, "device", "wallet", "--organization", b.Organization, "--owner", b.Owner, "--device", device, "--chain", chain, "--name", "own", "--key", "treasurer.key")
 	ceremony := field(t, made, "ceremony")
-	if out := ctl("pending"); !strings.Contains(out, ceremony) {
+	if out := p.device(t, "pending"); !strings.Contains(out, ceremony) {
 		t.Fatalf("pending does not show %s:\n%s", ceremony, out)
 	}
-	ctl("join", "--ceremony", ceremony, "--yes")
-	if out := ctl("show"); !strings.Contains(out, "live of wallet") {
+	p.device(t, "join", "--ceremony", ceremony, "--yes")
+	if out := p.device(t, "show"); !strings.Contains(out, "live of wallet") {
 		t.Fatalf("the share does not count:\n%s", out)
 	}
 	wallet = field(t, made, "wallet")
-	shown := p.mustCtl(t, "wallet", "show", "--organization", b.Organization, "--wallet", wallet, "--key", "owner.key")
+	shown = p.mustCtl(t, "wallet", "show", "--organization", b.Organization, "--wallet", wallet, "--key", "owner.key")
 	if !regexp.MustCompile(`custody\s+user`).MatchString(shown) || !regexp.MustCompile(`origin\s+device`).MatchString(shown) {
 		t.Errorf("wallet show says\n%s", shown)
 	}
-	key, err := chainsolana.ParseAddress(field(t, shown, "address"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return wallet, key[:]
+	return wallet, shown
 }
 
 func TestDeviceMakesAKeyAndSigns(t *testing.T) {
@@ -109,7 +126,12 @@ func TestDeviceMakesAKeyAndSigns(t *testing.T) {
 	}
 	p.withPeers(t, "")
 	d := startFor(t, p)
-	wallet, public := p.phone(t, b, "unix:"+p.path("peer.sock"))
+	wallet, shown := p.phoneWallet(t, b, p.newPhone(t, b), solana)
+	key, err := chainsolana.ParseAddress(field(t, shown, "address"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	public := key[:]
 	message := transfer([32]byte(public), 400)
 	if _, err := p.deviceSign(wallet, "first", message); err == nil || !strings.Contains(err.Error(), "POLICY_DENIED") {
 		t.Errorf("no policy, and it is signed: %v", err)
