@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/sigild/sigild/chains"
 	"github.com/sigild/sigild/mpc"
@@ -29,6 +30,8 @@ type joining struct {
 	Dir string
 	// KillFrame is the frame, of either direction, at which the process dies.
 	KillFrame int
+	// At is the time of the house: the ceremony waits by it.
+	At time.Time
 }
 
 func (c joining) act(ctx context.Context, s *Service) error {
@@ -37,9 +40,9 @@ func (c joining) act(ctx context.Context, s *Service) error {
 		return err
 	}
 	a, b := mpc.Pipe()
-	defer a.Close()
 	var device sync.WaitGroup
 	defer device.Wait()
+	defer a.Close()
 	device.Go(func() { _ = p.accept(ctx, b) })
 	return s.Join(ctx, p.id, c.Ceremony, &cutter{Conn: a, left: c.KillFrame, cut: func() {
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
@@ -187,7 +190,7 @@ func TestCampaignCutsAndKillsInIssuesAndRotations(t *testing.T) {
 			for _, frame := range at {
 				what := fmt.Sprintf("%s killed at frame %d of %d", verb, frame, frames)
 				b := h.begin(verb, wallet.WalletID, fmt.Sprint(verb, "-kill-", frame))
-				if h.killedIn(child{Verb: "join", Joined: joining{p.id, b.ceremony, dir, frame}}, 0) {
+				if h.killedIn(child{Verb: "join", Joined: joining{p.id, b.ceremony, dir, frame, h.clock.now()}}, 0) {
 					t.Errorf("%s: it came to its end", what)
 				}
 				if err := p.onDisk(dir); err != nil {

@@ -89,7 +89,11 @@ func (c child) run() error {
 		return err
 	}
 	var taken atomic.Int64
-	s, err := Open(ctx, Config{Vault: v, Journal: j, PreParameters: func(context.Context) (*mpc.PreParams, error) {
+	own := time.Now
+	if at := c.Joined.At; !at.IsZero() {
+		own = func() time.Time { return at }
+	}
+	s, err := Open(ctx, Config{Vault: v, Journal: j, Now: own, PreParameters: func(context.Context) (*mpc.PreParams, error) {
 		return mpc.ParsePreParams(c.Primes[int(taken.Add(1)-1)%len(c.Primes)])
 	}})
 	if err != nil {

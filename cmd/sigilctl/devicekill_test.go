@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -13,12 +14,13 @@ import (
 	chainsolana "github.com/sigild/sigild/chains/solana"
 )
 
-// kill -9 of the device or of the daemon, at random moments of a keygen, a rotation and
-// a signature. Afterwards there is a whole key or none, the ceremony ended or waits, and
-// what waits can be joined.
+// kill -9 of the device or of the daemon, at random moments of a keygen, a signature, an
+// issue and a rotation. Afterwards the ceremony has ended or waits, and what waits can be
+// joined; then the device has one share that counts, and it signs. Package delegation
+// has a kill at each frame.
 func TestCampaignKillsOfDeviceAndDaemon(t *testing.T) {
 	becomeScratch(t)
-	rounds, seed := 3, uint64(1)
+	rounds, seed := 2, uint64(1)
 	if os.Getenv("CAMPAIGN") != "" {
 		rounds, seed = 60, uint64(time.Now().Unix())
 	}
@@ -29,12 +31,10 @@ func TestCampaignKillsOfDeviceAndDaemon(t *testing.T) {
 	p.withPeers(t, "")
 	d := startFor(t, p)
 	p.allowOwner(t, b.Organization)
-	file := []string{"--file", "phone.age", "--identity", "owner.age"}
 	ctl := func(verb string, args ...string) []string {
-		return append(append([]string{"device", verb}, file...), args...)
+		return append([]string{"device", verb, "--file", "phone.age", "--identity", "owner.age"}, args...)
 	}
-	p.mustCtl(t, ctl("init")...)
-	device := field(t, p.mustCtl(t, ctl("register", "--organization", b.Organization, "--user", b.Owner, "--name", "phone", "--address", "unix:"+p.path("peer.sock"), "--key", "owner.key")...), "device")
+	device := p.newPhone(t, b)
 
 	// killed runs the tool and kills it, or the daemon, on the way; the daemon is there again after it.
 	killed := func(stdin string, args ...string) {
@@ -84,16 +84,38 @@ func TestCampaignKillsOfDeviceAndDaemon(t *testing.T) {
 		message := transfer(key, uint64(i+1))
 		id := fmt.Sprint("kill-", i)
 		killed(hex.EncodeToString(message), ctl("sign", "--wallet", wallet, "--kind", "solana.message", "--request-id", id, "--yes")...)
-		out, err := p.deviceSign(wallet, id, message)
-		if err != nil { // its outcome was unknown: once more, as a person would
-			out, err = p.deviceSign(wallet, id, message)
+		signs := func(id string) {
+			t.Helper()
+			out, err := p.deviceSign(wallet, id, message)
+			if err != nil { // its outcome was unknown: once more, as a person would
+				out, err = p.deviceSign(wallet, id, message)
+			}
+			if err != nil {
+				t.Fatal(i, err, d.log)
+			}
+			if sig, err := hex.DecodeString(field(t, out, "signature")); err != nil || !ed25519.Verify(key[:], message, sig) {
+				t.Errorf("round %d: the signature does not verify: %v", i, err)
+			}
 		}
-		if err != nil {
-			t.Fatal(i, err, d.log)
+		signs(id)
+
+		issued := p.mustCtl(t, "delegation", "create", "--organization", b.Organization, "--wallet", wallet, "--user", b.User, "--recipient", b.Recipient, "--rules", "rules.json", "--key", "owner.key")
+		killed("", ctl("join", "--ceremony", field(t, issued, "ceremony"), "--yes")...)
+		settled(field(t, issued, "ceremony"))
+		if out := p.mustCtl(t, "delegation", "list", "--organization", b.Organization, "--wallet", wallet, "--key", "owner.key"); !regexp.MustCompile(field(t, issued, "delegation") + `\s+active`).MatchString(out) {
+			t.Errorf("round %d: after the issue the delegations are\n%s", i, out)
 		}
-		if sig, err := hex.DecodeString(field(t, out, "signature")); err != nil || !ed25519.Verify(key[:], message, sig) {
-			t.Errorf("round %d: the signature does not verify: %v", i, err)
+
+		rotated := p.mustCtl(t, "wallet", "rotate", "--organization", b.Organization, "--wallet", wallet, "--key", "owner.key")
+		killed("", ctl("join", "--ceremony", field(t, rotated, "ceremony"), "--yes")...)
+		settled(field(t, rotated, "ceremony"))
+		if out := p.mustCtl(t, ctl("show")...); strings.Count(out, "live of wallet "+wallet) != 1 {
+			t.Errorf("round %d: after the rotation the device has\n%s", i, out)
 		}
+		if out := show(); !strings.Contains(out, "epoch 2") {
+			t.Errorf("round %d: after the rotation wallet show says\n%s", i, out)
+		}
+		signs(id + "-rotated")
 	}
 	if err := d.stop(); err != nil {
 		t.Error(err)
