@@ -191,6 +191,11 @@ func (c *Client) Cosigning() sigilv1.CosignServiceClient {
 	return sigilv1.NewCosignServiceClient(stamped{Client: c})
 }
 
+// Receipts are of what was destroyed, with a member's stamp.
+func (c *Client) Receipts() sigilv1.ReceiptServiceClient {
+	return sigilv1.NewReceiptServiceClient(stamped{Client: c})
+}
+
 // Control stops signing and lets it go on: operators' stamps for organization "",
 // root members' or the owner's otherwise.
 func (c *Client) Control() sigilv1.ControlServiceClient {

@@ -65,7 +65,7 @@ func (s *Service) expire(ctx context.Context, id string) error {
 		}
 		ended := *d
 		ended.Status, ended.EndedAt, ended.Version = statusExpired, &now, d.Version+1
-		if err := s.destroyShares(tx, d); err != nil {
+		if err := errors.Join(noteEnd(tx, &ended), s.destroyShares(tx, d)); err != nil {
 			return err
 		}
 		if d.Vendor != nil && s.vendors != nil {

@@ -266,6 +266,8 @@ type delegationRecord struct {
 	Vendor *signing.VendorShare `json:"vendor,omitempty"`
 	// EndedAt is when it was revoked or its end was journaled.
 	EndedAt *time.Time `json:"ended_at,omitempty"`
+	// EndedAfter is the journal's last entry before the one that ended it; 0 until then.
+	EndedAfter uint64 `json:"ended_after,omitempty"`
 }
 
 // expired reports whether now is at or after the end.

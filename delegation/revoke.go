@@ -87,7 +87,7 @@ func (s *Service) putRevoked(tx *vault.Tx, d *delegationRecord) error {
 	now := s.now().UTC()
 	revoked := *d
 	revoked.Status, revoked.APIKey, revoked.EndedAt, revoked.Version = statusRevoked, "", &now, d.Version+1
-	if err := s.destroyShares(tx, d); err != nil {
+	if err := errors.Join(noteEnd(tx, &revoked), s.destroyShares(tx, d)); err != nil {
 		return err
 	}
 	if d.APIKey != "" {

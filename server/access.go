@@ -118,6 +118,8 @@ var table = []access{
 
 	{method: "/sigil.v1.CosignService/AcceptCosigning", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root, maxBytes: 4 * kib},
 
+	{method: "/sigil.v1.ReceiptService/GetDelegationReceipt", socket: onApp | onAdmin, role: roleApp | roleOperator | roleAuditor, by: byStamps, stamps: member, maxBytes: 4 * kib},
+
 	{method: "/sigil.v1.DelegationService/CreateDelegation", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: owner, maxBytes: 512 * kib},
 	{method: "/sigil.v1.DelegationService/GetDelegation", socket: onApp | onAdmin, role: roleApp | roleOperator | roleAuditor, by: byStamps, stamps: member, maxBytes: 4 * kib},
 	{method: "/sigil.v1.DelegationService/RevokeDelegation", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: owner | root, maxBytes: 4 * kib, deadline: 30 * time.Second},

@@ -140,6 +140,7 @@ func (a *Appliance) Services() Services {
 		KeyDelegation: keyDelegationService{a: a},
 		Device:        deviceService{a: a},
 		Cosign:        cosignService{a: a},
+		Receipt:       receiptService{a: a},
 		Open:          func() bool { return a.state.Load().parts != nil },
 	}
 }

@@ -124,6 +124,7 @@ type Services struct {
 	KeyDelegation sigilv1.KeyDelegationServiceServer
 	Device        sigilv1.DeviceServiceServer
 	Cosign        sigilv1.CosignServiceServer
+	Receipt       sigilv1.ReceiptServiceServer
 	// Open reports whether the store is open, for grpc.health.v1.
 	Open func() bool
 }
@@ -161,6 +162,7 @@ func (s Services) list() []service {
 		{&sigilv1.KeyDelegationService_ServiceDesc, s.KeyDelegation},
 		{&sigilv1.DeviceService_ServiceDesc, s.Device},
 		{&sigilv1.CosignService_ServiceDesc, s.Cosign},
+		{&sigilv1.ReceiptService_ServiceDesc, s.Receipt},
 	}
 	return append(list, service{healthDesc, newHealth(list, s.Open)})
 }

@@ -22,7 +22,7 @@ import (
 func delegationCommand() *cobra.Command {
 	return group("delegation", "Propose, approve, make, show, pause and revoke delegations",
 		delegationDefaults(), delegationRequest(), delegationApprove(), delegationCreate(), delegationList(), delegationShow(), delegationWatch(),
-		delegationPause(), delegationResume(), delegationRevoke(), delegationAPIKey())
+		delegationPause(), delegationResume(), delegationRevoke(), delegationReceipt(), delegationAPIKey())
 }
 
 // termFlags are what a delegation is made by.

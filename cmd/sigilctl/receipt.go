@@ -14,11 +14,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	sigilv1 "github.com/sigild/sigild/api/sigil/v1"
+	"github.com/sigild/sigild/client"
 	"github.com/sigild/sigild/journal"
 )
 
-// Receipts of acts, above all of what was destroyed: made from the store, verified
-// anywhere.
+// Receipts of acts, above all of what was destroyed: made from the store, or by the
+// daemon for whom a delegation concerned; verified anywhere.
 
 func receiptCommand() *cobra.Command {
 	return group("receipt", "Prove to others that something was destroyed", receiptMakeCommand(), receiptVerifyCommand())
@@ -72,6 +74,31 @@ number an act has.`,
 	return c
 }
 
+func delegationReceipt() *cobra.Command {
+	var f stampFlags
+	var out string
+	c := &cobra.Command{
+		Use:   "receipt ID --organization ID --out FILE --key FILE",
+		Short: "Get the receipt of a delegation that has ended: what was destroyed, signed by the device; its owner or a root member",
+		Long: `Gets the entry of the act that ended a delegation, signed by the appliance's device.
+Whoever has the device's public key checks it: sigilctl receipt verify.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return f.call(cmd, func(c *client.Client, _ string) error {
+				got, err := c.Receipts().GetDelegationReceipt(cmd.Context(), &sigilv1.GetDelegationReceiptRequest{OrganizationId: f.organization, DelegationId: args[0]})
+				if err != nil {
+					return err
+				}
+				return writeNew(cmd, out, got.GetReceipt())
+			})
+		},
+	}
+	f.register(c, true)
+	c.Flags().StringVar(&out, "out", "", "the new `FILE`")
+	need(c, "organization", "out")
+	return c
+}
+
 func receiptVerifyCommand() *cobra.Command {
 	var keyFile string
 	c := &cobra.Command{
@@ -87,7 +114,11 @@ func receiptVerifyCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			r, err := journal.VerifyReceipt(b, key)
+			verify := journal.VerifyReceipt
+			if bytes.HasPrefix(b, []byte("{")) { // of sigilctl delegation receipt
+				verify = journal.OpenExtract
+			}
+			r, err := verify(b, key)
 			if err != nil {
 				return err
 			}
