@@ -22,7 +22,9 @@ func TestReceiptOfAnEnd(t *testing.T) {
 	h := newHouse(t, withWallet)
 	id, _ := h.delegate("a", solWallet)
 	set := find(h.book, h.book.delegations, id).Set.ID
-	receipt := func(by ...holder) ([]byte, error) { return h.Receipt(t.Context(), look(site.acme, by...), site.acme, id) }
+	receipt := func(by ...holder) ([]byte, error) {
+		return h.Receipt(t.Context(), look(site.acme, by...), site.acme, id)
+	}
 	_, err := receipt(site.dana.holder)
 	wantRefusal(t, "while it is active", err, refusal.NotActive)
 	if _, err := h.RevokeDelegation(t.Context(), stamped(site.acme, "end", site.dana.holder), "end", site.acme, id); err != nil {
