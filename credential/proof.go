@@ -3,7 +3,9 @@ package credential
 import (
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"strings"
 )
 
 // Purpose says what a credential is registered as; a proof made for one purpose
@@ -78,7 +80,7 @@ func VerifyProofAs(key PublicKey, rp *RelyingParty, purpose Purpose, name string
 }
 
 // maxPublicFile is the largest public file that is read, in bytes.
-const maxPublicFile = 4096
+const maxPublicFile = 16 << 10
 
 // PublicFile is the file that a holder of a key hands over to be registered:
 // `sigilctl init --operator FILE` takes it. It holds no secret.
@@ -91,6 +93,8 @@ type PublicFile struct {
 	Key PublicKey
 	// Proof of possession, see [NewProof].
 	Proof []byte
+	// Party is what the credential was made for, of [WebAuthnP256]; nil for others.
+	Party *RelyingParty
 }
 
 // NewPublicFile makes a public file with its proof.
@@ -109,19 +113,27 @@ type publicFileJSON struct {
 	Algorithm Algorithm `json:"algorithm"`
 	PublicKey string    `json:"public_key"`
 	Proof     string    `json:"proof"`
+	// Of version 2, which WebAuthn's have; Origins with a space between two.
+	CredentialID string `json:"credential_id,omitempty"`
+	RelyingParty string `json:"rp_id,omitempty"`
+	Origins      string `json:"origins,omitempty"`
 }
 
-// Encode returns the file's content: JSON of version 1, indented, with a final
-// newline; public_key and proof are lower-case hex.
+// Encode returns the file's content: JSON of version 1, of WebAuthn's version 2, indented,
+// with a final newline; public_key, proof and credential_id are lower-case hex.
 func (f PublicFile) Encode() ([]byte, error) {
-	data, err := json.MarshalIndent(publicFileJSON{
+	form := publicFileJSON{
 		Version:   1,
 		Purpose:   f.Purpose,
 		Name:      f.Name,
 		Algorithm: f.Key.Algorithm,
 		PublicKey: hex.EncodeToString(f.Key.Bytes),
 		Proof:     hex.EncodeToString(f.Proof),
-	}, "", "  ")
+	}
+	if f.Party != nil {
+		form.Version, form.CredentialID, form.RelyingParty, form.Origins = 2, hex.EncodeToString(f.Party.CredentialID), f.Party.ID, strings.Join(f.Party.Origins, " ")
+	}
+	data, err := json.MarshalIndent(form, "", "  ")
 	if err != nil {
 		return nil, fmt.Errorf("encoding public file: %w", err)
 	}
@@ -131,7 +143,7 @@ func (f PublicFile) Encode() ([]byte, error) {
 // ParsePublicFile reads a public file strictly and verifies its proof. The
 // caller must still compare Purpose with what it registers.
 func ParsePublicFile(data []byte) (PublicFile, error) {
-	fields, err := readFlat(data, maxPublicFile, "version", "purpose", "name", "algorithm", "public_key", "proof")
+	fields, err := readMembers(data, maxPublicFile, []string{"version", "purpose", "name", "algorithm", "public_key", "proof"}, partyMembers)
 	if err != nil {
 		return PublicFile{}, fmt.Errorf("reading public file: %w", err)
 	}
@@ -139,7 +151,7 @@ func ParsePublicFile(data []byte) (PublicFile, error) {
 	if err != nil {
 		return PublicFile{}, fmt.Errorf("reading public file: %w", err)
 	}
-	if err := VerifyProof(f.Key, f.Purpose, f.Name, f.Proof); err != nil {
+	if err := VerifyProofAs(f.Key, f.Party, f.Purpose, f.Name, f.Proof); err != nil {
 		return PublicFile{}, fmt.Errorf("reading public file: %w", err)
 	}
 	return f, nil
@@ -150,8 +162,8 @@ func (f flat) publicFile() (PublicFile, error) {
 	if err != nil {
 		return PublicFile{}, err
 	}
-	if version != 1 {
-		return PublicFile{}, fmt.Errorf("version %d is not known here, want 1", version)
+	if version != 1 && version != 2 {
+		return PublicFile{}, fmt.Errorf("version %d is not known here, want 1 or 2", version)
 	}
 	purpose, err := f.text("purpose")
 	if err != nil {
@@ -177,5 +189,40 @@ func (f flat) publicFile() (PublicFile, error) {
 	if err != nil {
 		return PublicFile{}, err
 	}
-	return PublicFile{Purpose: Purpose(purpose), Name: name, Key: key, Proof: proof}, nil
+	party, err := f.party(version, key.Algorithm)
+	return PublicFile{Purpose: Purpose(purpose), Name: name, Key: key, Proof: proof, Party: party}, err
+}
+
+// partyMembers are those of version 2, all of them or none.
+var partyMembers = []string{"credential_id", "rp_id", "origins"}
+
+// party reads the relying party, which files of WebAuthn have and no others.
+func (f flat) party(version int64, algorithm Algorithm) (*RelyingParty, error) {
+	have := 0
+	for _, name := range partyMembers {
+		if _, ok := f[name]; ok {
+			have++
+		}
+	}
+	webauthn := algorithm == WebAuthnP256
+	if webauthn != (version == 2) || webauthn && have < len(partyMembers) || !webauthn && have > 0 {
+		return nil, errors.New("files of WebAuthn credentials are of version 2 with credential_id, rp_id and origins, and no others are")
+	}
+	if !webauthn {
+		return nil, nil
+	}
+	id, err := f.hexBytes("credential_id")
+	if err != nil {
+		return nil, err
+	}
+	rp, err := f.text("rp_id")
+	if err != nil {
+		return nil, err
+	}
+	origins, err := f.text("origins")
+	if err != nil {
+		return nil, err
+	}
+	party := &RelyingParty{CredentialID: id, ID: rp, Origins: strings.Split(origins, " ")}
+	return party, party.Check()
 }

@@ -403,7 +403,7 @@ func FuzzParsePublicFile(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if err := VerifyProof(file.Key, file.Purpose, file.Name, file.Proof); err != nil {
+		if err := VerifyProofAs(file.Key, file.Party, file.Purpose, file.Name, file.Proof); err != nil {
 			t.Fatal(err)
 		}
 	})

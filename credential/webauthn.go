@@ -151,15 +151,8 @@ func (rp RelyingParty) Verify(key PublicKey, message []byte, a Assertion) (count
 	if id := sha256.Sum256([]byte(rp.ID)); !bytes.Equal(id[:], data[:32]) {
 		return 0, errors.New("verifying assertion: it is for another relying party")
 	}
-	switch flags := data[32]; {
-	case flags&flagUserPresent == 0:
-		return 0, errors.New("verifying assertion: the user was not present")
-	case flags&flagUserVerified == 0:
-		return 0, errors.New("verifying assertion: the user was not verified")
-	case flags&^flagsTaken != 0:
-		return 0, errors.New("verifying assertion: a flag that no assertion of ours has")
-	case flags&flagBackedUp != 0 && flags&flagBackupEligible == 0:
-		return 0, errors.New("verifying assertion: backed up without being eligible")
+	if err := checkFlags(data[32]); err != nil {
+		return 0, fmt.Errorf("verifying assertion: %w", err)
 	}
 	sum := sha256.Sum256(a.ClientDataJSON)
 	digest := sha256.Sum256(append(bytes.Clone(data), sum[:]...))
@@ -169,37 +162,87 @@ func (rp RelyingParty) Verify(key PublicKey, message []byte, a Assertion) (count
 	return binary.BigEndian.Uint32(data[33:]), nil
 }
 
-// checkClientData reads the members that count, each at most once. Others may be
-// there: browsers add some to keep readers from comparing texts.
+// checkFlags refuses what an answer of ours never says.
+func checkFlags(flags byte) error {
+	switch {
+	case flags&flagUserPresent == 0:
+		return errors.New("the user was not present")
+	case flags&flagUserVerified == 0:
+		return errors.New("the user was not verified")
+	case flags&^flagsTaken != 0:
+		return errors.New("a flag that no answer of ours has")
+	case flags&flagBackedUp != 0 && flags&flagBackupEligible == 0:
+		return errors.New("backed up without being eligible")
+	}
+	return nil
+}
+
 func (rp RelyingParty) checkClientData(data []byte, challenge string) error {
+	page, err := readClientData(data)
+	switch {
+	case err != nil:
+		return err
+	case page.kind != "webauthn.get":
+		return errors.New("clientDataJSON is of no assertion")
+	case page.challenge != challenge:
+		return ErrSignature // made over something else
+	}
+	return rp.asked(page)
+}
+
+// asked refuses a page that this credential was not made for.
+func (rp RelyingParty) asked(page clientData) error {
+	switch {
+	case !slices.Contains(rp.Origins, page.origin):
+		return fmt.Errorf("origin %q is not of this credential", clip(page.origin))
+	case page.crossOrigin != "" && page.crossOrigin != "false":
+		return errors.New("it was asked for from inside a frame of another origin")
+	case page.topOrigin:
+		return errors.New("it was asked for from inside a frame")
+	}
+	return nil
+}
+
+// clientData are the members of clientDataJSON that count.
+type clientData struct {
+	kind, challenge, origin string
+	// crossOrigin is its JSON, "" when it is not there.
+	crossOrigin string
+	topOrigin   bool
+}
+
+// readClientData reads the members that count, each at most once. Others may be
+// there: browsers add some to keep readers from comparing texts.
+func readClientData(data []byte) (clientData, error) {
+	var none clientData
 	if len(data) > maxClientData || !utf8.Valid(data) || !json.Valid(data) {
-		return fmt.Errorf("clientDataJSON is not JSON in UTF-8 of at most %d bytes", maxClientData)
+		return none, fmt.Errorf("clientDataJSON is not JSON in UTF-8 of at most %d bytes", maxClientData)
 	}
 	dec := json.NewDecoder(bytes.NewReader(data))
 	if open, err := dec.Token(); err != nil || open != json.Delim('{') {
-		return errors.New("clientDataJSON is no object")
+		return none, errors.New("clientDataJSON is no object")
 	}
 	members := map[string]json.RawMessage{}
 	for dec.More() {
 		key, err := dec.Token()
 		if err != nil {
-			return errors.New("clientDataJSON is no object")
+			return none, errors.New("clientDataJSON is no object")
 		}
 		name, _ := key.(string)
 		var value json.RawMessage
 		if err := dec.Decode(&value); err != nil {
-			return errors.New("clientDataJSON is no object")
+			return none, errors.New("clientDataJSON is no object")
 		}
 		if _, twice := members[name]; twice {
-			return fmt.Errorf("clientDataJSON has member %q twice", clip(name))
+			return none, fmt.Errorf("clientDataJSON has member %q twice", clip(name))
 		}
 		members[name] = value
 	}
 	if _, err := dec.Token(); err != nil {
-		return errors.New("clientDataJSON is no object")
+		return none, errors.New("clientDataJSON is no object")
 	}
 	if _, err := dec.Token(); err != io.EOF {
-		return errors.New("something follows clientDataJSON")
+		return none, errors.New("something follows clientDataJSON")
 	}
 	text := func(name string) string {
 		var s string
@@ -208,20 +251,10 @@ func (rp RelyingParty) checkClientData(data []byte, challenge string) error {
 		}
 		return s
 	}
-	cross, framed := members["crossOrigin"]
-	switch {
-	case text("type") != "webauthn.get":
-		return errors.New("clientDataJSON is of no assertion")
-	case text("challenge") != challenge:
-		return ErrSignature // made over something else
-	case !slices.Contains(rp.Origins, text("origin")):
-		return fmt.Errorf("origin %q is not of this credential", clip(text("origin")))
-	case framed && string(cross) != "false":
-		return errors.New("it was asked for from inside a frame of another origin")
-	case members["topOrigin"] != nil:
-		return errors.New("it was asked for from inside a frame")
-	}
-	return nil
+	return clientData{
+		kind: text("type"), challenge: text("challenge"), origin: text("origin"),
+		crossOrigin: string(members["crossOrigin"]), topOrigin: members["topOrigin"] != nil,
+	}, nil
 }
 
 // VerifyAs checks a signature over message in the form that the key's algorithm

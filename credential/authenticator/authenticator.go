@@ -10,7 +10,9 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/sigild/sigild/credential"
@@ -65,6 +67,43 @@ func (d *Device) Assert(message []byte) (credential.Assertion, error) {
 	a.Signature, err = ecdsa.SignASN1(rand.Reader, d.key, digest[:])
 	return a, err
 }
+
+// Register answers navigator.credentials.create as a browser's JSON, with attestation
+// "none". The page is the device's, of type webauthn.create.
+func (d *Device) Register(challenge []byte) ([]byte, error) {
+	id := sha256.Sum256([]byte(d.ID))
+	data := binary.BigEndian.AppendUint32(append(id[:], d.Flags|1<<6), d.Counter)
+	data = binary.BigEndian.AppendUint16(append(data, make([]byte, 16)...), uint16(len(d.CredentialID)))
+	data = append(data, d.CredentialID...)
+	x, y := d.key.X.FillBytes(make([]byte, 32)), d.key.Y.FillBytes(make([]byte, 32))
+	data = append(data, 0xa5, 1, 2, 3, 0x26, 0x20, 1, 0x21, 0x58, 32) // {1: 2, 3: -7, -1: 1, -2: x, -3: y}
+	data = append(append(append(data, x...), 0x22, 0x58, 32), y...)
+	data = append(data, d.Extra...)
+	object := []byte("\xa3cfmtdnonegattStmt\xa0hauthData\x59")
+	object = append(binary.BigEndian.AppendUint16(object, uint16(len(data))), data...)
+	page := strings.Replace(d.Page, "webauthn.get", "webauthn.create", 1)
+	return d.answer(map[string]any{
+		"clientDataJSON": base64url(fmt.Appendf(nil, page, base64url(challenge))), "attestationObject": base64url(object), "transports": []string{"internal"},
+	})
+}
+
+// AssertResponse is Assert as a browser's JSON.
+func (d *Device) AssertResponse(message []byte) ([]byte, error) {
+	a, err := d.Assert(message)
+	if err != nil {
+		return nil, err
+	}
+	return d.answer(map[string]any{
+		"clientDataJSON": base64url(a.ClientDataJSON), "authenticatorData": base64url(a.AuthenticatorData), "signature": base64url(a.Signature), "userHandle": "",
+	})
+}
+
+func (d *Device) answer(response map[string]any) ([]byte, error) {
+	id := base64url(d.CredentialID)
+	return json.Marshal(map[string]any{"id": id, "rawId": id, "type": "public-key", "authenticatorAttachment": "platform", "clientExtensionResults": map[string]any{}, "response": response})
+}
+
+func base64url(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
 
 // Sign implements credential.Signer: the encoded assertion, as proofs carry it.
 func (d *Device) Sign(message []byte) ([]byte, error) {
