@@ -2,11 +2,14 @@ package delegation
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/sigild/sigild/journal"
 	"github.com/sigild/sigild/mpc"
+	"github.com/sigild/sigild/policy"
 	"github.com/sigild/sigild/refusal"
 	"github.com/sigild/sigild/vault"
 )
@@ -114,12 +117,21 @@ type NewAccess struct {
 	Policies []Intent
 	// Wallets are the end user's.
 	Wallets []NewWallet
+	// Limits are the sub-organization's, without their ids.
+	Limits []policy.Limit
 }
 
 const maxAccessWallets = 8
 
-// delegatedUserHole stands in a consensus for an id that is not known yet.
+// delegatedUserHole stands in a consensus for an id that is not known yet, walletHole in
+// an intent's wallet for that of the n-th wallet, from 1.
 const delegatedUserHole = "${delegated_user_id}"
+
+func walletHole(n int) string { return fmt.Sprintf("${wallet_%d}", n) }
+
+// limitsDocument is the document of rules that an access's limits are in, the one that
+// sigilctl limit create adds to.
+const limitsDocument = "limits"
 
 // AccessCreated answers CreateDelegatedAccess.
 type AccessCreated struct {
@@ -128,10 +140,11 @@ type AccessCreated struct {
 	DelegatedUserID string          `json:"delegated_user_id"`
 	PolicyIDs       []string        `json:"policy_ids"`
 	Wallets         []WalletStarted `json:"wallets"`
+	LimitIDs        []string        `json:"limit_ids,omitempty"`
 }
 
 // CreateDelegatedAccess makes sub-organization, end user, delegated user, policies,
-// wallets and the final root quorum in one transaction, under the parent's root
+// limits, wallets and the final root quorum in one transaction, under the parent's root
 // quorum. Durable on return: all of it or nothing.
 func (s *Service) CreateDelegatedAccess(ctx context.Context, a Actor, n NewAccess) (AccessCreated, error) {
 	o, owner, err := s.checkSub(n.NewSubOrganization)
@@ -156,6 +169,9 @@ func (s *Service) CreateDelegatedAccess(ctx context.Context, a Actor, n NewAcces
 		}
 		kinds[i] = pendingKey{scheme: scheme, origin: originInProcess, kind: kindKeygen}
 	}
+	if len(n.Limits) > maxRules {
+		return AccessCreated{}, refusal.New(refusal.RequestInvalid, "at most %d limits are given at a time", maxRules).With("field", "limits")
+	}
 	if _, err := intentDocuments(n.Policies); err != nil { // form only; who is named in them is not known yet
 		return AccessCreated{}, err
 	}
@@ -175,13 +191,6 @@ func (s *Service) CreateDelegatedAccess(ctx context.Context, a Actor, n NewAcces
 		out.DelegatedUserID = delegate.ID
 		e.Facts["delegated_user"] = delegate.ID
 		recordKeys(e, "delegated_user.credential", delegate.Credentials)
-		if err := s.addIntents(tx, e, o, n.Policies, &out); err != nil {
-			return AccessCreated{}, err
-		}
-		if err := store(tx, vault.TypeOrganization, o.ID, o); err != nil {
-			return AccessCreated{}, err
-		}
-		s.book.change(tx, func() { s.book.organizations[o.ID] = o })
 		for i, w := range n.Wallets {
 			w.Organization, w.Owner = o.ID, owner.ID
 			made, err := s.addWallet(tx, owner, w, kinds[i], mpc.Keygen, nil)
@@ -191,7 +200,11 @@ func (s *Service) CreateDelegatedAccess(ctx context.Context, a Actor, n NewAcces
 			out.Wallets = append(out.Wallets, made)
 			e.Facts[fmt.Sprint("wallet.", i+1)] = made.WalletID
 		}
-		return out, nil
+		if err := s.addRules(tx, e, o, n, &out); err != nil {
+			return AccessCreated{}, err
+		}
+		s.book.change(tx, func() { s.book.organizations[o.ID] = o })
+		return out, store(tx, vault.TypeOrganization, o.ID, o)
 	})
 }
 
@@ -205,18 +218,41 @@ func (u *user) has(id string) bool {
 	return false
 }
 
-// addIntents gives a new organization its first policies.
-func (s *Service) addIntents(tx *vault.Tx, e *journal.Entry, o *organization, list []Intent, out *AccessCreated) error {
+// addRules gives a new organization its first policies and limits.
+func (s *Service) addRules(tx *vault.Tx, e *journal.Entry, o *organization, n NewAccess, out *AccessCreated) error {
+	list := slices.Clone(n.Policies)
+	holes := make([]string, len(out.Wallets))
+	for i := range holes {
+		holes[i] = walletHole(i + 1)
+	}
 	for i := range list {
 		list[i].Policy.Consensus = strings.ReplaceAll(list[i].Policy.Consensus, delegatedUserHole, out.DelegatedUserID)
 		if list[i].Wallet != "" {
-			return refusal.New(refusal.RequestInvalid, "the wallet of a policy is not known before it is made; make that policy then").With("field", "policies")
+			at := slices.Index(holes, list[i].Wallet)
+			if at < 0 {
+				return refusal.New(refusal.RequestInvalid, "the wallet of a policy is ${wallet_1} for the first of this request, and so on").With("field", "policies")
+			}
+			list[i].Wallet = out.Wallets[at].WalletID
 		}
 		out.PolicyIDs = append(out.PolicyIDs, list[i].id())
 	}
 	documents, err := intentDocuments(list)
 	if err != nil {
 		return err
+	}
+	if len(n.Limits) > 0 {
+		limits := slices.Clone(n.Limits)
+		for i := range limits {
+			limits[i].ID = newID("lim")
+			out.LimitIDs = append(out.LimitIDs, limits[i].ID)
+		}
+		content, err := json.Marshal(struct {
+			Limits []policy.Limit `json:"limits"`
+		}{limits})
+		if err != nil {
+			return fmt.Errorf("encoding limits: %w", err)
+		}
+		documents = append(documents, NewDocument{DocumentName{KindRules, limitsDocument}, content})
 	}
 	next, _, err := s.book.withIntents(o.ID, unbound, documents)
 	if err != nil {

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/holiman/uint256"
+
 	"github.com/sigild/sigild/credential"
 	"github.com/sigild/sigild/policy"
 	"github.com/sigild/sigild/refusal"
@@ -136,7 +138,7 @@ func memberActs(both func() []holder, rootShort, ownerShort map[string][]holder)
 	}, {
 		name: "CreateKey", org: site.acme, by: both, short: rootShort,
 		call: func(h *house, a func(any) Actor, org, id string, n int) (any, error) {
-			m := NewKey{NewWallet: NewWallet{RequestID: id, Organization: org, Chain: "eip155", Name: fmt.Sprint("k ", n)}, Delay: true}
+			m := NewWallet{RequestID: id, Organization: org, Chain: "eip155", Name: fmt.Sprint("k ", n), Delay: true}
 			return h.CreateKey(bg, a(m), m)
 		},
 	}, {
@@ -222,6 +224,59 @@ func TestDelegatedAccessIsWhole(t *testing.T) {
 }
 
 func second[T any](_ T, err error) error { return err }
+
+// Limits and policies of one wallet come with the access, in its transaction.
+func TestDelegatedAccessWithLimitsAndAWalletsPolicy(t *testing.T) {
+	h := newHouse(t, idle)
+	ask := func(id string, change func(*NewAccess)) (member, AccessCreated, error) {
+		m, a := newAccess(id, 1)
+		a.Wallets = []NewWallet{{Chain: cluster, Name: "one"}, {Chain: cluster, Name: "two"}}
+		a.Policies[0].Wallet = "${wallet_2}"
+		a.Limits = []policy.Limit{{Name: "an hour", Asset: cluster + "/slip44:501", Max: *uint256.NewInt(700), Window: time.Hour}}
+		change(&a)
+		made, err := h.CreateDelegatedAccess(context.Background(), stamped(site.acme, a.RequestID, site.root...), a)
+		return m, made, err
+	}
+	for name, change := range map[string]func(*NewAccess){
+		"a wallet that is not made":  func(a *NewAccess) { a.Policies[0].Wallet = "${wallet_3}" },
+		"the wallet of somebody":     func(a *NewAccess) { a.Policies[0].Wallet = solWallet },
+		"too many limits":            func(a *NewAccess) { a.Limits = make([]policy.Limit, maxRules+1) },
+		"a limit of nothing":         func(a *NewAccess) { a.Limits[0].Asset = "" },
+		"a limit without end":        func(a *NewAccess) { a.Limits[0].Window = policy.MaxWindow + time.Hour },
+		"a limit on a strange asset": func(a *NewAccess) { a.Limits[0].Asset = "gold" },
+	} {
+		h.unchanged(name, func() {
+			if _, _, err := ask("bad "+name, change); err == nil {
+				t.Errorf("%s is taken", name)
+			}
+		})
+	}
+	owner, made, err := ask("one", func(*NewAccess) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.running.Wait()
+	h.restart()
+	look := look(made.OrganizationID, owner.holder)
+	d, err := h.Documents(look, made.OrganizationID, nil)
+	want := []string{limitsDocument, made.Wallets[1].WalletID + "." + made.PolicyIDs[0]}
+	if err != nil || len(d.List) != 2 || d.List[0].Name != want[0] || d.List[1].Name != want[1] {
+		t.Fatalf("documents %+v, %v, want %v", d, err, want)
+	}
+	content := func(name string) string {
+		one, err := h.Documents(look, made.OrganizationID, &DocumentName{KindRules, name})
+		if err != nil || len(one.List) != 1 {
+			t.Fatalf("%+v, %v", one, err)
+		}
+		return string(one.List[0].Content)
+	}
+	if text := content(want[1]); !strings.Contains(text, "wallet.id == '"+made.Wallets[1].WalletID+"'") {
+		t.Errorf("the policy is not the wallet's: %s", text)
+	}
+	if text := content(want[0]); len(made.LimitIDs) != 1 || !strings.Contains(text, `"id":"`+made.LimitIDs[0]+`"`) || !strings.Contains(text, `"window_seconds":3600`) {
+		t.Errorf("limits %v, %s", made.LimitIDs, text)
+	}
+}
 
 // Killed at any of its steps, all of it is there or nothing: a copy of the files is
 // opened as they are each time the act looks at the clock, and after its end.
@@ -310,6 +365,11 @@ func TestFetchOrCreate(t *testing.T) {
 	got, err := policies("p1", same, noted)
 	if err != nil || got.Policies[0] != (Fetched{made.PolicyIDs[0], false}) || !got.Policies[1].Created || got.Version != 2 {
 		t.Errorf("%+v, %v; want the first found and the second made", got, err)
+	}
+	abstains := same
+	abstains.Policy.RequesterAbstains = true
+	if abstains.id() == same.id() {
+		t.Error("a policy without the requester has the id of one with")
 	}
 	if got, err = policies("p2", noted, same); err != nil || got.Policies[0].Created || got.Policies[1].Created || got.Version != 2 {
 		t.Errorf("asked again: %+v, %v", got, err)

@@ -46,6 +46,9 @@ func (n Intent) id() string {
 	for _, part := range []string{n.Policy.Name, n.Policy.Effect.String(), n.Policy.Condition, n.Policy.Consensus, n.Policy.Time, n.Policy.Lang, end, fmt.Sprint(n.Policy.OneTime), fmt.Sprint(n.Policy.Replace), n.Notes, n.Wallet} {
 		text = framed(text, part)
 	}
+	if n.Policy.RequesterAbstains { // younger than the ids of those that don't
+		text = framed(text, "requester_abstains")
+	}
 	sum := sha256.Sum256(text)
 	return "pol_" + idEncoding.EncodeToString(sum[:])[:26]
 }

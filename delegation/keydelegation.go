@@ -20,24 +20,23 @@ import (
 // treasury is never given away by mistake.
 //
 // Handing it over is one transaction: key and wallets change owners, everything that
-// others were given ends, the user's share leaves for the new owner's outbox, and the
-// anchor moves before the answer. What was spent stays counted.
+// others were given ends, the user's share of the organization's root set is destroyed,
+// a rotation begins, and the anchor moves before the answer. What was spent stays
+// counted. The rotation makes the new owner's share and destroys the two that are left of
+// the old set; who kept a copy of the old store has shares of a set that no host serves.
+// It can take minutes (ECDSA without pre-parameters at hand), so the answer does not wait
+// for it. Until it is done the key owes it: a failure or a restart has it begin again
+// ([Service.RotateDue]), and the owner has no share to fetch. Whatever the moment of a
+// crash, the owner never gets a share of a set that was whole on this host at rest.
 
-// NewKey asks for a key with its first wallet.
-type NewKey struct {
-	NewWallet
-	// Delay: the organization's, to be delegated. With neither it nor an owner the key
-	// is the organization's for ever.
-	Delay bool
-}
-
-// CreateKey is CreateWallet for a key whose ownership is said. Durable on return.
-func (s *Service) CreateKey(ctx context.Context, a Actor, n NewKey) (WalletStarted, error) {
+// CreateKey is CreateWallet for a key whose ownership is said: an owner, n.Delay, or
+// neither for a key that is the organization's for ever. Durable on return.
+func (s *Service) CreateKey(ctx context.Context, a Actor, n NewWallet) (WalletStarted, error) {
 	if n.Owner != "" && n.Delay {
 		return WalletStarted{}, refusal.New(refusal.RequestInvalid, "a key is delegated from the start or later, not both").With("field", "delay_delegation")
 	}
 	if n.Owner != "" {
-		return s.CreateWallet(ctx, a, n.NewWallet)
+		return s.CreateWallet(ctx, a, n)
 	}
 	if err := checkName("name", n.Name); err != nil {
 		return WalletStarted{}, err
@@ -48,7 +47,7 @@ func (s *Service) CreateKey(ctx context.Context, a Actor, n NewKey) (WalletStart
 	}
 	p := pendingKey{scheme: scheme, origin: originInProcess, kind: kindKeygen, delay: n.Delay}
 	return act(ctx, s, a, n.Organization, n.RequestID, func() error { return s.root(a, n.Organization) }, func(tx *vault.Tx, e *journal.Entry) (WalletStarted, error) {
-		made, err := s.addWallet(tx, nil, n.NewWallet, p, mpc.Keygen, nil)
+		made, err := s.addWallet(tx, nil, n, p, mpc.Keygen, nil)
 		e.Wallet = made.WalletID
 		e.Facts = map[string]string{"key": made.KeyID, "chain": n.Chain, "ceremony": made.CeremonyID, "origin": p.origin, "delay_delegation": fmt.Sprint(n.Delay)}
 		return made, err
@@ -107,7 +106,10 @@ func (s *Service) DelegateKey(ctx context.Context, a Actor, n NewKeyDelegation) 
 		}
 		next := *k
 		next.Owner = u.ID
-		if err := s.handShare(tx, &next, u); err != nil {
+		if err := s.destroyUserShare(tx, &next); err != nil {
+			return KeyDelegated{}, err
+		}
+		if err := s.renewRoot(tx, e, &next); err != nil {
 			return KeyDelegated{}, err
 		}
 		for _, w := range s.book.walletsOf(k.ID) {
@@ -130,25 +132,30 @@ func (s *Service) DelegateKey(ctx context.Context, a Actor, n NewKeyDelegation) 
 	return out, s.awaitDelegations(ctx, ended)
 }
 
-// handShare puts the user's share of the root set into the owner's outbox, in place of
-// the record that was here.
-func (s *Service) handShare(tx *vault.Tx, k *key, u *user) error {
+// destroyUserShare ends the user's share of the organization's root set. Two are left, a
+// quorum to make the next set with.
+func (s *Service) destroyUserShare(tx *vault.Tx, k *key) error {
 	at := slices.Index(k.Here, mpc.User)
-	main := s.book.mainWallet(k.ID)
-	if at < 0 || main == nil {
+	if at < 0 {
 		return fmt.Errorf("handing key %s over: the user's share is not here", k.ID)
 	}
-	out := &waitingShare{V: recordVersion, Wallet: main.ID, Recipient: u.ShareRecipient, CreatedAt: s.clock()}
-	id := ShareID(k.Root.ID, mpc.User)
-	err := tx.With(vault.TypeShare, id, func(encoded []byte) (err error) {
-		out.Ciphertext, err = encryptTo(u.ShareRecipient, encoded)
-		return err
-	})
-	if err != nil {
-		return err
-	}
 	k.Here = slices.Delete(slices.Clone(k.Here), at, at+1)
-	return errors.Join(tx.Delete(vault.TypeShare, id), store(tx, vault.TypeOutbox, main.ID, out))
+	return tx.Delete(vault.TypeShare, ShareID(k.Root.ID, mpc.User))
+}
+
+// renewRoot begins the rotation that a key owes when it is handed over. What stands in
+// its way now, such as a rotation that goes on for the organization, does not hold the
+// hand-over up: RotateDue begins it when it can.
+func (s *Service) renewRoot(tx *vault.Tx, e *journal.Entry, k *key) error {
+	k.Renew = true
+	facts := *e // startRotation says what a rotation says
+	_, err := s.startRotation(tx, &facts, k, rotation{kind: kindRotate})
+	var no *refusal.Error
+	if errors.As(err, &no) {
+		s.log.Warn("a key was handed over and can't be rotated yet", "key", k.ID, "why", no.Message)
+		return nil
+	}
+	return err
 }
 
 // endUses ends all that the key was used by: delegations, their orders and proposals,

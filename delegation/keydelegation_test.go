@@ -9,6 +9,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/sigild/sigild/chains"
 	"github.com/sigild/sigild/credential"
 	"github.com/sigild/sigild/mpc"
 	"github.com/sigild/sigild/mpc/mpctest"
@@ -32,16 +33,14 @@ func withDelay(h *house) {
 // owned writes an active wallet of acme itself, with all shares here.
 func (h *house) owned(id string, delay bool) {
 	h.t.Helper()
-	h.wallet(id, cluster, mpctest.Ed25519RootSet(h.t))
+	set := mpctest.Keygen(h.t, mpc.KeygenRequest{SetID: "key_" + id + "/root/1", Scheme: chains.EdDSAEd25519, Parties: []mpc.Party{mpc.Recovery, mpc.Server, mpc.User}, Threshold: 2})
+	h.wallet(id, cluster, set)
 	h.put(func(tx *vault.Tx) error {
 		k, w := key{}, wallet{}
 		err := errors.Join(tx.With(vault.TypeKey, "key_"+id, func(b []byte) error { return decodeRecord(b, &k) }),
 			tx.With(vault.TypeWallet, id, func(b []byte) error { return decodeRecord(b, &w) }))
 		k.Owner, w.Owner, k.Delay, k.Here = "", "", delay, append(k.Here, mpc.User)
-		k.Root.ID = k.ID + "/root/1"
-		for n, p := range k.Here {
-			err = errors.Join(err, tx.Put(vault.TypeShare, ShareID(k.Root.ID, p), mpctest.Ed25519RootSet(h.t).Shares(h.t, k.Here...)[n]))
-		}
+		err = errors.Join(err, tx.Put(vault.TypeShare, ShareID(k.Root.ID, mpc.User), set.Shares(h.t, mpc.User)[0]))
 		return errors.Join(err, store(tx, vault.TypeKey, k.ID, &k), store(tx, vault.TypeWallet, w.ID, &w))
 	})
 }
@@ -67,6 +66,13 @@ func (h *house) ownership(keyID, want string) {
 			h.t.Errorf("wallet %s is %q's, its key %q's", w.ID, w.Owner, k.Owner)
 		}
 	}
+}
+
+// holdCeremonies keeps ceremonies from beginning until release.
+func (h *house) holdCeremonies() (release func()) {
+	s := h.Service
+	s.ceremonySlot <- struct{}{}
+	return func() { <-s.ceremonySlot }
 }
 
 func TestDelegatedKeyIsItsOwnersForEver(t *testing.T) {
@@ -113,6 +119,12 @@ func TestDelegatedKeyIsItsOwnersForEver(t *testing.T) {
 	}
 	h.ownership("key_"+delayWallet, "")
 
+	old := h.book.keys["key_"+delayWallet].Root
+	var given []byte
+	if err := h.cfg.Vault.With(ctx, vault.TypeShare, ShareID(old.ID, mpc.User), func(b []byte) error { given = bytes.Clone(b); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	release := h.holdCeremonies()
 	out, err := h.delegateKey("k", delayWallet, site.dana.id, root...)
 	if want := (KeyDelegated{"key_" + delayWallet, "Delegated", "host"}); err != nil || out != want {
 		t.Fatalf("%+v, %v, want %+v", out, err, want)
@@ -145,18 +157,50 @@ func TestDelegatedKeyIsItsOwnersForEver(t *testing.T) {
 	}
 	_, err = h.delegateKey("k3", delayWallet, site.erin.id, root...)
 	wantRefusal(t, "another user", err, refusal.NotDelegatable)
+
+	// The organization's root set is owed an end: what a restart interrupts begins again,
+	// and until it is done there is no share of the owner's, nor one of the user's here.
+	owed := func(when string, want bool) {
+		t.Helper()
+		k, err := h.Key(ctx, look(site.acme, site.dana.holder), site.acme, delayWallet)
+		if err != nil || k.Renew != want || (k.RootSet == old.ID) != want || k.ShareWaits == want {
+			t.Errorf("%s: %+v, %v; want a renewal owed: %v", when, k, err, want)
+		}
+	}
+	owed("after", true)
+	_, err = h.FetchShare(ctx, look(site.acme, site.dana.holder), site.acme, delayWallet)
+	wantRefusal(t, "a share of the old set", err, refusal.NotActive)
+	h.Service.Close()
+	release()
 	h.restart()
 	check("after a restart")
+	owed("after a restart", true)
+	if err := h.RotateDue(ctx); err != nil {
+		t.Fatal(err)
+	}
+	h.running.Wait()
+	owed("after the rotation", false)
+	check("after the rotation")
+	k := h.book.keys["key_"+delayWallet]
+	if !bytes.Equal(k.Root.PublicKey, old.PublicKey) {
+		t.Error("the key is another")
+	}
+	h.wantSigns("after the rotation", k)
 
-	// The share is the owner's now, and nobody's here.
+	// The share is the owner's, and of the old set none is left.
 	share, err := h.FetchShare(ctx, look(site.acme, site.dana.holder), site.acme, delayWallet)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if plain := openAge(t, share.Ciphertext, site.dana.age); !bytes.Equal(plain, mpctest.Ed25519RootSet(t).Shares(t, mpc.User)[0]) {
-		t.Error("the outbox holds something else than the user's share")
+	if plain := openAge(t, share.Ciphertext, site.dana.age); len(plain) == 0 || bytes.Equal(plain, given) {
+		t.Error("the outbox holds the user's share of the organization's root set")
 	}
-	if err := h.cfg.Vault.With(ctx, vault.TypeShare, "key_"+delayWallet+"/root/1/user", func([]byte) error { return nil }); !errors.Is(err, vault.ErrNotFound) {
+	for _, p := range old.Parties {
+		if err := h.cfg.Vault.With(ctx, vault.TypeShare, ShareID(old.ID, p), func([]byte) error { return nil }); !errors.Is(err, vault.ErrNotFound) {
+			t.Errorf("the share of %s of the old set: %v, want ErrNotFound", p, err)
+		}
+	}
+	if err := h.cfg.Vault.With(ctx, vault.TypeShare, ShareID(k.Root.ID, mpc.User), func([]byte) error { return nil }); !errors.Is(err, vault.ErrNotFound) {
 		t.Errorf("the user's share here: %v, want ErrNotFound", err)
 	}
 	wantRefusal(t, "the root delegates it", second(h.CreateDelegation(ctx, stamped(site.acme, newDelegation("e", delayWallet), root...), newDelegation("e", delayWallet))), refusal.QuorumMissing)
@@ -188,6 +232,7 @@ func TestKeyDelegationIsAllOrNothing(t *testing.T) {
 		copies = append(copies, h.crashed())
 		h.clock.look(catch)
 	}
+	defer h.holdCeremonies()()
 	h.clock.look(catch)
 	if _, err := h.delegateKey("k", delayWallet, site.dana.id, site.root[:2]...); err != nil {
 		t.Fatal(err)
@@ -245,7 +290,9 @@ func (h *house) keys(n int, random *rand.Rand, set mpctest.Set, shares [][]byte)
 			k.ID, w.ID, k.Delay = fmt.Sprint("key_", i), fmt.Sprint("wal_", i), random.IntN(4) > 0
 			k.Scheme, k.Root, w.Chain, w.Key = set.Scheme, set.ShareSet, "eip155", k.ID
 			k.Root.ID = k.ID + "/root/1"
-			h.book.change(tx, func() { h.book.keys[k.ID], h.book.wallets[w.ID] = &k, &w })
+			// A ceremony that goes on, in memory alone, keeps the rotation of a hand-over from beginning.
+			goes := &ceremonyRecord{ID: fmt.Sprint("cer_", i), Organization: site.acme, Kind: kindRotate, Target: w.ID, Status: statusRunning}
+			h.book.change(tx, func() { h.book.keys[k.ID], h.book.wallets[w.ID], h.book.ceremonies[goes.ID] = &k, &w, goes })
 			errs = append(errs, tx.Put(vault.TypeShare, ShareID(k.Root.ID, mpc.User), shares[0]), tx.Put(vault.TypeShare, ShareID(k.Root.ID, mpc.Recovery), shares[1]),
 				store(tx, vault.TypeKey, k.ID, &k), store(tx, vault.TypeWallet, w.ID, &w))
 		}
@@ -279,4 +326,58 @@ func (h *house) history(random *rand.Rand, i int) (owner string) {
 		h.ownership(k.ID, owner)
 	}
 	return owner
+}
+
+// A wallet can be made to be handed over, too, and is the organization's until then.
+func TestWalletWithDelayedDelegation(t *testing.T) {
+	h := newHouse(t)
+	root := site.root[:2]
+	n := NewWallet{RequestID: "w", Organization: site.acme, Owner: site.dana.id, Chain: cluster, Name: "later", Delay: true}
+	wantRefusal(t, "an owner from the start, and later", second(h.CreateWallet(context.Background(), stamped(site.acme, n, root...), n)), refusal.RequestInvalid)
+	n.Owner = ""
+	made, err := h.CreateWallet(context.Background(), stamped(site.acme, n, root...), n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.running.Wait()
+	h.ownership(made.KeyID, "")
+	to := NewKeyDelegation{RequestID: "d", Organization: site.acme, Key: made.KeyID, To: site.dana.id}
+	if _, err := h.DelegateKey(context.Background(), stamped(site.acme, to, root...), to); err != nil {
+		t.Fatal(err)
+	}
+	h.running.Wait()
+	h.ownership(made.KeyID, site.dana.id)
+	if k := h.book.keys[made.KeyID]; k.Renew || k.Root.Epoch != 2 {
+		t.Errorf("root set %s, epoch %d, owed %v", k.Root.ID, k.Root.Epoch, k.Renew)
+	}
+}
+
+// A rotation of the organization's that goes on when the key is handed over does not hold
+// that up, and its result is not taken; the owner's begins after it.
+func TestHandedOverDuringARotation(t *testing.T) {
+	h := newHouse(t, withDelay)
+	root := site.root[:2]
+	release := h.holdCeremonies()
+	r := NewRotation{RequestID: "r", Organization: site.acme, Wallet: delayWallet}
+	going, err := h.RotateKey(context.Background(), stamped(site.acme, r, root...), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.delegateKey("k", delayWallet, site.dana.id, root...); err != nil {
+		t.Fatal(err)
+	}
+	release()
+	h.wantCeremony(going.CeremonyID, statusFailed)
+	h.running.Wait()
+	old := h.book.keys["key_"+delayWallet].Root.ID
+	if k := h.book.keys["key_"+delayWallet]; !k.Renew {
+		t.Error("nothing is owed")
+	}
+	if err := h.RotateDue(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	h.running.Wait()
+	if k := h.book.keys["key_"+delayWallet]; k.Renew || k.Root.ID == old {
+		t.Errorf("root set %s, owed %v\n%s", k.Root.ID, k.Renew, h.log)
+	}
 }

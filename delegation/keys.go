@@ -31,6 +31,8 @@ type Key struct {
 	RotateEvery time.Duration
 	// ShareWaits: the owner has not confirmed the share of this root set.
 	ShareWaits bool
+	// Renew: the key was handed over and its root set is still the one of before.
+	Renew bool
 	// Failures counts broken ceremonies by party since the key was last resumed.
 	Failures map[string]int
 	// Frozen: the appliance paused its wallets after too many of them.
@@ -54,7 +56,7 @@ func (s *Service) Key(ctx context.Context, a Actor, org, walletID string) (Key, 
 	out := Key{
 		ID: k.ID, Owner: k.Owner, Status: k.Status, Origin: k.Origin, Custody: k.custody(), Scheme: k.Scheme, PublicKey: k.Root.PublicKey,
 		RootSet: k.Root.ID, Threshold: k.Root.Threshold, Epoch: k.Root.Epoch, RootSince: k.rootSince(), RotateEvery: k.RotateEvery,
-		Failures: map[string]int{}, Presignatures: k.Presignatures,
+		Failures: map[string]int{}, Presignatures: k.Presignatures, Renew: k.Renew,
 	}
 	for _, p := range k.Root.Parties {
 		out.Parties = append(out.Parties, string(p))

@@ -153,6 +153,8 @@ type key struct {
 	RotatedAt time.Time `json:"rotated_at,omitzero"`
 	// RotateEvery is how old Root may become before it is rotated; zero: any age.
 	RotateEvery time.Duration `json:"rotate_every,omitempty"`
+	// Renew: it was handed over and has the organization's root set still; a rotation is owed.
+	Renew bool `json:"renew,omitempty"`
 	// Presignatures lets delegations of the key keep presignatures in memory.
 	Presignatures bool `json:"presignatures,omitempty"`
 }

@@ -235,7 +235,7 @@ func (s *Service) replaceRoot(tx *vault.Tx, e *journal.Entry, then *key, r rotat
 		return refusal.New(refusal.NotActive, "the key got another root set or another owner meanwhile")
 	}
 	next := *k
-	next.Root, next.Here, next.RotatedAt = set, nil, s.now().UTC()
+	next.Root, next.Here, next.RotatedAt, next.Renew = set, nil, s.now().UTC(), false
 	if r.origin != "" {
 		next.Origin, next.Device = r.origin, ""
 	}
@@ -288,7 +288,7 @@ func (s *Service) RunSchedule(ctx context.Context) error {
 }
 
 // RotateDue starts a rotation of each key whose root set is older than its owner or
-// the root quorum wanted. While an owner has not confirmed the last new share, the
+// the root quorum wanted, or is the organization's still after a hand-over. While an owner has not confirmed the last new share, the
 // next rotation waits: it would outrun them. Durable on return.
 func (s *Service) RotateDue(ctx context.Context) error {
 	var all error
@@ -319,7 +319,7 @@ func (b *book) keysDue(now time.Time) (due []*key) {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	for _, k := range b.keys {
-		if k.Status == statusActive && k.RotateEvery > 0 && !now.Before(k.rootSince().Add(k.RotateEvery)) {
+		if k.Status == statusActive && (k.Renew || k.RotateEvery > 0 && !now.Before(k.rootSince().Add(k.RotateEvery))) {
 			due = append(due, k)
 		}
 	}

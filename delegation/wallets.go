@@ -26,6 +26,8 @@ type NewWallet struct {
 	// Chain is "eip155" or a whole CAIP-2 id of a Solana cluster.
 	Chain string
 	Name  string
+	// Delay: the key is the organization's until DelegateKey, and Owner is empty.
+	Delay bool
 }
 
 // WalletStarted answers CreateWallet.
@@ -66,8 +68,12 @@ func schemeOf(chain string) (chains.Scheme, error) {
 // CreateWallet records a pending key and wallet under the root quorum and starts
 // the keygen ceremony of the key's root set, 2-of-3 {user, server, recovery}. All
 // parties run in this process, and the key says so for ever. Durable on return;
-// the wallet stays pending until its owner confirms the share.
+// the wallet stays pending until its owner confirms the share. With n.Delay it is
+// CreateKey of a key that is delegated later.
 func (s *Service) CreateWallet(ctx context.Context, a Actor, n NewWallet) (WalletStarted, error) {
+	if n.Delay {
+		return s.CreateKey(ctx, a, n)
+	}
 	if err := checkName("name", n.Name); err != nil {
 		return WalletStarted{}, err
 	}

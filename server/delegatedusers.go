@@ -79,12 +79,15 @@ func (s delegatedUserService) CreateDelegatedAccess(ctx context.Context, r *sigi
 	for _, w := range r.GetWallets() {
 		n.Wallets = append(n.Wallets, delegation.NewWallet{Chain: w.GetChain(), Name: w.GetName()})
 	}
+	if n.Limits, err = readLimits(r.GetLimits()); err != nil {
+		return nil, err
+	}
 	made, err := p.Delegation.CreateDelegatedAccess(ctx, actor, n)
 	if err != nil {
 		return nil, err
 	}
 	out := &sigilv1.CreateDelegatedAccessResponse{
-		OrganizationId: made.OrganizationID, EndUserId: made.EndUserID, DelegatedUserId: made.DelegatedUserID, PolicyIds: made.PolicyIDs,
+		OrganizationId: made.OrganizationID, EndUserId: made.EndUserID, DelegatedUserId: made.DelegatedUserID, PolicyIds: made.PolicyIDs, LimitIds: made.LimitIDs,
 	}
 	for _, w := range made.Wallets {
 		out.Wallets = append(out.Wallets, &sigilv1.CreatedWallet{WalletId: w.WalletID, KeyId: w.KeyID, CeremonyId: w.CeremonyID})

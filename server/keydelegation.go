@@ -22,9 +22,9 @@ func (s keyDelegationService) CreateKey(ctx context.Context, r *sigilv1.CreateKe
 	if err != nil {
 		return nil, err
 	}
-	n := delegation.NewKey{NewWallet: delegation.NewWallet{
+	n := delegation.NewWallet{
 		RequestID: r.GetRequestId(), Organization: r.GetOrganizationId(), Owner: r.GetDelegateTo(), Chain: r.GetChain(), Name: r.GetName(),
-	}}
+	}
 	switch v := r.GetOwnership().(type) {
 	case *sigilv1.CreateKeyRequest_DelegateTo:
 		if v.DelegateTo == "" {

@@ -118,7 +118,7 @@ func (p *Parts) keyMessage(k delegation.Key) *sigilv1.Key {
 	out := &sigilv1.Key{
 		KeyId: k.ID, OwnerUserId: k.Owner, Status: k.Status, Scheme: string(k.Scheme), PublicKey: k.PublicKey, Origin: k.Origin, Custody: k.Custody,
 		WalletIds: k.Wallets, RootSet: k.RootSet, Parties: k.Parties, Threshold: uint32(k.Threshold), SharesHere: k.SharesHere, Epoch: k.Epoch,
-		RootSince: timestamppb.New(k.RootSince), RotateEverySeconds: uint32(k.RotateEvery / time.Second), ShareWaits: k.ShareWaits,
+		RootSince: timestamppb.New(k.RootSince), RotateEverySeconds: uint32(k.RotateEvery / time.Second), ShareWaits: k.ShareWaits, RenewalOwed: k.Renew,
 		Frozen: k.Frozen, Presignatures: k.Presignatures,
 	}
 	for _, party := range slices.Sorted(maps.Keys(k.Failures)) {

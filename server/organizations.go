@@ -80,7 +80,7 @@ func (s walletService) CreateWallet(ctx context.Context, r *sigilv1.CreateWallet
 		return nil, err
 	}
 	made, err := p.Delegation.CreateWallet(ctx, actor, delegation.NewWallet{
-		RequestID: r.GetRequestId(), Organization: r.GetOrganizationId(), Owner: r.GetOwnerUserId(), Chain: r.GetChain(), Name: r.GetName(),
+		RequestID: r.GetRequestId(), Organization: r.GetOrganizationId(), Owner: r.GetOwnerUserId(), Chain: r.GetChain(), Name: r.GetName(), Delay: r.GetDelayDelegation(),
 	})
 	if err != nil {
 		return nil, err

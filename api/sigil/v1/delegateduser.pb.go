@@ -297,7 +297,8 @@ type PolicyIntent struct {
 	Policy *Policy `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
 	// For people, at most 256 characters; part of the intent.
 	Notes string `protobuf:"bytes,2,opt,name=notes,proto3" json:"notes,omitempty"`
-	// Judges requests of this wallet only; absent: of all.
+	// Judges requests of this wallet only; absent: of all. In CreateDelegatedAccess it is ${wallet_1} to ${wallet_8}: the
+	// wallet of that place in the request.
 	WalletId *string `protobuf:"bytes,3,opt,name=wallet_id,json=walletId,proto3,oneof" json:"wallet_id,omitempty"`
 	// The policy language; absent means "turnkey".
 	Lang          *string `protobuf:"bytes,4,opt,name=lang,proto3,oneof" json:"lang,omitempty"`
@@ -434,7 +435,9 @@ type CreateDelegatedAccessRequest struct {
 	// Its policies, 1 to 64.
 	Policies []*PolicyIntent `protobuf:"bytes,6,rep,name=policies,proto3" json:"policies,omitempty"`
 	// Wallets of the end user, 0 to 8; each pending until the end user confirms its share.
-	Wallets       []*NewAccessWallet `protobuf:"bytes,7,rep,name=wallets,proto3" json:"wallets,omitempty"`
+	Wallets []*NewAccessWallet `protobuf:"bytes,7,rep,name=wallets,proto3" json:"wallets,omitempty"`
+	// What the sub-organization may spend, at most 64; they are its document rules/limits.
+	Limits        []*Limit `protobuf:"bytes,8,rep,name=limits,proto3" json:"limits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -518,6 +521,13 @@ func (x *CreateDelegatedAccessRequest) GetWallets() []*NewAccessWallet {
 	return nil
 }
 
+func (x *CreateDelegatedAccessRequest) GetLimits() []*Limit {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
 // CreatedWallet names a wallet that is being made.
 type CreatedWallet struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -594,7 +604,9 @@ type CreateDelegatedAccessResponse struct {
 	// Its policies, in the order of the request.
 	PolicyIds []string `protobuf:"bytes,4,rep,name=policy_ids,json=policyIds,proto3" json:"policy_ids,omitempty"`
 	// Its wallets, in the order of the request.
-	Wallets       []*CreatedWallet `protobuf:"bytes,5,rep,name=wallets,proto3" json:"wallets,omitempty"`
+	Wallets []*CreatedWallet `protobuf:"bytes,5,rep,name=wallets,proto3" json:"wallets,omitempty"`
+	// Its limits, in the order of the request.
+	LimitIds      []string `protobuf:"bytes,6,rep,name=limit_ids,json=limitIds,proto3" json:"limit_ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -660,6 +672,13 @@ func (x *CreateDelegatedAccessResponse) GetPolicyIds() []string {
 func (x *CreateDelegatedAccessResponse) GetWallets() []*CreatedWallet {
 	if x != nil {
 		return x.Wallets
+	}
+	return nil
+}
+
+func (x *CreateDelegatedAccessResponse) GetLimitIds() []string {
+	if x != nil {
+		return x.LimitIds
 	}
 	return nil
 }
@@ -1278,7 +1297,7 @@ const file_sigil_v1_delegateduser_proto_rawDesc = "" +
 	"\x05_lang\";\n" +
 	"\x0fNewAccessWallet\x12\x14\n" +
 	"\x05chain\x18\x01 \x01(\tR\x05chain\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\"\xd7\x02\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"\x80\x03\n" +
 	"\x1cCreateDelegatedAccessRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12'\n" +
@@ -1287,19 +1306,21 @@ const file_sigil_v1_delegateduser_proto_rawDesc = "" +
 	"\bend_user\x18\x04 \x01(\v2\x14.sigil.v1.NewEndUserR\aendUser\x12A\n" +
 	"\x0edelegated_user\x18\x05 \x01(\v2\x1a.sigil.v1.NewDelegatedUserR\rdelegatedUser\x122\n" +
 	"\bpolicies\x18\x06 \x03(\v2\x16.sigil.v1.PolicyIntentR\bpolicies\x123\n" +
-	"\awallets\x18\a \x03(\v2\x19.sigil.v1.NewAccessWalletR\awallets\"d\n" +
+	"\awallets\x18\a \x03(\v2\x19.sigil.v1.NewAccessWalletR\awallets\x12'\n" +
+	"\x06limits\x18\b \x03(\v2\x0f.sigil.v1.LimitR\x06limits\"d\n" +
 	"\rCreatedWallet\x12\x1b\n" +
 	"\twallet_id\x18\x01 \x01(\tR\bwalletId\x12\x15\n" +
 	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x12\x1f\n" +
 	"\vceremony_id\x18\x03 \x01(\tR\n" +
-	"ceremonyId\"\xe6\x01\n" +
+	"ceremonyId\"\x83\x02\n" +
 	"\x1dCreateDelegatedAccessResponse\x12'\n" +
 	"\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\x12\x1e\n" +
 	"\vend_user_id\x18\x02 \x01(\tR\tendUserId\x12*\n" +
 	"\x11delegated_user_id\x18\x03 \x01(\tR\x0fdelegatedUserId\x12\x1d\n" +
 	"\n" +
 	"policy_ids\x18\x04 \x03(\tR\tpolicyIds\x121\n" +
-	"\awallets\x18\x05 \x03(\v2\x17.sigil.v1.CreatedWalletR\awallets\"`\n" +
+	"\awallets\x18\x05 \x03(\v2\x17.sigil.v1.CreatedWalletR\awallets\x12\x1b\n" +
+	"\tlimit_ids\x18\x06 \x03(\tR\blimitIds\"`\n" +
 	"\x1cVerifyDelegatedAccessRequest\x12'\n" +
 	"\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\x12\x17\n" +
 	"\auser_id\x18\x02 \x01(\tR\x06userId\"K\n" +
@@ -1382,6 +1403,7 @@ var file_sigil_v1_delegateduser_proto_goTypes = []any{
 	(*ReportOrderFilledResponse)(nil),          // 18: sigil.v1.ReportOrderFilledResponse
 	(*NewCredential)(nil),                      // 19: sigil.v1.NewCredential
 	(*Policy)(nil),                             // 20: sigil.v1.Policy
+	(*Limit)(nil),                              // 21: sigil.v1.Limit
 }
 var file_sigil_v1_delegateduser_proto_depIdxs = []int32{
 	19, // 0: sigil.v1.NewEndUser.credentials:type_name -> sigil.v1.NewCredential
@@ -1392,28 +1414,29 @@ var file_sigil_v1_delegateduser_proto_depIdxs = []int32{
 	3,  // 5: sigil.v1.CreateDelegatedAccessRequest.delegated_user:type_name -> sigil.v1.NewDelegatedUser
 	4,  // 6: sigil.v1.CreateDelegatedAccessRequest.policies:type_name -> sigil.v1.PolicyIntent
 	5,  // 7: sigil.v1.CreateDelegatedAccessRequest.wallets:type_name -> sigil.v1.NewAccessWallet
-	7,  // 8: sigil.v1.CreateDelegatedAccessResponse.wallets:type_name -> sigil.v1.CreatedWallet
-	10, // 9: sigil.v1.VerifyDelegatedAccessResponse.invariants:type_name -> sigil.v1.InvariantResult
-	3,  // 10: sigil.v1.FetchOrCreateDelegatedUserRequest.user:type_name -> sigil.v1.NewDelegatedUser
-	4,  // 11: sigil.v1.FetchOrCreatePoliciesRequest.policies:type_name -> sigil.v1.PolicyIntent
-	15, // 12: sigil.v1.FetchOrCreatePoliciesResponse.policies:type_name -> sigil.v1.FetchedPolicy
-	1,  // 13: sigil.v1.DelegatedUserService.CreateSubOrganization:input_type -> sigil.v1.CreateSubOrganizationRequest
-	6,  // 14: sigil.v1.DelegatedUserService.CreateDelegatedAccess:input_type -> sigil.v1.CreateDelegatedAccessRequest
-	9,  // 15: sigil.v1.DelegatedUserService.VerifyDelegatedAccess:input_type -> sigil.v1.VerifyDelegatedAccessRequest
-	12, // 16: sigil.v1.DelegatedUserService.FetchOrCreateDelegatedUser:input_type -> sigil.v1.FetchOrCreateDelegatedUserRequest
-	14, // 17: sigil.v1.DelegatedUserService.FetchOrCreatePolicies:input_type -> sigil.v1.FetchOrCreatePoliciesRequest
-	17, // 18: sigil.v1.DelegatedUserService.ReportOrderFilled:input_type -> sigil.v1.ReportOrderFilledRequest
-	2,  // 19: sigil.v1.DelegatedUserService.CreateSubOrganization:output_type -> sigil.v1.CreateSubOrganizationResponse
-	8,  // 20: sigil.v1.DelegatedUserService.CreateDelegatedAccess:output_type -> sigil.v1.CreateDelegatedAccessResponse
-	11, // 21: sigil.v1.DelegatedUserService.VerifyDelegatedAccess:output_type -> sigil.v1.VerifyDelegatedAccessResponse
-	13, // 22: sigil.v1.DelegatedUserService.FetchOrCreateDelegatedUser:output_type -> sigil.v1.FetchOrCreateDelegatedUserResponse
-	16, // 23: sigil.v1.DelegatedUserService.FetchOrCreatePolicies:output_type -> sigil.v1.FetchOrCreatePoliciesResponse
-	18, // 24: sigil.v1.DelegatedUserService.ReportOrderFilled:output_type -> sigil.v1.ReportOrderFilledResponse
-	19, // [19:25] is the sub-list for method output_type
-	13, // [13:19] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	21, // 8: sigil.v1.CreateDelegatedAccessRequest.limits:type_name -> sigil.v1.Limit
+	7,  // 9: sigil.v1.CreateDelegatedAccessResponse.wallets:type_name -> sigil.v1.CreatedWallet
+	10, // 10: sigil.v1.VerifyDelegatedAccessResponse.invariants:type_name -> sigil.v1.InvariantResult
+	3,  // 11: sigil.v1.FetchOrCreateDelegatedUserRequest.user:type_name -> sigil.v1.NewDelegatedUser
+	4,  // 12: sigil.v1.FetchOrCreatePoliciesRequest.policies:type_name -> sigil.v1.PolicyIntent
+	15, // 13: sigil.v1.FetchOrCreatePoliciesResponse.policies:type_name -> sigil.v1.FetchedPolicy
+	1,  // 14: sigil.v1.DelegatedUserService.CreateSubOrganization:input_type -> sigil.v1.CreateSubOrganizationRequest
+	6,  // 15: sigil.v1.DelegatedUserService.CreateDelegatedAccess:input_type -> sigil.v1.CreateDelegatedAccessRequest
+	9,  // 16: sigil.v1.DelegatedUserService.VerifyDelegatedAccess:input_type -> sigil.v1.VerifyDelegatedAccessRequest
+	12, // 17: sigil.v1.DelegatedUserService.FetchOrCreateDelegatedUser:input_type -> sigil.v1.FetchOrCreateDelegatedUserRequest
+	14, // 18: sigil.v1.DelegatedUserService.FetchOrCreatePolicies:input_type -> sigil.v1.FetchOrCreatePoliciesRequest
+	17, // 19: sigil.v1.DelegatedUserService.ReportOrderFilled:input_type -> sigil.v1.ReportOrderFilledRequest
+	2,  // 20: sigil.v1.DelegatedUserService.CreateSubOrganization:output_type -> sigil.v1.CreateSubOrganizationResponse
+	8,  // 21: sigil.v1.DelegatedUserService.CreateDelegatedAccess:output_type -> sigil.v1.CreateDelegatedAccessResponse
+	11, // 22: sigil.v1.DelegatedUserService.VerifyDelegatedAccess:output_type -> sigil.v1.VerifyDelegatedAccessResponse
+	13, // 23: sigil.v1.DelegatedUserService.FetchOrCreateDelegatedUser:output_type -> sigil.v1.FetchOrCreateDelegatedUserResponse
+	16, // 24: sigil.v1.DelegatedUserService.FetchOrCreatePolicies:output_type -> sigil.v1.FetchOrCreatePoliciesResponse
+	18, // 25: sigil.v1.DelegatedUserService.ReportOrderFilled:output_type -> sigil.v1.ReportOrderFilledResponse
+	20, // [20:26] is the sub-list for method output_type
+	14, // [14:20] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_sigil_v1_delegateduser_proto_init() }

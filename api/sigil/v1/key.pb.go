@@ -170,6 +170,9 @@ type Key struct {
 	PresignaturesReady uint32 `protobuf:"varint,20,opt,name=presignatures_ready,json=presignaturesReady,proto3" json:"presignatures_ready,omitempty"`
 	// Why none are made in this process; absent when nothing is known against it.
 	PresignaturesRefused *string `protobuf:"bytes,21,opt,name=presignatures_refused,json=presignaturesRefused,proto3,oneof" json:"presignatures_refused,omitempty"`
+	// Whether the key was handed over (KeyDelegationService) and its root set is still the one of before: a rotation goes on,
+	// or begins as soon as it can, and the owner's share comes of it.
+	RenewalOwed bool `protobuf:"varint,22,opt,name=renewal_owed,json=renewalOwed,proto3" json:"renewal_owed,omitempty"`
 	// How the shares that are here are sealed, and what the theft of a device yields; of
 	// GetKey alone.
 	Sealing       *KeySealing `protobuf:"bytes,40,opt,name=sealing,proto3" json:"sealing,omitempty"`
@@ -352,6 +355,13 @@ func (x *Key) GetPresignaturesRefused() string {
 		return *x.PresignaturesRefused
 	}
 	return ""
+}
+
+func (x *Key) GetRenewalOwed() bool {
+	if x != nil {
+		return x.RenewalOwed
+	}
+	return false
 }
 
 func (x *Key) GetSealing() *KeySealing {
@@ -1050,7 +1060,7 @@ const file_sigil_v1_key_proto_rawDesc = "" +
 	"\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\x12\x1b\n" +
 	"\twallet_id\x18\x02 \x01(\tR\bwalletId\"1\n" +
 	"\x0eGetKeyResponse\x12\x1f\n" +
-	"\x03key\x18\x01 \x01(\v2\r.sigil.v1.KeyR\x03key\"\xa0\x06\n" +
+	"\x03key\x18\x01 \x01(\v2\r.sigil.v1.KeyR\x03key\"\xc3\x06\n" +
 	"\x03Key\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\"\n" +
 	"\rowner_user_id\x18\x02 \x01(\tR\vownerUserId\x12\x16\n" +
@@ -1078,7 +1088,8 @@ const file_sigil_v1_key_proto_rawDesc = "" +
 	"\x06frozen\x18\x12 \x01(\bR\x06frozen\x12$\n" +
 	"\rpresignatures\x18\x13 \x01(\bR\rpresignatures\x12/\n" +
 	"\x13presignatures_ready\x18\x14 \x01(\rR\x12presignaturesReady\x128\n" +
-	"\x15presignatures_refused\x18\x15 \x01(\tH\x00R\x14presignaturesRefused\x88\x01\x01\x12.\n" +
+	"\x15presignatures_refused\x18\x15 \x01(\tH\x00R\x14presignaturesRefused\x88\x01\x01\x12!\n" +
+	"\frenewal_owed\x18\x16 \x01(\bR\vrenewalOwed\x12.\n" +
 	"\asealing\x18( \x01(\v2\x14.sigil.v1.KeySealingR\asealingB\x18\n" +
 	"\x16_presignatures_refused\";\n" +
 	"\rPartyFailures\x12\x14\n" +

@@ -482,14 +482,16 @@ type CreateWalletRequest struct {
 	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// The organization.
 	OrganizationId string `protobuf:"bytes,2,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
-	// The end user who will own the wallet.
+	// The end user who will own the wallet; empty with delay_delegation.
 	OwnerUserId string `protobuf:"bytes,3,opt,name=owner_user_id,json=ownerUserId,proto3" json:"owner_user_id,omitempty"`
 	// "eip155" for every EVM chain, or a whole CAIP-2 id of a Solana cluster ("solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp").
 	Chain string `protobuf:"bytes,4,opt,name=chain,proto3" json:"chain,omitempty"`
 	// A name for people, 1 to 64 printable ASCII characters.
-	Name          string `protobuf:"bytes,5,opt,name=name,proto3" json:"name,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Name string `protobuf:"bytes,5,opt,name=name,proto3" json:"name,omitempty"`
+	// Whether the key is the organization's until KeyDelegationService.DelegateKey.
+	DelayDelegation bool `protobuf:"varint,6,opt,name=delay_delegation,json=delayDelegation,proto3" json:"delay_delegation,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *CreateWalletRequest) Reset() {
@@ -555,6 +557,13 @@ func (x *CreateWalletRequest) GetName() string {
 		return x.Name
 	}
 	return ""
+}
+
+func (x *CreateWalletRequest) GetDelayDelegation() bool {
+	if x != nil {
+		return x.DelayDelegation
+	}
+	return false
 }
 
 // CreateWalletResponse names what is being made. Durable when sent.
@@ -1533,14 +1542,15 @@ const file_sigil_v1_organization_proto_rawDesc = "" +
 	"\x10_share_recipientB\x1c\n" +
 	"\x1a_share_recipient_signature\"-\n" +
 	"\x12CreateUserResponse\x12\x17\n" +
-	"\auser_id\x18\x01 \x01(\tR\x06userId\"\xab\x01\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\"\xd6\x01\n" +
 	"\x13CreateWalletRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12'\n" +
 	"\x0forganization_id\x18\x02 \x01(\tR\x0eorganizationId\x12\"\n" +
 	"\rowner_user_id\x18\x03 \x01(\tR\vownerUserId\x12\x14\n" +
 	"\x05chain\x18\x04 \x01(\tR\x05chain\x12\x12\n" +
-	"\x04name\x18\x05 \x01(\tR\x04name\"k\n" +
+	"\x04name\x18\x05 \x01(\tR\x04name\x12)\n" +
+	"\x10delay_delegation\x18\x06 \x01(\bR\x0fdelayDelegation\"k\n" +
 	"\x14CreateWalletResponse\x12\x1b\n" +
 	"\twallet_id\x18\x01 \x01(\tR\bwalletId\x12\x15\n" +
 	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x12\x1f\n" +
