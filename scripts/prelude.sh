@@ -62,6 +62,7 @@ if [ "$1" = test ]; then
 	command -v rpm >/dev/null || lacks "rpm (lists the .rpm)" rpm
 	command -v man >/dev/null || lacks "man (shows the manual pages)" man-db
 	command -v ssh-keygen >/dev/null || lacks "ssh-keygen (signs and verifies the bundle)" openssh-client
+	command -v age-keygen >/dev/null || lacks "age-keygen (the quick starts)" age
 	"${PYTHON:-/usr/bin/python3}" -c 'import grpc, google.protobuf, cryptography' >/dev/null 2>&1 ||
 		lacks "grpc, protobuf and cryptography for Python (examples/python)" python3-grpcio python3-protobuf python3-cryptography
 	protoc -o /dev/null google/protobuf/timestamp.proto >/dev/null 2>&1 ||

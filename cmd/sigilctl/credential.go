@@ -52,5 +52,5 @@ func credentialCommand() *cobra.Command {
 			panic(err)
 		}
 	}
-	return group("credential", "Make credentials that stamp requests", create, signRecipientCommand())
+	return group("credential", "Make credentials that stamp requests", create, signRecipientCommand(), webauthnCommand())
 }

@@ -56,32 +56,13 @@ func (f *termFlags) read() (policies []*sigilv1.Policy, limits []*sigilv1.Limit,
 		if p.Scope.Delegation != "" || p.PartialLists || p.Lang == policy.LangTurnkey {
 			return nil, nil, fmt.Errorf("reading the rules in %s: policy %q: a delegation's own policy has no scope and no partial lists, and is in lang %s", f.rules, p.ID, policy.LangSigild)
 		}
-		m := &sigilv1.Policy{
-			Name: named(p.Name, p.ID), Effect: sigilv1.PolicyEffect_POLICY_EFFECT_DENY, Condition: optional(p.Condition), Consensus: optional(p.Consensus), Time: optional(p.Time),
-			OneTime: p.OneTime, Replace: p.Replace, RequesterAbstains: p.RequesterAbstains,
-		}
-		if p.Effect == policy.Allow {
-			m.Effect = sigilv1.PolicyEffect_POLICY_EFFECT_ALLOW
-		}
-		if !p.NotAfter.IsZero() {
-			m.NotAfter = timestamppb.New(p.NotAfter)
-		}
-		policies = append(policies, m)
+		policies = append(policies, policyMessage(p))
 	}
 	for _, l := range ls {
 		if l.Delegation != "" || l.Per != policy.PerAll && l.Per != policy.PerDestination {
 			return nil, nil, fmt.Errorf("reading the rules in %s: limit %q: a delegation's own limit has no delegation, and no group but its destinations", f.rules, l.ID)
 		}
-		m := &sigilv1.Limit{
-			Name: named(l.Name, l.ID), Asset: l.Asset, IncludeFees: l.IncludeFees, PerDestination: l.Per == policy.PerDestination, Control: l.Control, WindowSeconds: seconds(l.Window),
-		}
-		if !l.AnyAmount {
-			m.MaxAmount = l.Max.Dec()
-		}
-		if l.MaxCount > 0 {
-			m.MaxCount = &l.MaxCount
-		}
-		limits = append(limits, m)
+		limits = append(limits, limitMessage(l))
 	}
 	return policies, limits, nil
 }

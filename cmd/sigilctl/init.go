@@ -91,7 +91,7 @@ func readCredentials(purpose credential.Purpose, files []string) ([]delegation.N
 			return nil, fmt.Errorf("reading %s file %s: it holds the same key as %s", purpose, f, earlier)
 		}
 		seen[p.Key.ID()] = f
-		out = append(out, delegation.NewCredential{Name: p.Name, PublicKey: p.Key, Proof: p.Proof})
+		out = append(out, delegation.NewCredential{Name: p.Name, PublicKey: p.Key, Proof: p.Proof, Party: p.Party})
 	}
 	return out, nil
 }

@@ -67,6 +67,9 @@ func printKey(row func(name, format string, args ...any), k *sigilv1.Key) {
 	row("root set", "%s: %d of %s, epoch %d, since %s", k.GetRootSet(), k.GetThreshold(), strings.Join(k.GetParties(), ", "), k.GetEpoch(), k.GetRootSince().AsTime().Format(time.RFC3339))
 	row("shares here", "%s", strings.Join(k.GetSharesHere(), ", "))
 	printKeySealing(row, k.GetSealing())
+	if k.GetRenewalOwed() {
+		row("handed over", "its root set is being replaced; the owner's share comes of the new one")
+	}
 	if k.GetShareWaits() {
 		row("owner's share", "waits for its owner: sigilctl wallet share")
 	}
@@ -98,7 +101,7 @@ func printKey(row func(name, format string, args ...any), k *sigilv1.Key) {
 }
 
 func keyCommand() *cobra.Command {
-	return group("key", "Show the key behind a wallet, and its settings", keyShowCommand(), keySetCommand(), keyDelegateCommand())
+	return group("key", "Make keys, show the key behind a wallet and its settings, hand one over", keyShowCommand(), keySetCommand(), keyCreateCommand(), keyDelegateCommand())
 }
 
 func keyShowCommand() *cobra.Command {

@@ -61,7 +61,7 @@ func root() *cobra.Command {
 		pauseCommand(), resumeCommand(), sealCommand(), unsealCommand())
 	c.AddCommand(keyCommand(), recoverCommand())
 	c.AddCommand(providerCommand(), keyslotCommand(), limitCommand(), clockCommand(), rotateCommand(), backupCommand(), restoreCommand(), receiptCommand(), walletCommand(), delegationCommand(), requestCommand(), activityCommand())
-	c.AddCommand(organizationCommand(), userCommand(), memberCommand(), orderCommand())
+	c.AddCommand(organizationCommand(), userCommand(), memberCommand(), accessCommand(), orderCommand())
 	c.AddCommand(webhookCommand(), deliveryCommand(), endpointCommand())
 	c.AddCommand(deviceCommand(), cosignCommand())
 	return c

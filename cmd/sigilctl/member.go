@@ -19,8 +19,8 @@ import (
 // whether what delegated users hold is no more than they were given (docs/access.md).
 
 func memberCommand() *cobra.Command {
-	return group("member", "Show users and credentials; rotate, revoke, remove, change the root quorum",
-		memberListCommand(), memberRotateCommand(), memberRevokeCommand(), memberRemoveCommand(), memberTagCommand(), memberRootCommand(), memberVerifyCommand())
+	return group("member", "Show users and credentials; add, rotate, revoke, remove, change the root quorum",
+		memberListCommand(), memberAddCommand(), memberRotateCommand(), memberRevokeCommand(), memberRemoveCommand(), memberTagCommand(), memberRootCommand(), memberVerifyCommand())
 }
 
 func memberListCommand() *cobra.Command {
@@ -82,6 +82,43 @@ func credentialLine(c *sigilv1.RegisteredCredential) string {
 		line = append(line, fmt.Sprintf("UNUSED for %s or more", time.Duration(c.GetUnusedAlarmSeconds())*time.Second))
 	}
 	return strings.Join(line, "  ")
+}
+
+func memberAddCommand() *cobra.Command {
+	var f stampFlags
+	var terms termsOfCredential
+	var user, file string
+	c := &cobra.Command{
+		Use:   "add --organization ID --user ID --credential FILE.json --key FILE…",
+		Short: "Register a further credential of a user; an end user's own stamp, or the root quorum for a delegated user's",
+		Long: `Registers a further credential: FILE is what sigilctl credential create wrote, or for a
+passkey or a security key sigilctl credential webauthn accept.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			list, err := newCredentials(credential.ForUser, []string{file})
+			if err != nil {
+				if list, err = newCredentials(credential.ForDelegatedUser, []string{file}); err != nil {
+					return err
+				}
+			}
+			if err := terms.apply(list[0]); err != nil {
+				return err
+			}
+			return f.call(cmd, func(c *client.Client, id string) error {
+				out, err := c.Members().AddCredential(cmd.Context(), &sigilv1.AddCredentialRequest{RequestId: id, OrganizationId: f.organization, UserId: user, Credential: list[0]})
+				if err == nil {
+					fmt.Fprintf(cmd.OutOrStdout(), "credential  %s\n", out.GetCredentialId())
+				}
+				return err
+			})
+		},
+	}
+	f.register(c, true)
+	terms.register(c)
+	c.Flags().StringVar(&user, "user", "", "`ID` of the user")
+	c.Flags().StringVar(&file, "credential", "", "public `FILE` of the credential")
+	need(c, "organization", "user", "credential")
+	return c
 }
 
 func memberRotateCommand() *cobra.Command {
@@ -259,33 +296,5 @@ func memberVerifyCommand() *cobra.Command {
 	f.register(c, true)
 	c.Flags().StringVar(&user, "user", "", "`ID` of the delegated user")
 	need(c, "organization", "user")
-	return c
-}
-
-func keyDelegateCommand() *cobra.Command {
-	var f stampFlags
-	var r sigilv1.DelegateKeyRequest
-	c := &cobra.Command{
-		Use:   "delegate --organization ID --key-id ID --to ID --key FILE…",
-		Short: "Hand a key of the organization, and all its wallets, to an end user for ever; the root quorum",
-		Long: `Hands a key that was made with delay_delegation to an end user. Irreversible. It ends
-every delegation of the key, every activity that waits and every policy of its wallets;
-what was spent stays counted. The user fetches the share with sigilctl wallet share.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return f.call(cmd, func(c *client.Client, id string) error {
-				r.RequestId, r.OrganizationId = id, f.organization
-				out, err := c.KeyDelegation().DelegateKey(cmd.Context(), &r)
-				if err == nil {
-					fmt.Fprintf(cmd.OutOrStdout(), "key      %s\nstatus   %s\ncustody  %s\n", out.GetKeyId(), out.GetStatus(), out.GetCustody())
-				}
-				return err
-			})
-		},
-	}
-	f.register(c, true)
-	c.Flags().StringVar(&r.KeyId, "key-id", "", "`ID` of the key")
-	c.Flags().StringVar(&r.DelegateTo, "to", "", "`ID` of the end user")
-	need(c, "organization", "key-id", "to")
 	return c
 }

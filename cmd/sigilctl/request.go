@@ -119,10 +119,11 @@ understand more of it.
 }
 
 func requestSignCommand() *cobra.Command {
-	var key, identity, socket, wallet, out string
+	var f signFlags
+	var wallet, out string
 	var yes bool
 	c := &cobra.Command{
-		Use:   "sign --api-key FILE --out ANSWER FILE...",
+		Use:   "sign (--api-key FILE | --organization ID --key FILE) --out ANSWER FILE...",
 		Short: "Show a request, ask, and have the daemon of this host sign it",
 		Long: `Shows the request as sigilctl request show does, asks whether to go on, and hands it
 to the daemon on its application socket: the same ten steps, policy, limits and
@@ -130,7 +131,8 @@ journal as for any other request. The answer goes to a new file: to a request of
 ours canonical CBOR, to a wallet program's an eth-signature or sol-signature as text.
 
 --api-key is the wallet API key, or the age file in which the appliance handed it
-over together with --identity. A wallet program's request names an address and no
+over together with --identity. A user who signs by stamp gives --key, the private
+key of its credential, and --organization; several stamp with several. A wallet program's request names an address and no
 wallet; --wallet says which it is.
 
 ` + requestFiles,
@@ -164,12 +166,7 @@ wallet; --wallet says which it is.
 				}
 			}
 			// Step 3: sign.
-			secret, err := readAPIKey(key, identity, cmd.InOrStdin())
-			if err != nil {
-				return err
-			}
-			defer clear(secret)
-			reply, err := signRequest(cmd, r, secret, socket)
+			reply, err := f.sign(cmd, r)
 			if err != nil {
 				return err
 			}
@@ -188,13 +185,11 @@ wallet; --wallet says which it is.
 			return writeNew(cmd, out, b)
 		},
 	}
-	c.Flags().StringVar(&key, "api-key", "", "`FILE` with the wallet API key")
-	c.Flags().StringVar(&identity, "identity", "", "age identity `FILE` that opens the API key's file")
+	f.register(c)
 	c.Flags().StringVar(&wallet, "wallet", "", "the wallet's `ID`, where the request names none")
-	c.Flags().StringVar(&socket, "socket", "", "call this `socket` instead of the application socket of the configuration")
 	c.Flags().StringVar(&out, "out", "", "write the answer to this new `FILE`")
 	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
-	need(c, "api-key", "out")
+	need(c, "out")
 	return c
 }
 
@@ -383,35 +378,58 @@ func readAPIKey(path, identity string, stdin io.Reader) ([]byte, error) {
 	return b, nil
 }
 
-// signRequest is the one call, on the application socket.
-func signRequest(cmd *cobra.Command, r *airgap.Request, key []byte, socket string) (airgap.UR, error) {
-	if socket == "" {
+// signFlags say who asks for a signature: a wallet API key, or users' stamps.
+type signFlags struct {
+	apiKey, identity, organization, socket string
+	keys                                   []string
+}
+
+func (f *signFlags) register(c *cobra.Command) {
+	c.Flags().StringVar(&f.apiKey, "api-key", "", "`FILE` with the wallet API key")
+	c.Flags().StringVar(&f.identity, "identity", "", "age identity `FILE` that opens the API key's file")
+	c.Flags().StringArrayVar(&f.keys, "key", nil, "private key `FILE` that stamps the call, in place of --api-key; repeat for several users")
+	c.Flags().StringVar(&f.organization, "organization", "", "`ID` of the organization, with --key")
+	c.Flags().StringVar(&f.socket, "socket", "", "call this `socket` instead of the application socket of the configuration")
+	c.MarkFlagsRequiredTogether("key", "organization")
+	c.MarkFlagsOneRequired("api-key", "key")
+	c.MarkFlagsMutuallyExclusive("api-key", "key")
+}
+
+// sign is the one call, on the application socket.
+func (f *signFlags) sign(cmd *cobra.Command, r *airgap.Request) (reply airgap.UR, err error) {
+	in := &sigilv1.SignRequest{RequestId: r.ID, WalletId: r.Wallet, OrganizationId: optional(f.organization)}
+	if err := setPayload(in, r.Kind, r.Payload); err != nil {
+		return airgap.UR{}, err
+	}
+	ask := func(c *client.Client, _ string) error {
+		ctx, cancel := context.WithTimeout(cmd.Context(), 30*time.Second)
+		defer cancel()
+		status, err := c.Status().GetStatus(ctx, &sigilv1.GetStatusRequest{})
+		if err != nil {
+			return err
+		}
+		out, err := c.Signing().Sign(ctx, in)
+		if err != nil {
+			return err
+		}
+		reply, err = r.Reply(out.GetSignature(), status.GetApplianceId(), out.GetJournalSequence())
+		return err
+	}
+	if f.apiKey != "" {
+		shows := keyFlags{apiKey: f.apiKey, identity: f.identity, socket: f.socket, requestID: r.ID}
+		err := shows.call(cmd, ask)
+		return reply, err
+	}
+	if f.socket == "" {
 		cfg, err := loadConfig(cmd)
 		if err != nil {
 			return airgap.UR{}, err
 		}
-		socket = cfg.Sockets.App.Path
+		f.socket = cfg.Sockets.App.Path
 	}
-	c, err := client.Dial(socket)
-	if err != nil {
-		return airgap.UR{}, err
-	}
-	defer c.Close()
-	ctx, cancel := context.WithTimeout(cmd.Context(), 30*time.Second)
-	defer cancel()
-	in := &sigilv1.SignRequest{RequestId: r.ID, WalletId: r.Wallet}
-	if err := setPayload(in, r.Kind, r.Payload); err != nil {
-		return airgap.UR{}, err
-	}
-	status, err := c.Status().GetStatus(ctx, &sigilv1.GetStatusRequest{})
-	if err != nil {
-		return airgap.UR{}, unreachable(socket, err)
-	}
-	out, err := c.WithAPIKey(key).Signing().Sign(ctx, in)
-	if err != nil {
-		return airgap.UR{}, unreachable(socket, err)
-	}
-	return r.Reply(out.GetSignature(), status.GetApplianceId(), out.GetJournalSequence())
+	stamps := stampFlags{keys: f.keys, organization: f.organization, socket: f.socket, requestID: r.ID}
+	err = stamps.call(cmd, ask)
+	return reply, err
 }
 
 // setPayload puts a payload where the API has its kind.

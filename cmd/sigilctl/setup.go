@@ -25,15 +25,21 @@ func newCredentials(purpose credential.Purpose, files []string) (out []*sigilv1.
 		credential.P256:      sigilv1.CredentialAlgorithm_CREDENTIAL_ALGORITHM_P256,
 		credential.Ed25519:   sigilv1.CredentialAlgorithm_CREDENTIAL_ALGORITHM_ED25519,
 		credential.Secp256k1: sigilv1.CredentialAlgorithm_CREDENTIAL_ALGORITHM_SECP256K1,
+
+		credential.WebAuthnP256: sigilv1.CredentialAlgorithm_CREDENTIAL_ALGORITHM_WEBAUTHN_P256,
 	}
 	for _, c := range read {
-		out = append(out, &sigilv1.NewCredential{Name: c.Name, Algorithm: algorithms[c.PublicKey.Algorithm], PublicKey: c.PublicKey.Bytes, Proof: c.Proof})
+		one := &sigilv1.NewCredential{Name: c.Name, Algorithm: algorithms[c.PublicKey.Algorithm], PublicKey: c.PublicKey.Bytes, Proof: c.Proof}
+		if p := c.Party; p != nil {
+			one.Webauthn = &sigilv1.WebAuthnParty{CredentialId: p.CredentialID, RpId: p.ID, Origins: p.Origins}
+		}
+		out = append(out, one)
 	}
 	return out, nil
 }
 
 func organizationCommand() *cobra.Command {
-	return group("organization", "Make organizations", organizationCreateCommand())
+	return group("organization", "Make organizations, and sub-organizations for end users", organizationCreateCommand(), organizationSubCommand())
 }
 
 func organizationCreateCommand() *cobra.Command {
@@ -147,10 +153,11 @@ func walletCreateCommand() *cobra.Command {
 	var r sigilv1.CreateWalletRequest
 	var wait bool
 	c := &cobra.Command{
-		Use:   "create --organization ID --owner ID --chain CHAIN --name NAME --key FILE…",
+		Use:   "create --organization ID (--owner ID | --delay-delegation) --chain CHAIN --name NAME --key FILE…",
 		Short: "Make a new key and its wallet by a ceremony; the root quorum",
 		Long: `Starts the ceremony that makes a new key. The wallet is pending until its owner has
-fetched and confirmed its share (sigilctl wallet share).`,
+fetched and confirmed its share (sigilctl wallet share). With --delay-delegation it is
+the organization's until sigilctl key delegate hands it over.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return f.call(cmd, func(c *client.Client, id string) error {
@@ -168,8 +175,11 @@ fetched and confirmed its share (sigilctl wallet share).`,
 	c.Flags().StringVar(&r.OwnerUserId, "owner", "", "`ID` of the end user who will own the wallet")
 	c.Flags().StringVar(&r.Chain, "chain", "", `"eip155", or the CAIP-2 id of a Solana cluster`)
 	c.Flags().StringVar(&r.Name, "name", "", "a name for people")
+	c.Flags().BoolVar(&r.DelayDelegation, "delay-delegation", false, "the organization's, until sigilctl key delegate")
+	c.MarkFlagsMutuallyExclusive("owner", "delay-delegation")
+	c.MarkFlagsOneRequired("owner", "delay-delegation")
 	waitFlag(c, &wait)
-	need(c, "organization", "owner", "chain", "name")
+	need(c, "organization", "chain", "name")
 	return c
 }
 

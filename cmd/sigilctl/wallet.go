@@ -48,6 +48,7 @@ func walletImportCommand() *cobra.Command {
 	var f stampFlags
 	var key wholeKeyFlags
 	var r sigilv1.ImportWalletRequest
+	var wait bool
 	c := &cobra.Command{
 		Use:   "import --organization ID --owner ID --chain CHAIN --name NAME (--hex | --mnemonic | --keypair) FILE --key FILE…",
 		Short: "Share out a private key that exists; the key says \"imported\" for ever",
@@ -69,10 +70,11 @@ input; it stays as it is, destroy it.`,
 			return f.call(cmd, func(c *client.Client, id string) error {
 				r.RequestId, r.OrganizationId, r.PrivateKey = id, f.organization, secret
 				out, err := c.Wallets().ImportWallet(cmd.Context(), &r)
-				if err == nil {
-					fmt.Fprintf(cmd.OutOrStdout(), "wallet    %s\nkey       %s\nceremony  %s\n", out.GetWalletId(), out.GetKeyId(), out.GetCeremonyId())
+				if err != nil {
+					return err
 				}
-				return err
+				fmt.Fprintf(cmd.OutOrStdout(), "wallet    %s\nkey       %s\n", out.GetWalletId(), out.GetKeyId())
+				return f.follow(cmd, c, wait, out.GetCeremonyId())
 			})
 		},
 	}
@@ -88,6 +90,7 @@ input; it stays as it is, destroy it.`,
 	c.MarkFlagsMutuallyExclusive("hex", "mnemonic", "keypair")
 	c.MarkFlagsOneRequired("hex", "mnemonic", "keypair")
 	c.MarkFlagsRequiredTogether("mnemonic", "path")
+	waitFlag(c, &wait)
 	need(c, "organization", "owner", "chain", "name")
 	return c
 }
