@@ -184,7 +184,8 @@ func TestResponsesAreRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	assertion, err := d.AssertResponse([]byte("m"))
+	asked := sha256.Sum256([]byte("m"))
+	assertion, err := d.AssertResponse(asked[:])
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -188,10 +189,14 @@ before it was made. docs/policy.md has the fields.`,
 				if err != nil {
 					return err
 				}
+				rules := d.rules[document]
+				if cmd.Flags().Changed("request-id") && d.newest(document, l) {
+					d.version = d.versions[document] - 1 // the same bytes again: the answer of then
+					return d.set(cmd, c, id, document, rules)
+				}
 				if d.of(l.ID) != "" {
 					return hinted{fmt.Errorf("there is a limit %q in rules/%s already", l.ID, d.of(l.ID)), "sigilctl limit delete removes it; what it counted is not forgotten"}
 				}
-				rules := d.rules[document]
 				rules.Limits = append(rules.Limits, l)
 				return d.set(cmd, c, id, document, rules)
 			})
@@ -246,6 +251,8 @@ type ruleDocuments struct {
 	organization string
 	version      uint64
 	rules        map[string]judge.File
+	// versions are those that each came with.
+	versions map[string]uint64
 }
 
 func readRules(ctx context.Context, c *client.Client, organization string) (*ruleDocuments, error) {
@@ -253,7 +260,7 @@ func readRules(ctx context.Context, c *client.Client, organization string) (*rul
 	if err != nil {
 		return nil, err
 	}
-	d := &ruleDocuments{organization, all.GetVersion(), map[string]judge.File{}}
+	d := &ruleDocuments{organization, all.GetVersion(), map[string]judge.File{}, map[string]uint64{}}
 	for _, listed := range all.GetDocuments() {
 		if listed.GetKind() != sigilv1.DocumentKind_DOCUMENT_KIND_RULES {
 			continue
@@ -272,8 +279,16 @@ func readRules(ctx context.Context, c *client.Client, organization string) (*rul
 			return nil, fmt.Errorf("reading rules/%s: %w", listed.GetName(), err)
 		}
 		d.rules[listed.GetName()] = judge.File{Policies: policies, Limits: limits}
+		d.versions[listed.GetName()] = listed.GetVersion()
 	}
 	return d, nil
+}
+
+// newest reports whether a document's last limit is l: nothing was added behind it, so that
+// the request that made it can be made again.
+func (d *ruleDocuments) newest(name string, l policy.Limit) bool {
+	limits := d.rules[name].Limits
+	return len(limits) > 0 && reflect.DeepEqual(limits[len(limits)-1], l)
 }
 
 // of is the name of the document that a limit stands in; "" for none.

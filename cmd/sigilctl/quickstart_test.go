@@ -65,12 +65,30 @@ func TestKeyPageRunsAsWritten(t *testing.T) {
 	becomeScratch(t)
 	p := newPlace(t)
 	wantPage(t, "quickstart-key.md", p, map[string]int{
-		"API_KEY_INVALID: ": 1, "NOT_DELEGATABLE: ": 1, "\nrefused\n": 2, "\nstatus   Delegated\n": 2, "\nconfirmed\n": 1, "send 0.001 SOL": 2,
+		"API_KEY_INVALID: ": 1, "NOT_DELEGATABLE: ": 1, "\nrefused\n": 2, "\nstatus   Delegated\n": 2, "\nconfirmed\n": 1, "send 0.001 SOL": 4,
 	})
 	if _, err := os.Stat(p.path("first.answer")); err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Stat(p.path("second.answer")); !os.IsNotExist(err) {
 		t.Errorf("what is refused was signed: %v", err)
+	}
+}
+
+// The commands of docs/quickstart-payout.md run as they stand.
+func TestPayoutPageRunsAsWritten(t *testing.T) {
+	becomeScratch(t)
+	p := newPlace(t)
+	wantPage(t, "quickstart-payout.md", p, map[string]int{
+		"POLICY_DENIED: ": 1, "LIMIT_EXCEEDED: ": 1, "STAMP_INVALID: ": 1, "\nrefused\n": 3, "\nconfirmed\n": 1, "  holds ": 7, "BROKEN": 0,
+		"used 200000000, left 50000000": 1,
+	})
+	for _, name := range []string{"astray.signed", "week-1-again.signed"} {
+		if _, err := os.Stat(p.path(name)); !os.IsNotExist(err) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if signed, err := os.ReadFile(p.path("week-1.signed")); err != nil || len(signed) < 200 {
+		t.Errorf("%d bytes to send, %v", len(signed), err)
 	}
 }

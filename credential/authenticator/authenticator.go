@@ -53,12 +53,17 @@ func (d *Device) Public() credential.PublicKey {
 
 // Assert answers the challenge SHA-256(message).
 func (d *Device) Assert(message []byte) (credential.Assertion, error) {
+	sum := sha256.Sum256(message)
+	return d.sign(sum[:])
+}
+
+func (d *Device) sign(challenge []byte) (credential.Assertion, error) {
 	if !d.Still {
 		d.Counter++
 	}
-	id, sum := sha256.Sum256([]byte(d.ID)), sha256.Sum256(message)
+	id := sha256.Sum256([]byte(d.ID))
 	a := credential.Assertion{
-		ClientDataJSON:    fmt.Appendf(nil, d.Page, base64.RawURLEncoding.EncodeToString(sum[:])),
+		ClientDataJSON:    fmt.Appendf(nil, d.Page, base64url(challenge)),
 		AuthenticatorData: append(binary.BigEndian.AppendUint32(append(id[:], d.Flags), d.Counter), d.Extra...),
 	}
 	client := sha256.Sum256(a.ClientDataJSON)
@@ -87,9 +92,9 @@ func (d *Device) Register(challenge []byte) ([]byte, error) {
 	})
 }
 
-// AssertResponse is Assert as a browser's JSON.
-func (d *Device) AssertResponse(message []byte) ([]byte, error) {
-	a, err := d.Assert(message)
+// AssertResponse answers navigator.credentials.get as a browser's JSON.
+func (d *Device) AssertResponse(challenge []byte) ([]byte, error) {
+	a, err := d.sign(challenge)
 	if err != nil {
 		return nil, err
 	}
