@@ -50,7 +50,7 @@ func TestPrelude(t *testing.T) {
 	ready := func(differs map[string]string) map[string]string {
 		m := map[string]string{"go": goodGo, "gcc": present, "softhsm2-util": present, "swtpm": present, "swtpm_ioctl": present, "tpm2_getcap": present, "pkcs11-tool": present,
 			"node": "echo v20.18.0", "npm": present, "python3": present, "protoc": present, "apt-get": apt, "id": root,
-			"systemd-nspawn": present, "mmdebstrap": present, "lintian": present, "rpm": present, "man": present, "ssh-keygen": present, "age-keygen": present}
+			"systemd-nspawn": present, "mmdebstrap": present, "lintian": present, "rpm": present, "man": present, "ssh-keygen": present, "age-keygen": present, "openssl": present}
 		maps.Copy(m, differs)
 		maps.DeleteFunc(m, func(_, body string) bool { return body == "" })
 		return m

@@ -61,6 +61,7 @@ if [ "$1" = test ]; then
 	command -v lintian >/dev/null || lacks "lintian (reads the .deb as Debian would)" lintian
 	command -v rpm >/dev/null || lacks "rpm (lists the .rpm)" rpm
 	command -v man >/dev/null || lacks "man (shows the manual pages)" man-db
+	command -v openssl >/dev/null || lacks "openssl (keys and a certificate of the quick starts)" openssl
 	command -v ssh-keygen >/dev/null || lacks "ssh-keygen (signs and verifies the bundle)" openssh-client
 	command -v age-keygen >/dev/null || lacks "age-keygen (the quick starts)" age
 	"${PYTHON:-/usr/bin/python3}" -c 'import grpc, google.protobuf, cryptography' >/dev/null 2>&1 ||

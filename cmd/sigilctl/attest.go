@@ -5,7 +5,6 @@ import (
 	"crypto/subtle"
 	"crypto/x509"
 	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -284,11 +283,7 @@ func printStatement(out io.Writer, s tpm.Statement, how string) error {
 		if k.Use == tpm.UseStorage {
 			continue
 		}
-		der, err := x509.MarshalPKIXPublicKey(k.Public)
-		if err != nil {
-			return fmt.Errorf("encoding a public key: %w", err)
-		}
-		if err := pem.Encode(out, &pem.Block{Type: "PUBLIC KEY", Bytes: der}); err != nil {
+		if err := printPublic(out, k.Public); err != nil {
 			return err
 		}
 	}

@@ -21,7 +21,28 @@ import (
 // auditCommand reads the journal off-line: it needs the database file, no daemon
 // and no secret. tail asks a running daemon where it may.
 func auditCommand() *cobra.Command {
-	return group("audit", "Verify and read the journal", auditVerifyCommand(), auditListCommand(), auditTailCommand(), auditExportCommand())
+	return group("audit", "Verify and read the journal", auditVerifyCommand(), auditListCommand(), auditTailCommand(), auditExportCommand(), auditKeyCommand())
+}
+
+func auditKeyCommand() *cobra.Command {
+	var db string
+	c := &cobra.Command{
+		Use:   "key >FILE",
+		Short: "Print the device's checkpoint key as the journal names it, PEM: what others verify journal, receipts and backups with",
+		Long: `Prints the public key that the store's first entry names, once the whole journal
+verifies under it. Take it when the appliance is new, and give it to those who are to
+verify: a key that comes with what it verifies proves nothing.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			r, err := verifyAudit(cmd, db, nil, nil, false)
+			if err != nil {
+				return err
+			}
+			return printPublic(cmd.OutOrStdout(), r.CheckpointKey)
+		},
+	}
+	c.Flags().StringVar(&db, "db", "", "the database `file`, or a copy of it; default: the configuration's")
+	return c
 }
 
 // database is the file that --db or the configuration names.

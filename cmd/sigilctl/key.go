@@ -62,6 +62,9 @@ func printWallet(out io.Writer, w *sigilv1.Wallet, k *sigilv1.Key) error {
 
 func printKey(row func(name, format string, args ...any), k *sigilv1.Key) {
 	row("key", "%s (%s, %s)", k.GetKeyId(), k.GetScheme(), k.GetStatus())
+	if len(k.GetPublicKey()) > 0 {
+		row("public key", "%x", k.GetPublicKey())
+	}
 	row("origin", "%s", k.GetOrigin())
 	row("custody", "%s", k.GetCustody())
 	row("root set", "%s: %d of %s, epoch %d, since %s", k.GetRootSet(), k.GetThreshold(), strings.Join(k.GetParties(), ", "), k.GetEpoch(), k.GetRootSince().AsTime().Format(time.RFC3339))

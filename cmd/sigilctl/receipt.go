@@ -163,8 +163,8 @@ func tellReceipt(out io.Writer, r journal.Receipt) error {
 	}
 	fmt.Fprintln(out, `
 This proves that the daemon removed what is named in the transaction of this entry,
-overwritten in its database, and that the device with this key signed the journal
-that says so. It cannot prove that nobody had copied it before or had it in use, that
+overwritten in its database, and that the device with this key signed what
+says so. It cannot prove that nobody had copied it before or had it in use, that
 the disk, a snapshot or a backup holds no older copy (a backup is opened by its
 custodians; restoring it replays this entry if its segment is kept), or that the
 device and the daemon told the truth.`)

@@ -251,7 +251,8 @@ func origin(imported bool) string {
 	return "made in the token"
 }
 
-func printPublic(w io.Writer, public *rsa.PublicKey) error {
+// printPublic writes an RSA or ECDSA key as PEM.
+func printPublic(w io.Writer, public any) error {
 	der, err := x509.MarshalPKIXPublicKey(public)
 	if err != nil {
 		return fmt.Errorf("encoding the public key: %w", err)
