@@ -196,6 +196,12 @@ func (c *Client) Receipts() sigilv1.ReceiptServiceClient {
 	return sigilv1.NewReceiptServiceClient(stamped{Client: c})
 }
 
+// Ceremonies shows what goes on with keys, with members' stamps, and ends it, with the
+// owner's or root stamps.
+func (c *Client) Ceremonies() sigilv1.CeremonyServiceClient {
+	return sigilv1.NewCeremonyServiceClient(stamped{Client: c})
+}
+
 // Control stops signing and lets it go on: operators' stamps for organization "",
 // root members' or the owner's otherwise.
 func (c *Client) Control() sigilv1.ControlServiceClient {

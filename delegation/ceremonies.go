@@ -71,10 +71,15 @@ func (s *Service) Ceremony(a Actor, org, id string) (Ceremony, error) {
 	if !s.concerns(a, org, s.book.owner(rec)) {
 		return Ceremony{}, refusal.New(refusal.NotFound, "no such ceremony")
 	}
+	return s.describe(rec), nil
+}
+
+// describe is a record with its line of progress.
+func (s *Service) describe(rec *ceremonyRecord) Ceremony {
 	c := Ceremony{ID: rec.ID, Kind: rec.Kind, Status: rec.Status, Error: rec.Error, StartedAt: rec.StartedAt}
 	if rec.Status == statusWaiting {
 		c.Status, c.Stage = statusRunning, "waiting for the other side"
-		if p, ok := s.progress.read(id); ok {
+		if p, ok := s.progress.read(rec.ID); ok {
 			c.Stage, c.Done, c.Total = p.stage, p.done, p.total
 		}
 	}
@@ -84,10 +89,10 @@ func (s *Service) Ceremony(a Actor, org, id string) (Ceremony, error) {
 	for _, p := range rec.Culprits {
 		c.Culprits = append(c.Culprits, string(p))
 	}
-	if p, ok := s.progress.read(id); ok && rec.Status == statusRunning {
+	if p, ok := s.progress.read(rec.ID); ok && rec.Status == statusRunning {
 		c.Stage, c.Done, c.Total = p.stage, p.done, p.total
 	}
-	return c, nil
+	return c
 }
 
 // ceremonyWork makes the result. Shares it hands to keep are wiped when the
@@ -121,6 +126,10 @@ func (s *Service) startCeremony(c *ceremonyRecord, work ceremonyWork, undo func(
 		}
 		ctx, cancel := context.WithTimeout(s.stop, s.cfg.CeremonyTimeout)
 		defer cancel()
+		defer s.underWay.enter(c.ID, cancel)()
+		if s.book.ended(c.ID) {
+			return // aborted while it waited
+		}
 		start := s.now()
 		var kept []*mpc.Share
 		defer func() {
@@ -134,6 +143,10 @@ func (s *Service) startCeremony(c *ceremonyRecord, work ceremonyWork, undo func(
 		}
 		if err == nil {
 			s.log.Info("ceremony done", "ceremony", c.ID, "kind", c.Kind, "target", c.Target, "took", s.now().Sub(start))
+			return
+		}
+		if s.book.ended(c.ID) {
+			s.log.Info("ceremony aborted", "ceremony", c.ID, "kind", c.Kind, "target", c.Target)
 			return
 		}
 		if s.stop.Err() != nil {
@@ -159,13 +172,16 @@ func (s *Service) startCeremony(c *ceremonyRecord, work ceremonyWork, undo func(
 // reason to end it, its result will find the same.
 func (s *Service) step(c *ceremonyRecord, stage string, done, total int) {
 	s.progress.set(c.ID, stage, done, total)
-	rec := find(s.book, s.book.ceremonies, c.ID)
-	if rec == nil || rec.Stage == stage {
+	if rec := find(s.book, s.book.ceremonies, c.ID); rec == nil || rec.Stage == stage {
 		return
 	}
-	reached := *rec
-	reached.Stage = stage
-	err := s.vault.Update(s.stop, func(tx *vault.Tx) error {
+	err := s.vault.UpdateAlone(s.stop, func(tx *vault.Tx) error {
+		rec := find(s.book, s.book.ceremonies, c.ID)
+		if rec == nil || !rec.open() {
+			return nil // aborted: it stays so
+		}
+		reached := *rec
+		reached.Stage = stage
 		s.book.change(tx, func() { s.book.ceremonies[c.ID] = &reached })
 		return store(tx, vault.TypeCeremony, c.ID, &reached)
 	})
@@ -207,28 +223,35 @@ func reasonForPeople(ctx context.Context, cause error) string {
 	return "the ceremony failed; the appliance's log has the cause"
 }
 
+// endCeremony puts a ceremony's end on disk, with what belongs to it.
 func (s *Service) endCeremony(ctx context.Context, c *ceremonyRecord, status, why string, also func(tx *vault.Tx, e *journal.Entry) error, blamed ...mpc.Party) error {
-	return s.vault.UpdateAlone(ctx, func(tx *vault.Tx) error {
-		ended := *c
-		if rec := find(s.book, s.book.ceremonies, c.ID); rec != nil {
-			ended = *rec // with the stage it reached
-		}
-		ended.Status, ended.Error, ended.Culprits = status, why, blamed
-		e := journal.Entry{Kind: journal.KindAct, Method: "ceremony/" + c.Kind, Organization: c.Organization, Outcome: status, Reason: why}
-		e.Facts = map[string]string{"ceremony": c.ID}
-		if len(blamed) > 0 {
-			e.Facts["culprits"] = fmt.Sprint(blamed)
-		}
-		if err := also(tx, &e); err != nil {
-			return err
-		}
-		if err := store(tx, vault.TypeCeremony, ended.ID, &ended); err != nil {
-			return err
-		}
-		s.book.change(tx, func() { s.book.ceremonies[ended.ID] = &ended })
-		_, err := s.journal.Append(tx, e)
+	return s.vault.UpdateAlone(ctx, func(tx *vault.Tx) error { return s.writeEnd(tx, c, status, why, also, blamed...) })
+}
+
+// writeEnd is endCeremony as part of a transaction, which is alone. A ceremony ends once.
+func (s *Service) writeEnd(tx *vault.Tx, c *ceremonyRecord, status, why string, also func(tx *vault.Tx, e *journal.Entry) error, blamed ...mpc.Party) error {
+	ended := *c
+	if rec := find(s.book, s.book.ceremonies, c.ID); rec != nil {
+		ended = *rec // with the stage it reached
+	}
+	if !ended.open() {
+		return errEnded()
+	}
+	ended.Status, ended.Error, ended.Culprits = status, why, blamed
+	e := journal.Entry{Kind: journal.KindAct, Method: "ceremony/" + c.Kind, Organization: c.Organization, Outcome: status, Reason: why}
+	e.Facts = map[string]string{"ceremony": c.ID}
+	if len(blamed) > 0 {
+		e.Facts["culprits"] = fmt.Sprint(blamed)
+	}
+	if err := also(tx, &e); err != nil {
 		return err
-	})
+	}
+	if err := store(tx, vault.TypeCeremony, ended.ID, &ended); err != nil {
+		return err
+	}
+	s.book.change(tx, func() { s.book.ceremonies[ended.ID] = &ended })
+	_, err := s.journal.Append(tx, e)
+	return err
 }
 
 // failInterrupted marks what was running at the last end as failed, with its wallet or delegation.

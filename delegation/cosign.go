@@ -140,6 +140,9 @@ func (s *Service) takeOn(ctx context.Context, c *ceremonyRecord, o *mpc.Offer, k
 		return j, set, err
 	}
 	err = s.vault.UpdateAlone(ctx, func(tx *vault.Tx) error {
+		if s.book.ended(c.ID) {
+			return errEnded()
+		}
 		k := s.book.keyOf(c)
 		active, made := *w, *k
 		active.Status, made.Status, made.Root, made.Here = statusActive, statusActive, set, []mpc.Party{mpc.Delegate}

@@ -82,6 +82,7 @@ type Service struct {
 	stop       context.Context
 	stopCancel context.CancelFunc
 	progress   *progressBoard
+	underWay   *underWay
 	// vendors holds what other vendors delivered; nil where nothing is.
 	vendors Vendors
 }
@@ -96,7 +97,7 @@ var ErrNotInitialized = errors.New("the store holds no appliance: sigilctl init 
 func Open(ctx context.Context, cfg Config) (*Service, error) {
 	s := &Service{
 		cfg: cfg, vault: cfg.Vault, journal: cfg.Journal, log: cfg.Log, now: cfg.Now,
-		flights: newFlights(), ceremonySlot: make(chan struct{}, 1), progress: newProgressBoard(),
+		flights: newFlights(), ceremonySlot: make(chan struct{}, 1), progress: newProgressBoard(), underWay: newUnderWay(),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)

@@ -168,6 +168,7 @@ func (s *Service) runJoined(ctx context.Context, c *ceremonyRecord, conn mpc.Con
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	defer s.underWay.enter(c.ID, cancel)()
 	if now := find(s.book, s.book.ceremonies, c.ID); now == nil || now.Status != statusWaiting {
 		return refusal.New(refusal.NotActive, "the ceremony does not wait any more")
 	}
@@ -193,6 +194,10 @@ func (s *Service) runJoined(ctx context.Context, c *ceremonyRecord, conn mpc.Con
 			}
 			return nil
 		}
+	}
+	if s.book.ended(c.ID) {
+		s.log.Info("ceremony aborted", "ceremony", c.ID, "kind", c.Kind, "target", c.Target)
+		return refusal.New(refusal.NotActive, "the ceremony was aborted").Because(err)
 	}
 	var m *mpc.Error
 	if !errors.As(err, &m) || !m.Broken() {

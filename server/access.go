@@ -116,6 +116,10 @@ var table = []access{
 	{method: "/sigil.v1.DeviceService/RemoveDevice", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: owner | root, maxBytes: 4 * kib},
 	{method: "/sigil.v1.DeviceService/CreateDeviceWallet", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root, maxBytes: 4 * kib},
 
+	{method: "/sigil.v1.CeremonyService/ListCeremonies", socket: onApp | onAdmin, role: roleApp | roleOperator | roleAuditor, by: byStamps, stamps: member, maxBytes: 4 * kib},
+	{method: "/sigil.v1.CeremonyService/ShowCeremony", socket: onApp | onAdmin, role: roleApp | roleOperator | roleAuditor, by: byStamps, stamps: member, maxBytes: 4 * kib},
+	{method: "/sigil.v1.CeremonyService/AbortCeremony", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: owner | root, maxBytes: 4 * kib, deadline: 30 * time.Second},
+
 	{method: "/sigil.v1.CosignService/AcceptCosigning", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root, maxBytes: 4 * kib},
 
 	{method: "/sigil.v1.ReceiptService/GetDelegationReceipt", socket: onApp | onAdmin, role: roleApp | roleOperator | roleAuditor, by: byStamps, stamps: member, maxBytes: 4 * kib},

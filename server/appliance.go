@@ -141,6 +141,7 @@ func (a *Appliance) Services() Services {
 		Device:        deviceService{a: a},
 		Cosign:        cosignService{a: a},
 		Receipt:       receiptService{a: a},
+		Ceremony:      ceremonyService{a: a},
 		Open:          func() bool { return a.state.Load().parts != nil },
 	}
 }

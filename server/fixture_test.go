@@ -251,7 +251,7 @@ func (h *house) services() Services {
 		User: sigilv1.UnimplementedUserServiceServer{}, Wallet: walletHandler{handlers: h.handlers},
 		Delegation: sigilv1.UnimplementedDelegationServiceServer{}, Access: sigilv1.UnimplementedDelegatedAccessServiceServer{}, Policy: sigilv1.UnimplementedPolicyServiceServer{}, Delivery: sigilv1.UnimplementedDeliveryServiceServer{}, Vendor: sigilv1.UnimplementedVendorServiceServer{}, Endpoint: sigilv1.UnimplementedEndpointServiceServer{}, Courier: sigilv1.UnimplementedCourierServiceServer{}, Activity: sigilv1.UnimplementedActivityServiceServer{}, Order: sigilv1.UnimplementedOrderServiceServer{}, Key: sigilv1.UnimplementedKeyServiceServer{}, Signing: signingHandler{handlers: h.handlers}, Control: sigilv1.UnimplementedControlServiceServer{}, Keyslot: sigilv1.UnimplementedKeyslotServiceServer{}, Clock: sigilv1.UnimplementedClockServiceServer{}, Limit: sigilv1.UnimplementedLimitServiceServer{},
 		Member: sigilv1.UnimplementedMemberServiceServer{}, DelegatedUser: sigilv1.UnimplementedDelegatedUserServiceServer{}, KeyDelegation: sigilv1.UnimplementedKeyDelegationServiceServer{},
-		Device: sigilv1.UnimplementedDeviceServiceServer{}, Cosign: sigilv1.UnimplementedCosignServiceServer{}, Receipt: sigilv1.UnimplementedReceiptServiceServer{},
+		Device: sigilv1.UnimplementedDeviceServiceServer{}, Cosign: sigilv1.UnimplementedCosignServiceServer{}, Receipt: sigilv1.UnimplementedReceiptServiceServer{}, Ceremony: sigilv1.UnimplementedCeremonyServiceServer{},
 		Audit: sigilv1.UnimplementedAuditServiceServer{},
 		Open:  func() bool { return true },
 	}

@@ -142,21 +142,7 @@ func (s walletService) GetCeremony(ctx context.Context, r *sigilv1.GetCeremonyRe
 	if err != nil {
 		return nil, err
 	}
-	out := &sigilv1.Ceremony{CeremonyId: c.ID, Kind: c.Kind, StartedAt: timestamppb.New(c.StartedAt)}
-	switch c.Status {
-	case "running":
-		out.Status = sigilv1.CeremonyStatus_CEREMONY_STATUS_RUNNING
-		done, total := uint32(c.Done), uint32(c.Total)
-		out.Stage, out.StepsDone, out.StepsTotal = &c.Stage, &done, &total
-	case "done":
-		out.Status = sigilv1.CeremonyStatus_CEREMONY_STATUS_DONE
-	case "failed":
-		out.Status, out.Error, out.Culprits = sigilv1.CeremonyStatus_CEREMONY_STATUS_FAILED, &c.Error, c.Culprits
-		if c.Stage != "" {
-			out.Stage = &c.Stage
-		}
-	}
-	return &sigilv1.GetCeremonyResponse{Ceremony: out}, nil
+	return &sigilv1.GetCeremonyResponse{Ceremony: ceremonyMessage(c)}, nil
 }
 
 func (s walletService) FetchShare(ctx context.Context, r *sigilv1.FetchShareRequest) (*sigilv1.FetchShareResponse, error) {

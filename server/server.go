@@ -125,6 +125,7 @@ type Services struct {
 	Device        sigilv1.DeviceServiceServer
 	Cosign        sigilv1.CosignServiceServer
 	Receipt       sigilv1.ReceiptServiceServer
+	Ceremony      sigilv1.CeremonyServiceServer
 	// Open reports whether the store is open, for grpc.health.v1.
 	Open func() bool
 }
@@ -163,6 +164,7 @@ func (s Services) list() []service {
 		{&sigilv1.DeviceService_ServiceDesc, s.Device},
 		{&sigilv1.CosignService_ServiceDesc, s.Cosign},
 		{&sigilv1.ReceiptService_ServiceDesc, s.Receipt},
+		{&sigilv1.CeremonyService_ServiceDesc, s.Ceremony},
 	}
 	return append(list, service{healthDesc, newHealth(list, s.Open)})
 }

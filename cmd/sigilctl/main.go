@@ -63,7 +63,7 @@ func root() *cobra.Command {
 	c.AddCommand(providerCommand(), keyslotCommand(), limitCommand(), clockCommand(), rotateCommand(), backupCommand(), restoreCommand(), receiptCommand(), walletCommand(), delegationCommand(), requestCommand(), activityCommand())
 	c.AddCommand(organizationCommand(), userCommand(), memberCommand(), accessCommand(), orderCommand())
 	c.AddCommand(webhookCommand(), deliveryCommand(), endpointCommand())
-	c.AddCommand(deviceCommand(), cosignCommand())
+	c.AddCommand(deviceCommand(), cosignCommand(), ceremonyCommand())
 	return c
 }
 
