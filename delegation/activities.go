@@ -72,26 +72,20 @@ func (a *activity) ref() requestRef { return requestRef{a.Organization, a.Reques
 // gone reports whether the record may be removed.
 func (a *activity) gone(now time.Time) bool { return !now.Before(a.shown.ExpiresAt.Add(activityKept)) }
 
-// loadActivities reads those of all organizations.
-func (b *book) loadActivities(ctx context.Context, v *vault.Vault) error {
-	var bad error
-	err := load(ctx, v, vault.TypeActivity, func(id string, a *activity) {
+// fileActivities files those of all organizations.
+func (b *book) fileActivities(all map[string]*activity) error {
+	for id, a := range all {
 		shown, err := signing.ParseActivity(a.Bytes)
-		switch {
-		case bad != nil:
-		case err != nil:
-			bad = fmt.Errorf("record %s: %w", id, err)
-		case a.ID != id || shown.ID != id || shown.Organization != a.Organization || shown.RequestID != a.RequestID || !b.hasAsked(a) || shown.Delegation != a.Delegation:
-			bad = fmt.Errorf("record %s: it says it is %q, of delegation %q", id, a.ID, a.Delegation)
-		default:
-			a.shown = shown
-			b.activities[id], b.waiting[a.ref()] = a, a
+		if err != nil {
+			return fmt.Errorf("record %s: %w", id, err)
 		}
-	})
-	if err != nil {
-		return err
+		if a.ID != id || shown.ID != id || shown.Organization != a.Organization || shown.RequestID != a.RequestID || !b.hasAsked(a) || shown.Delegation != a.Delegation {
+			return fmt.Errorf("record %s: it says it is %q, of delegation %q", id, a.ID, a.Delegation)
+		}
+		a.shown = shown
+		b.activities[id], b.waiting[a.ref()] = a, a
 	}
-	return bad
+	return nil
 }
 
 // hasAsked reports whether an activity's delegation is there, or for a stamped request

@@ -3,11 +3,7 @@ package delegation
 import (
 	"crypto/hmac"
 	"crypto/sha256"
-	"fmt"
-	"time"
 
-	"github.com/sigild/sigild/mpc"
-	"github.com/sigild/sigild/policy"
 	"github.com/sigild/sigild/refusal"
 	"github.com/sigild/sigild/signing"
 )
@@ -16,78 +12,11 @@ import (
 
 var _ signing.Authority = (*Service)(nil)
 
-// standing compiles what signing needs to know of a delegation alone; nil for one
-// that never became active.
-func (b *book) standing(d *delegationRecord) (*standing, error) {
-	if d.Status == statusPending || d.Status == statusFailed || d.Status == statusExpired && d.Set.ID == "" && d.Vendor == nil {
-		return nil, nil
-	}
-	w, k, err := b.wallet(d.Organization, d.Wallet)
-	if err != nil {
-		return nil, err
-	}
-	u, err := b.user(d.Organization, d.DelegatedUser)
-	if err != nil {
-		return nil, err
-	}
-	return b.standingOf(d, w, k, u)
-}
-
-// standingFor is standing when the delegated user is about to be u.
-func (b *book) standingFor(d *delegationRecord, u *user) (*standing, error) {
-	w, k, err := b.wallet(d.Organization, d.Wallet)
-	if err != nil {
-		return nil, err
-	}
-	return b.standingOf(d, w, k, u)
-}
-
-func (b *book) standingOf(d *delegationRecord, w *wallet, k *key, u *user) (*standing, error) {
-	rules, problems := policy.Compile(d.Policies, d.Limits, nil)
-	if rules == nil {
-		return nil, fmt.Errorf("compiling stored policies: %v", problems)
-	}
-	st := signing.Standing{
-		Delegation: d.ID, Organization: d.Organization, Owner: d.Owner, DelegatedUser: u.ID, DelegatedUserName: u.Name,
-		Approvers:   []policy.User{approver(u)},
-		Credentials: []policy.Credential{{ID: d.APIKey, UserID: u.ID, Type: "CREDENTIAL_TYPE_WALLET_API_KEY"}},
-		APIKey:      d.APIKey, Version: d.Version, Wallet: walletInfo(w, k),
-		Set: d.Set, ShareIDs: shareIDs(d.Set.ID, d.Set.Parties), Here: d.Set.Parties, Vendor: d.Vendor,
-	}
-	switch server, delegate := []mpc.Party{mpc.Server}, []mpc.Party{mpc.Delegate}; {
-	case d.Vendor != nil && d.Peer != "": // we are who the share was delivered to
-		st.Here, st.Elsewhere, st.Peer, st.ShareIDs = delegate, server, d.Peer, nil
-	case d.Peer != "" || d.Endpoint != "":
-		st.Here, st.Elsewhere, st.Peer = server, delegate, d.Peer
-		st.ShareIDs = shareIDs(d.Set.ID, server)
-	}
-	if d.ExpiresAt != nil {
-		st.ExpiresAt = *d.ExpiresAt
-	}
-	switch d.Status {
-	case statusRevoked:
-		st.Ended = refusal.New(refusal.DelegationRevoked, "the delegation was revoked")
-	case statusExpired:
-		st.Ended = refusal.New(refusal.DelegationExpired, "the delegation ended at %s", d.ExpiresAt.Format(time.RFC3339))
-	}
-	return &standing{base: st, own: rules, organizationAllows: d.OrganizationAllows, made: d.CreatedAt}, nil
-}
-
 // walletInfo is a wallet as signing sees it.
 func walletInfo(w *wallet, k *key) signing.WalletInfo {
 	return signing.WalletInfo{
 		ID: w.ID, Name: w.Name, Key: k.ID, Chain: w.Chain, Address: w.Address, Scheme: k.Scheme, PublicKey: w.publicKey(k), Path: w.Path,
 	}
-}
-
-// now finds the standing of a delegation as it is judged at this moment; nil for
-// none.
-func (b *book) now(delegation string) (*signing.Standing, error) {
-	st := find(b, b.standings, delegation)
-	if st == nil {
-		return nil, nil
-	}
-	return b.join(st)
 }
 
 // Authenticate is step 3: the key's id names the record, the HMAC is compared in

@@ -1,7 +1,6 @@
 package delegation
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"sync"
@@ -27,8 +26,8 @@ type book struct {
 	apiKeys     map[string]*apiKeyRecord
 	ceremonies  map[string]*ceremonyRecord
 	devices     map[string]*deviceRecord
-	// standings holds, for each delegation that was ever active, what signing needs to know.
-	standings map[string]*standing
+	// standings are made of the records above.
+	standings standings
 	// orders holds those of each delegation that ever had one.
 	orders map[string]*orders
 	// files judge above all organizations.
@@ -44,71 +43,9 @@ func newBook() *book {
 	return &book{
 		organizations: map[string]*organization{}, users: map[string]*user{}, holders: map[credentialKey]*user{}, keys: map[string]*key{},
 		wallets: map[string]*wallet{}, delegations: map[string]*delegationRecord{}, apiKeys: map[string]*apiKeyRecord{},
-		ceremonies: map[string]*ceremonyRecord{}, devices: map[string]*deviceRecord{}, standings: map[string]*standing{}, rulebooks: map[string]*rulebook{}, files: noFiles, orders: map[string]*orders{},
+		ceremonies: map[string]*ceremonyRecord{}, devices: map[string]*deviceRecord{}, rulebooks: map[string]*rulebook{}, files: noFiles, orders: map[string]*orders{},
 		activities: map[string]*activity{}, waiting: map[requestRef]*activity{},
 	}
-}
-
-// loadBook reads every record of the vault. A record that doesn't decode, or
-// names another that isn't there, stops the start: nothing is skipped.
-func loadBook(ctx context.Context, v *vault.Vault) (*book, error) {
-	b := newBook()
-	if err := load(ctx, v, vault.TypeAppliance, func(id string, a *appliance) { b.self = a }); err != nil {
-		return nil, err
-	}
-	if b.self == nil {
-		return nil, ErrNotInitialized
-	}
-	if err := load(ctx, v, vault.TypeOrganization, func(id string, o *organization) { b.organizations[id] = o }); err != nil {
-		return nil, err
-	}
-	if err := load(ctx, v, vault.TypeUser, func(id string, u *user) { b.users[id] = u; b.indexLocked(u) }); err != nil {
-		return nil, err
-	}
-	if err := load(ctx, v, vault.TypeKey, func(id string, k *key) { b.keys[id] = k }); err != nil {
-		return nil, err
-	}
-	if err := load(ctx, v, vault.TypeWallet, func(id string, w *wallet) { b.wallets[id] = w }); err != nil {
-		return nil, err
-	}
-	if err := load(ctx, v, vault.TypeAPIKey, func(id string, k *apiKeyRecord) { b.apiKeys[id] = k }); err != nil {
-		return nil, err
-	}
-	if err := load(ctx, v, vault.TypeCeremony, func(id string, c *ceremonyRecord) { b.ceremonies[id] = c }); err != nil {
-		return nil, err
-	}
-	if err := load(ctx, v, vault.TypeDevice, func(id string, d *deviceRecord) { b.devices[id] = d }); err != nil {
-		return nil, err
-	}
-	if err := load(ctx, v, vault.TypeDelegation, func(id string, d *delegationRecord) { b.delegations[id] = d }); err != nil {
-		return nil, err
-	}
-	documents := map[string]*document{}
-	if err := load(ctx, v, vault.TypeDocument, func(id string, d *document) { documents[id] = d }); err != nil {
-		return nil, err
-	}
-	if err := b.check(documents); err != nil {
-		return nil, err
-	}
-	if err := b.bindAll(documents); err != nil {
-		return nil, err
-	}
-	if err := b.loadOrders(ctx, v); err != nil {
-		return nil, err
-	}
-	if err := b.loadActivities(ctx, v); err != nil {
-		return nil, err
-	}
-	for id, d := range b.delegations {
-		st, err := b.standing(d)
-		if err != nil {
-			return nil, fmt.Errorf("reading delegation %s: %w", id, err)
-		}
-		if st != nil {
-			b.standings[id] = st
-		}
-	}
-	return b, nil
 }
 
 // check refuses a record under another's id, and one that names what isn't there.
@@ -143,7 +80,7 @@ func (b *book) check(documents map[string]*document) error {
 		look(id, k.ID, b.delegations[k.Delegation] != nil)
 	}
 	for id, d := range documents {
-		look(id, d.id(), b.organizations[d.Organization] != nil)
+		look(id, d.id(), b.organizations[d.Organization] != nil && readers[d.Kind] != nil)
 	}
 	for id, d := range b.devices {
 		look(id, d.ID, b.users[d.User] != nil)
@@ -152,22 +89,6 @@ func (b *book) check(documents map[string]*document) error {
 		look(id, c.ID, b.delegations[c.Target] != nil || b.wallets[c.Target] != nil)
 	}
 	return bad
-}
-
-// load decodes all records of one type.
-func load[T any](ctx context.Context, v *vault.Vault, t vault.Type, keep func(id string, rec *T)) error {
-	err := v.Each(ctx, t, func(id string, plaintext []byte) error {
-		rec := new(T)
-		if err := decodeRecord(plaintext, rec); err != nil {
-			return fmt.Errorf("record %s: %w", id, err)
-		}
-		keep(id, rec)
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("loading records of type %v: %w", t, err)
-	}
-	return nil
 }
 
 // store seals one record inside the transaction.

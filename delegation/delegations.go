@@ -321,7 +321,7 @@ func (s *Service) putActive(tx *vault.Tx, e *journal.Entry, d *delegationRecord,
 	if err != nil {
 		return err
 	}
-	st, err := s.book.standingOf(d, w, k, u)
+	st, err := source{d, w, k, u}.standing()
 	if err != nil {
 		return err
 	}
@@ -329,7 +329,7 @@ func (s *Service) putActive(tx *vault.Tx, e *journal.Entry, d *delegationRecord,
 	if err != nil {
 		return err
 	}
-	s.book.change(tx, func() { s.book.delegations[d.ID], s.book.apiKeys[rec.ID], s.book.standings[d.ID] = d, rec, st })
+	s.book.change(tx, func() { s.book.delegations[d.ID], s.book.apiKeys[rec.ID] = d, rec })
 	e.Wallet, e.Delegation, e.PolicySet = d.Wallet, d.ID, fmt.Sprintf("%x", whole.PolicySet)
 	if e.Facts == nil {
 		e.Facts = map[string]string{}

@@ -2,6 +2,7 @@ package delegation
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"reflect"
@@ -10,6 +11,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/sigild/sigild/credential"
 	"github.com/sigild/sigild/mpc/mpctest"
 	"github.com/sigild/sigild/policy"
 	"github.com/sigild/sigild/refusal"
@@ -196,7 +198,6 @@ func TestBadDocumentsStopTheStart(t *testing.T) {
 		"another id":             {V: 1, Organization: site.acme, Kind: KindRules, Name: "b", Content: []byte(`{}`)},
 		"no organization":        {V: 1, Organization: "org_none", Kind: KindRules, Name: "a", Content: []byte(`{}`)},
 		"a kind of later builds": {V: 1, Organization: site.acme, Kind: "song", Name: "a", Content: []byte(`{}`)},
-		"rules that are none":    {V: 1, Organization: site.acme, Kind: KindRules, Name: "a", Content: []byte(`{`)},
 		"a later version":        {V: 2, Organization: site.acme, Kind: KindRules, Name: "a", Content: []byte(`{}`)},
 	} {
 		h := newHouse(t)
@@ -210,6 +211,45 @@ func TestBadDocumentsStopTheStart(t *testing.T) {
 			t.Errorf("%s: started", name)
 		}
 	}
+}
+
+// What a start does not read, the rules of organizations and delegations, is refused
+// when it is needed: to those whose it is, and to nobody else.
+func TestRulesThatNoBuildReadsAreRefusedToTheirOwn(t *testing.T) {
+	h := newFullHouse(t)
+	if st, err := h.Current("dlg_1"); err != nil || st == nil {
+		t.Fatalf("before: %+v, %v", st, err)
+	}
+	h.put(func(tx *vault.Tx) error {
+		d := delegationRecord{}
+		err := tx.With(vault.TypeDelegation, "dlg_1", func(b []byte) error { return decodeRecord(b, &d) })
+		d.Policies[0].Condition = "("
+		return errors.Join(err, store(tx, vault.TypeDelegation, "dlg_1", &d))
+	})
+	h.restart()
+	_, err := h.Current("dlg_1")
+	wantRefusal(t, "a delegation whose policies don't compile", err, refusal.PolicyInvalid)
+	if _, err := h.Current("dlg_2"); err != nil {
+		t.Errorf("its neighbour: %v", err)
+	}
+	bad := &document{V: 1, Organization: site.acme, Kind: KindRules, Name: "a", Content: []byte(`{`)}
+	h.put(func(tx *vault.Tx) error { return store(tx, vault.TypeDocument, bad.id(), bad) })
+	h.restart()
+	_, err = h.Current("dlg_2")
+	wantRefusal(t, "a delegation below documents that don't compile", err, refusal.PolicyInvalid)
+	o, err := h.book.organization(site.globex)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := h.stamper(o, site.gina.id, []credential.PublicKey{site.gina.key.Public()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.judgedBy(st, true); err != nil {
+		t.Errorf("another organization: %v", err)
+	}
+	_, err = h.Limits(look(site.acme, site.root[0]), site.acme, "")
+	wantRefusal(t, "their limits", err, refusal.PolicyInvalid)
 }
 
 // decide judges a request without payload by the standing of a delegation.
@@ -344,7 +384,10 @@ func BenchmarkJoin(b *testing.B) {
 		text = append(text, fmt.Sprintf(`{"id":"p%d","effect":"EFFECT_DENY","condition":"eth.tx.value > %d"}`, i, i))
 	}
 	h.mustSet("s", []NewDocument{rulesDocument("main", `{"policies":[`+strings.Join(text, ",")+`]}`)})
-	st := find(h.book, h.book.standings, "dlg_1")
+	if _, err := h.book.now("dlg_1"); err != nil {
+		b.Fatal(err)
+	}
+	st := h.book.standings.get("dlg_1")
 	for b.Loop() {
 		st.joined.Store(nil)
 		if _, err := h.book.join(st); err != nil {

@@ -107,20 +107,8 @@ func (s *Service) destroyShares(tx *vault.Tx, d *delegationRecord) error {
 	return nil
 }
 
-// putEnded writes a delegation that signs no more, and its standing.
+// putEnded writes a delegation that signs no more.
 func (s *Service) putEnded(tx *vault.Tx, ended *delegationRecord) error {
-	if err := store(tx, vault.TypeDelegation, ended.ID, ended); err != nil {
-		return err
-	}
-	st, err := s.book.standing(ended)
-	if err != nil {
-		return err
-	}
-	s.book.change(tx, func() {
-		s.book.delegations[ended.ID] = ended
-		if st != nil {
-			s.book.standings[ended.ID] = st
-		}
-	})
-	return nil
+	s.book.change(tx, func() { s.book.delegations[ended.ID] = ended })
+	return store(tx, vault.TypeDelegation, ended.ID, ended)
 }

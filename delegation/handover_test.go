@@ -38,12 +38,8 @@ func (h *house) delivered(id, peer string) {
 	}
 	d := *find(h.book, h.book.delegations, id)
 	d.Endpoint = made.EndpointID
-	st, err := h.book.standing(&d)
-	if err != nil {
-		h.t.Fatal(err)
-	}
 	h.put(func(tx *vault.Tx) error {
-		h.book.change(tx, func() { h.book.delegations[id], h.book.standings[id] = &d, st })
+		h.book.change(tx, func() { h.book.delegations[id] = &d })
 		return errors.Join(store(tx, vault.TypeDelegation, id, &d), tx.Delete(vault.TypeShare, ShareID(d.Set.ID, mpc.Delegate)))
 	})
 }

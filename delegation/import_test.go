@@ -50,12 +50,12 @@ func TestDerivedWalletIsAnAddressOfTheSameKey(t *testing.T) {
 	// A delegation of it signs with the derived key, before and after a restart.
 	d, _ := h.delegate("of-seven", w.ID)
 	for range 2 {
-		st := find(h.book, h.book.standings, d)
-		if st == nil {
-			t.Fatal("no standing")
+		st, err := h.book.now(d)
+		if err != nil || st == nil {
+			t.Fatalf("standing %+v, %v", st, err)
 		}
-		if !slices.Equal(st.base.Wallet.Path, []uint32{0, 7}) || !bytes.Equal(st.base.Wallet.PublicKey, public) || st.base.Wallet.Address != w.Address {
-			t.Fatalf("wallet %+v, want that of path 0/7", st.base.Wallet)
+		if !slices.Equal(st.Wallet.Path, []uint32{0, 7}) || !bytes.Equal(st.Wallet.PublicKey, public) || st.Wallet.Address != w.Address {
+			t.Fatalf("wallet %+v, want that of path 0/7", st.Wallet)
 		}
 		h.restart()
 	}

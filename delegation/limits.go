@@ -47,7 +47,11 @@ func (s *Service) Limits(a Actor, org, one string) ([]LimitState, error) {
 	}
 	var limits []policy.Limit
 	if s.concerns(a, org, "") {
-		for _, l := range s.book.rulebook(org).rules.Limits() {
+		laws, err := s.book.rulebook(org).laws()
+		if err != nil {
+			return nil, err
+		}
+		for _, l := range laws.rules.Limits() {
 			l.ID = strings.TrimPrefix(l.ID, organizationPrefix)
 			limits = append(limits, l)
 		}

@@ -30,6 +30,9 @@ func TestMain(m *testing.M) {
 	if text := os.Getenv(childEnv); text != "" {
 		os.Exit(childMain(text))
 	}
+	if text := os.Getenv(startEnv); text != "" {
+		os.Exit(startMain(text))
+	}
 	os.Exit(run(m))
 }
 

@@ -145,11 +145,7 @@ func (s *Service) replaceUser(tx *vault.Tx, changed *user) error {
 		if err := store(tx, vault.TypeDelegation, d.ID, &next); err != nil {
 			return err
 		}
-		st, err := s.book.standingFor(&next, changed)
-		if err != nil {
-			return err
-		}
-		s.book.change(tx, func() { s.book.delegations[next.ID], s.book.standings[next.ID] = &next, st })
+		s.book.change(tx, func() { s.book.delegations[next.ID] = &next })
 	}
 	return store(tx, vault.TypeUser, changed.ID, changed)
 }

@@ -106,12 +106,8 @@ func (o *orders) without(gone func(Order) bool) *orders {
 	return out
 }
 
-// loadOrders reads the orders of all delegations.
-func (b *book) loadOrders(ctx context.Context, v *vault.Vault) error {
-	all := map[string]*Order{}
-	if err := load(ctx, v, vault.TypeOrder, func(id string, o *Order) { all[id] = o }); err != nil {
-		return err
-	}
+// fileOrders files the orders of all delegations.
+func (b *book) fileOrders(all map[string]*Order) error {
 	for id, o := range all {
 		if o.ID != id || b.delegations[o.Delegation] == nil {
 			return fmt.Errorf("record %s: it says it is %q, of delegation %q", id, o.ID, o.Delegation)

@@ -34,7 +34,7 @@ type PolicyFiles struct {
 }
 
 // noFiles is the layer of an appliance without files.
-var noFiles = &PolicyFiles{rules: unbound.rules}
+var noFiles = func() *PolicyFiles { empty, _ := policy.Compile(nil, nil, nil); return &PolicyFiles{rules: empty} }()
 
 // CompilePolicyFiles reads and compiles files, all or none. The error names the
 // file and the rule.

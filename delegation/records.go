@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"time"
 
 	"github.com/sigild/sigild/chains"
@@ -315,24 +316,34 @@ func encodeRecord(v any) ([]byte, error) {
 	return b, nil
 }
 
-// decodeRecord refuses unknown members, trailing bytes and other versions.
+// decodeRecord refuses unknown members, trailing bytes and other versions. v points to
+// a struct whose first field is the version.
 func decodeRecord(b []byte, v any) error {
-	var head struct {
-		V int `json:"v"`
-	}
-	if err := json.Unmarshal(b, &head); err != nil {
-		return fmt.Errorf("decoding record: %w", err)
-	}
-	if head.V != recordVersion {
-		return fmt.Errorf("decoding record: version %d is not %d", head.V, recordVersion)
+	// Our own encoder writes the version first. Whatever else comes is read for it.
+	if !bytes.HasPrefix(b, ourVersion) {
+		var head struct {
+			V int `json:"v"`
+		}
+		if err := json.Unmarshal(b, &head); err != nil {
+			return fmt.Errorf("decoding record: %w", err)
+		}
+		if head.V != recordVersion {
+			return fmt.Errorf("decoding record: version %d is not %d", head.V, recordVersion)
+		}
 	}
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
 	if err := d.Decode(v); err != nil {
 		return fmt.Errorf("decoding record: %w", err)
 	}
-	if d.More() {
+	if len(bytes.TrimSpace(b[d.InputOffset():])) > 0 {
 		return fmt.Errorf("decoding record: bytes after the object")
+	}
+	if n := reflect.ValueOf(v).Elem().Field(0).Int(); n != recordVersion {
+		return fmt.Errorf("decoding record: version %d is not %d", n, recordVersion)
 	}
 	return nil
 }
+
+// ourVersion is how a record of recordVersion begins.
+var ourVersion = fmt.Appendf(nil, `{"v":%d,`, recordVersion)

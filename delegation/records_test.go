@@ -22,6 +22,7 @@ func TestRecordsDecodeStrictly(t *testing.T) {
 		"an unknown member":       `{"v":1,"id":"x","colour":"red"}`,
 		"one deeper down":         `{"v":1,"root":[{"id":"x","admin":true}]}`,
 		"a member of other type":  `{"v":1,"id":7}`,
+		"a second version":        `{"v":1,"id":"x","v":2}`,
 		"a second object":         `{"v":1,"id":"x"}{"v":1}`,
 		"a bracket behind":        `{"v":1,"id":"x"}]`,
 		"cut":                     `{"v":1,"id":"x`,

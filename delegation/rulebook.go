@@ -6,14 +6,13 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/sigild/sigild/chains/evm"
 	"github.com/sigild/sigild/chains/signable"
 	"github.com/sigild/sigild/policy"
 	"github.com/sigild/sigild/refusal"
-	"github.com/sigild/sigild/signing"
 )
 
 // What judges a delegation's request is joined of layers, each compiled once:
@@ -31,12 +30,22 @@ import (
 
 const organizationPrefix = "organization/"
 
-// rulebook is what an organization's documents say, read and compiled. It is immutable.
+// rulebook is the documents of an organization. It is immutable.
 type rulebook struct {
 	version   uint64
 	documents []*document // ordered by kind and name
 	// hash names all documents.
 	hash [32]byte
+	// laws reads and compiles them, once, when they are set or first asked for after a
+	// start. Documents that this build can't read are the refusal of their own
+	// organization's requests, and of nobody else's.
+	laws func() (*laws, error)
+	// whole and narrow are the last answers of alone; swapped, never modified.
+	whole, narrow atomic.Pointer[ruling]
+}
+
+// laws are what documents say, read and compiled.
+type laws struct {
 	// rules are all policies and limits, narrowing those that can't allow.
 	rules, narrowing *policy.Set
 	// stamped are the policies and limits that judge stamped requests: all but ALLOW
@@ -44,32 +53,39 @@ type rulebook struct {
 	stamped *policy.Set
 	// interfaces are what payloads are read with.
 	interfaces signable.Interfaces
-	// whole and narrow are the last answers of alone; swapped, never modified.
-	whole, narrow atomic.Pointer[ruling]
 }
 
 // ruling is what judges a request without a delegation.
 type ruling struct {
-	files *PolicyFiles
-	rules *policy.Set
-	hash  [32]byte
+	files      *PolicyFiles
+	rules      *policy.Set
+	interfaces signable.Interfaces
+	hash       [32]byte
 }
 
 // alone joins the appliance's files and the organization's rules, of which ALLOW
 // policies count only if allows says so.
 func (r *rulebook) alone(files *PolicyFiles, allows bool) (*ruling, error) {
-	kept, above := &r.narrow, r.narrowing
+	kept := &r.narrow
 	if allows {
-		kept, above = &r.whole, r.stamped
+		kept = &r.whole
 	}
 	if j := kept.Load(); j != nil && j.files == files {
 		return j, nil
+	}
+	l, err := r.laws()
+	if err != nil {
+		return nil, err
+	}
+	above := l.narrowing
+	if allows {
+		above = l.stamped
 	}
 	rules, err := policy.Join(files.rules, above)
 	if err != nil {
 		return nil, fmt.Errorf("joining the rules of an organization: %w", err)
 	}
-	made := &ruling{files, rules, hashJudging(rules, r.hash)}
+	made := &ruling{files, rules, l.interfaces, hashJudging(rules, r.hash)}
 	kept.Store(made)
 	return made, nil
 }
@@ -93,20 +109,37 @@ type binding struct {
 	abis       []evm.ABI
 }
 
-// bind makes the rulebook of an organization from all its documents.
+// bind makes the rulebook of an organization from all its documents, which it reads.
 func (b *book) bind(org string, version uint64, documents []*document) (*rulebook, error) {
-	return bind(org, version, documents, func(delegation string) error {
+	made := b.file(org, version, documents)
+	if _, err := made.laws(); err != nil {
+		return nil, err
+	}
+	return made, nil
+}
+
+// file makes the rulebook of an organization; its documents are read when needed.
+func (b *book) file(org string, version uint64, documents []*document) *rulebook {
+	return file(version, documents, func(delegation string) error {
 		_, err := b.delegation(org, delegation)
 		return err
 	})
 }
 
-func bind(org string, version uint64, documents []*document, known func(delegation string) error) (*rulebook, error) {
+// file makes a rulebook of documents; known refuses a delegation that is not there.
+func file(version uint64, documents []*document, known func(delegation string) error) *rulebook {
 	slices.SortFunc(documents, func(x, y *document) int { return strings.Compare(x.name().String(), y.name().String()) })
+	return &rulebook{
+		version: version, documents: documents, hash: hashDocuments(documents),
+		laws: sync.OnceValues(func() (*laws, error) { return read(documents, known) }),
+	}
+}
+
+// read reads and compiles documents, which come in their order.
+func read(documents []*document, known func(delegation string) error) (*laws, error) {
 	if size := bytesOf(documents); len(documents) > maxDocuments || size > maxDocumentsBytes {
 		return nil, refusal.New(refusal.RequestInvalid, "an organization has at most %d documents of %d bytes together", maxDocuments, maxDocumentsBytes).With("field", "set")
 	}
-	made := &rulebook{version: version, documents: documents, hash: hashDocuments(documents)}
 	reading := &binding{known: known}
 	for _, d := range documents {
 		read := readers[d.Kind]
@@ -117,6 +150,7 @@ func bind(org string, version uint64, documents []*document, known func(delegati
 			return nil, err
 		}
 	}
+	made := new(laws)
 	var err error
 	if reading.interfaces.EVM, err = evm.NewABIs(reading.abis); err != nil {
 		return nil, refusal.New(refusal.PolicyInvalid, "documents of kind %s: %v", KindABI, err)
@@ -140,23 +174,17 @@ func bind(org string, version uint64, documents []*document, known func(delegati
 	return made, nil
 }
 
-// bindAll makes the rulebooks of all organizations that ever set a document.
-func (b *book) bindAll(documents map[string]*document) error {
+// fileAll makes the rulebooks of all organizations that ever set a document.
+func (b *book) fileAll(documents map[string]*document) {
 	of := map[string][]*document{}
 	for _, d := range documents {
 		of[d.Organization] = append(of[d.Organization], d)
 	}
 	for id, o := range b.organizations {
-		if o.PolicyVersion == 0 && len(of[id]) == 0 {
-			continue
+		if o.PolicyVersion > 0 || len(of[id]) > 0 {
+			b.rulebooks[id] = b.file(id, o.PolicyVersion, of[id])
 		}
-		made, err := b.bind(id, o.PolicyVersion, of[id])
-		if err != nil {
-			return fmt.Errorf("reading the documents of organization %s: %w", id, err)
-		}
-		b.rulebooks[id] = made
 	}
-	return nil
 }
 
 func bytesOf(documents []*document) (n int) {
@@ -236,7 +264,7 @@ func (r *rulebook) document(name DocumentName) *document {
 // unbound is the rulebook of an organization without documents.
 var unbound = func() *rulebook {
 	empty, _ := policy.Compile(nil, nil, nil)
-	return &rulebook{hash: hashDocuments(nil), rules: empty, narrowing: empty, stamped: empty}
+	return &rulebook{hash: hashDocuments(nil), laws: func() (*laws, error) { return &laws{rules: empty, narrowing: empty, stamped: empty}, nil }}
 }()
 
 // rulebook finds an organization's; that of an unknown one is empty.
@@ -277,64 +305,4 @@ func framed(to []byte, text string) []byte {
 func hashJudging(rules *policy.Set, documents [32]byte) [32]byte {
 	set := rules.Hash()
 	return sha256.Sum256(append(append(framed(nil, "sigild/policy/judging/v1"), set[:]...), documents[:]...))
-}
-
-// standing is a delegation that ever was active, and what of its standing is its
-// own; the rest is joined when somebody asks, and kept until a layer changes.
-type standing struct {
-	base signing.Standing // without Rules and PolicySet
-	own  *policy.Set
-	// organizationAllows as in the record.
-	organizationAllows bool
-	made               time.Time
-	// joined is the last answer; swapped, never modified.
-	joined atomic.Pointer[joined]
-}
-
-// joined is a whole standing and the layers it was joined of.
-type joined struct {
-	standing     *signing.Standing
-	files        *PolicyFiles
-	organization *rulebook
-	orders       *orders
-	counts       *time.Time
-}
-
-// countsFrom is since when it is known what an organization spent; nil: since ever.
-func (b *book) countsFrom(org string) *time.Time {
-	b.mu.RLock()
-	defer b.mu.RUnlock()
-	if o := b.organizations[org]; o != nil {
-		return o.CountsFrom
-	}
-	return nil
-}
-
-// join answers with the standing under the rules of this moment.
-func (b *book) join(s *standing) (*signing.Standing, error) {
-	files, book, open := b.layers(s.base.Organization, s.base.Delegation)
-	counts := b.countsFrom(s.base.Organization)
-	if j := s.joined.Load(); j != nil && j.files == files && j.organization == book && j.orders == open && j.counts == counts {
-		return j.standing, nil
-	}
-	above := book.narrowing
-	if s.organizationAllows {
-		above = book.rules
-	}
-	fixed, err := policy.Join(files.rules, above, s.own)
-	if err != nil {
-		return nil, fmt.Errorf("joining the rules of delegation %s: %w", s.base.Delegation, err)
-	}
-	rules, err := policy.Join(append(open.sets(), fixed)...)
-	if err != nil {
-		return nil, fmt.Errorf("joining the orders of delegation %s: %w", s.base.Delegation, err)
-	}
-	whole := s.base
-	whole.Orders = open.together()
-	whole.Rules, whole.Interfaces, whole.PolicySet, whole.Fixed = rules, book.interfaces, hashJudging(rules, book.hash), hashJudging(fixed, book.hash)
-	if counts != nil {
-		whole.CountsFrom, whole.Young = *counts, s.made.After(*counts)
-	}
-	s.joined.Store(&joined{&whole, files, book, open, counts})
-	return &whole, nil
 }

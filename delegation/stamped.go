@@ -117,7 +117,7 @@ func (s *Service) judgedBy(st *signing.Standing, allows bool) error {
 	if err != nil {
 		return err
 	}
-	st.Rules, st.Interfaces, st.PolicySet, st.Fixed = j.rules, book.interfaces, j.hash, j.hash
+	st.Rules, st.Interfaces, st.PolicySet, st.Fixed = j.rules, j.interfaces, j.hash, j.hash
 	return nil
 }
 

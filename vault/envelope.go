@@ -206,14 +206,10 @@ func wrapDEK(wrapKey, core, wrap []byte, generation uint32, dek []byte) error {
 	return nil
 }
 
-// unwrapDEK is the inverse; the caller wipes what it returns.
-func (e *envelope) unwrapDEK(wrapKey []byte) ([]byte, error) {
-	g, err := newGCM(wrapKey)
-	if err != nil {
-		return nil, err
-	}
-	defer secmem.Scrub(g)
-	dek, err := g.Open(nil, e.wrapNonce, e.wrapped, wrapAAD(e.core, e.wrapHead))
+// unwrapDEK is the inverse; wrap is the cipher under the wrapping key. The caller wipes
+// what it returns.
+func (e *envelope) unwrapDEK(wrap cipher.AEAD) ([]byte, error) {
+	dek, err := wrap.Open(nil, e.wrapNonce, e.wrapped, wrapAAD(e.core, e.wrapHead))
 	if err != nil {
 		return nil, fmt.Errorf("%w: wrapped key doesn't authenticate", ErrTampered)
 	}
@@ -235,7 +231,12 @@ func rewrapEnvelope(oldKey, newKey []byte, generation uint32, b []byte) error {
 	if err != nil {
 		return err
 	}
-	dek, err := e.unwrapDEK(oldKey)
+	g, err := newGCM(oldKey)
+	if err != nil {
+		return err
+	}
+	defer secmem.Scrub(g)
+	dek, err := e.unwrapDEK(g)
 	if err != nil {
 		return err
 	}
@@ -244,10 +245,11 @@ func rewrapEnvelope(oldKey, newKey []byte, generation uint32, b []byte) error {
 }
 
 // openEnvelope decrypts b in place and returns the plaintext, which the caller
-// wipes. parts are what the devices gave for it, 32 bytes each, in their order. want
+// wipes. wrap is the cipher under the wrapping key; parts are what the devices gave for
+// it, 32 bytes each, in their order. want
 // is what the caller asked for: an envelope that decrypts but is another record,
 // version or generation is [ErrTampered] all the same.
-func openEnvelope(wrapKey, parts []byte, want recordMeta, b []byte) ([]byte, error) {
+func openEnvelope(wrap cipher.AEAD, parts []byte, want recordMeta, b []byte) ([]byte, error) {
 	e, err := parseEnvelope(b)
 	if err != nil {
 		return nil, err
@@ -256,7 +258,7 @@ func openEnvelope(wrapKey, parts []byte, want recordMeta, b []byte) ([]byte, err
 	if e.meta != want {
 		return nil, fmt.Errorf("%w: envelope belongs to another record, version or store", ErrTampered)
 	}
-	dek, err := e.unwrapDEK(wrapKey)
+	dek, err := e.unwrapDEK(wrap)
 	if err != nil {
 		return nil, err
 	}

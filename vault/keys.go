@@ -229,10 +229,18 @@ func (k *keyring) recordKey(t Type, id string) (key recordKey, err error) {
 		return lastingKeyPlace, nil
 	}
 	err = k.use(func(s *subkeys) error {
-		secmem.MAC((*[32]byte)(&key), s.index, binary.BigEndian.AppendUint16(nil, uint16(t)), []byte(id))
+		key = s.recordKey(t, id)
 		return nil
 	})
 	return key, err
+}
+
+func (s *subkeys) recordKey(t Type, id string) (key recordKey) {
+	if t == TypeLastingKey {
+		return lastingKeyPlace
+	}
+	secmem.MAC((*[32]byte)(&key), s.index, binary.BigEndian.AppendUint16(nil, uint16(t)), []byte(id))
+	return key
 }
 
 // headMAC is HMAC-SHA256(k_head, body).
@@ -270,12 +278,9 @@ func (k *keyring) seal(m recordMeta, parts *newParts, id string, payload []byte)
 func (k *keyring) open(m recordMeta, parts, env []byte, use func(id string, payload []byte) error) error {
 	var framed []byte
 	err := k.use(func(s *subkeys) (err error) {
-		wrap := s.wrap
-		m.StoreID, m.Generation = k.storeID, k.generation
-		if g, ok := generationOf(env); ok && k.previous != 0 && g == k.previous {
-			wrap, m.Generation = s.oldWrap, k.previous
-		}
-		framed, err = openEnvelope(wrap, parts, m, env)
+		o := opener{keys: k, lent: s}
+		defer o.forget()
+		framed, err = o.open(m, parts, env)
 		return err
 	})
 	if err != nil {

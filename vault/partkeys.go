@@ -81,7 +81,8 @@ func (tx *Tx) partKeys() (map[string]partKey, error) {
 			return err
 		})
 	}
-	for _, l := range tx.b.u.tree.ofType(TypePartKey) {
+	known, _ := tx.b.u.tree.ofTypes(TypePartKey)
+	for _, l := range known {
 		if tx.b.changes[l.key] != nil {
 			continue
 		}

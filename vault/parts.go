@@ -269,7 +269,8 @@ func (v *Vault) eachWhole(ctx context.Context, t Type, use func()) error {
 	if u == nil {
 		return ErrSealed
 	}
-	for _, listed := range u.tree.ofType(t) {
+	all, _ := u.tree.ofTypes(t)
+	for _, listed := range all {
 		l, env, err := v.fetch(u, listed.key)
 		if err == nil {
 			err = openRecord(ctx, u, l, env, "", func(string, []byte) error { return nil })

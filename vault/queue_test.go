@@ -192,7 +192,8 @@ func TestReadersEndWithTheVault(t *testing.T) {
 	if err := v.Close(); err != nil {
 		t.Fatal(err)
 	}
-	_, _, err := v.fetch(u, u.tree.ofType(TypeStoreKey)[0].key)
+	listed, _ := u.tree.ofTypes(TypeStoreKey)
+	_, _, err := v.fetch(u, listed[0].key)
 	wantIs(t, err, ErrSealed)
 	if err := v.Close(); err != nil {
 		t.Errorf("second Close: %v", err)

@@ -134,6 +134,36 @@ func (p *readerPool) keysAfter(from []byte, n int) ([]recordKey, error) {
 	return out, nil
 }
 
+// each lends every row of the records' table, in no meaningful order.
+func (p *readerPool) each(ctx context.Context, use func(k recordKey, env []byte) error) error {
+	r, err := p.lend()
+	if err != nil {
+		return err
+	}
+	defer p.give(r)
+	rows, err := r.conn.QueryContext(ctx, "SELECT k, v FROM rec")
+	if err != nil {
+		return readError("reading records", err)
+	}
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		var k, env sql.RawBytes
+		if err := rows.Scan(&k, &env); err != nil {
+			return readError("reading records", err)
+		}
+		if len(k) != 32 {
+			return fmt.Errorf("%w: record key of %d bytes", ErrTampered, len(k))
+		}
+		if err := use(recordKey(k), env); err != nil {
+			return err
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return readError("reading records", err)
+	}
+	return nil
+}
+
 // wrappedBy counts the records that are wrapped by a root key.
 func (p *readerPool) wrappedBy(generation uint32) (n int, err error) {
 	r, err := p.lend()
@@ -191,32 +221,6 @@ func (v *Vault) WithAll(ctx context.Context, t Type, ids []string, use func(plai
 	return lend(make([][]byte, 0, len(ids)))
 }
 
-// Each lends every record of a type in turn, in no meaningful order, and stops
-// at the first error. Records that are written meanwhile may be seen or not;
-// it's meant for start-up.
-func (v *Vault) Each(ctx context.Context, t Type, use func(id string, plaintext []byte) error) error {
-	u := v.open.Load()
-	if u == nil {
-		return ErrSealed
-	}
-	for _, listed := range u.tree.ofType(t) {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		l, env, err := v.fetch(u, listed.key)
-		if errors.Is(err, ErrNotFound) {
-			continue // deleted since
-		}
-		if err != nil {
-			return fmt.Errorf("reading a %s: %w", t, err)
-		}
-		if err := openRecord(ctx, u, l, env, "", use); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // fetch reads an envelope and compares it with the tree. When they disagree a
 // commit may be under way: it is awaited, and then they must agree.
 func (v *Vault) fetch(u *unsealed, k recordKey) (leaf, []byte, error) {
@@ -253,7 +257,7 @@ func openRecord(ctx context.Context, u *unsealed, l leaf, env []byte, wantID str
 				return err
 			}
 			if k != l.key {
-				return fmt.Errorf("%w: record is filed under another id", ErrTampered)
+				return errFiledElsewhere
 			}
 		} else if id != wantID {
 			return fmt.Errorf("%w: record names another id", ErrTampered)
@@ -267,6 +271,8 @@ func openRecord(ctx context.Context, u *unsealed, l leaf, env []byte, wantID str
 	}
 	return useErr
 }
+
+var errFiledElsewhere = fmt.Errorf("%w: record is filed under another id", ErrTampered)
 
 // leafOf is what the tree will know of a fresh envelope.
 func leafOf(m recordMeta, env []byte) leaf {

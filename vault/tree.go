@@ -73,19 +73,19 @@ func (t *tree) lookup(k recordKey) (leaf, bool) {
 	return b[i], true
 }
 
-// ofType lists the leaves of one type, sorted by key.
-func (t *tree) ofType(typ Type) []leaf {
+// ofTypes lists the leaves of some types, sorted by key, and says how many leaves
+// there are of all.
+func (t *tree) ofTypes(types ...Type) (ls []leaf, all int) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	var ls []leaf
 	for _, b := range t.buckets {
 		for _, l := range b {
-			if l.typ == typ {
+			if slices.Contains(types, l.typ) {
 				ls = append(ls, l)
 			}
 		}
 	}
-	return ls
+	return ls, int(t.count)
 }
 
 // leaves lists all leaves, sorted by key.

@@ -1,14 +1,10 @@
 package secmem
 
-import (
-	"crypto/hmac"
-	"crypto/sha256"
-	"hash"
-)
+import "crypto/sha256"
 
 // HKDF over SHA-256 (RFC 5869) as crypto/hkdf has it, with nothing left on the heap:
-// the secrets pass through hashes that are scrubbed, and the keys lie in the caller's
-// buffers alone.
+// the secrets pass through buffers that are cleared, and the keys lie in the caller's
+// alone.
 
 // Extract puts HKDF-Extract(salt, secret) into prk.
 func Extract(prk *[sha256.Size]byte, secret, salt []byte) {
@@ -37,12 +33,39 @@ func Derive(key, secret, salt []byte, info string) {
 	Expand(key, prk[:], info)
 }
 
-// MAC puts HMAC-SHA256(key, parts one after the other) into sum.
+// short is the longest message that MAC takes without an allocation.
+const short = 192
+
+// MAC puts HMAC-SHA256(key, parts one after the other) into sum, as RFC 2104 has it:
+// crypto/hmac keeps its key in objects on the heap, which would have to be scrubbed.
 func MAC(sum *[sha256.Size]byte, key []byte, parts ...[]byte) {
-	h := hmac.New(func() hash.Hash { return sha256.New() }, key)
+	var inner [sha256.BlockSize + short]byte
+	var outer [sha256.BlockSize + sha256.Size]byte
+	defer func() { clear(inner[:]); clear(outer[:]) }()
+	n := 0
 	for _, p := range parts {
-		h.Write(p)
+		n += len(p)
 	}
-	h.Sum(sum[:0])
-	Scrub(h)
+	text := inner[:sha256.BlockSize]
+	if n > short {
+		text = make([]byte, sha256.BlockSize, sha256.BlockSize+n)
+		defer func() { clear(text) }()
+	}
+	if len(key) > sha256.BlockSize {
+		hashed := sha256.Sum256(key)
+		defer clear(hashed[:])
+		key = hashed[:]
+	}
+	copy(text, key)
+	copy(outer[:], key)
+	for i := range sha256.BlockSize {
+		text[i] ^= 0x36
+		outer[i] ^= 0x5c
+	}
+	for _, p := range parts {
+		text = append(text, p...)
+	}
+	*sum = sha256.Sum256(text)
+	copy(outer[sha256.BlockSize:], sum[:])
+	*sum = sha256.Sum256(outer[:])
 }

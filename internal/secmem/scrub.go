@@ -2,6 +2,7 @@ package secmem
 
 import (
 	"reflect"
+	"sync"
 	"unsafe"
 )
 
@@ -12,9 +13,37 @@ import (
 // used again, and nothing that it points to may belong to anybody else. It reaches
 // neither strings, maps, channels nor functions, nor copies on the stack.
 func Scrub(x any) {
-	if x != nil {
-		scrub(reflect.ValueOf(x), 0)
+	if x == nil {
+		return
 	}
+	v := reflect.ValueOf(x)
+	if v.Kind() == reflect.Pointer && !v.IsNil() && isFlat(v.Type().Elem()) {
+		clear(unsafe.Slice((*byte)(v.UnsafePointer()), v.Type().Elem().Size()))
+		return
+	}
+	scrub(v, 0)
+}
+
+// flat remembers for each type whether it is numbers through and through: an object of
+// such a type is cleared at once.
+var flat sync.Map
+
+func isFlat(t reflect.Type) bool {
+	if known, ok := flat.Load(t); ok {
+		return known.(bool)
+	}
+	is := t.Kind() == reflect.Bool || numbers(t)
+	if t.Kind() == reflect.Array {
+		is = isFlat(t.Elem())
+	}
+	if t.Kind() == reflect.Struct {
+		is = true
+		for i := range t.NumField() {
+			is = is && isFlat(t.Field(i).Type)
+		}
+	}
+	flat.Store(t, is)
+	return is
 }
 
 // deepest bounds the walk: what it is for is flat.

@@ -37,6 +37,24 @@ func TestHKDFIsThatOfTheStandardLibrary(t *testing.T) {
 	}
 }
 
+// The length of key and message decides where MAC puts them; the answer is HMAC's.
+func TestMACIsThatOfTheStandardLibrary(t *testing.T) {
+	for _, key := range []int{0, 31, 32, 64, 65, 200} {
+		for _, n := range []int{0, 1, short - 1, short, short + 1, 600} {
+			k, m := make([]byte, key), make([]byte, n)
+			rand.Read(k)
+			rand.Read(m)
+			h := hmac.New(sha256.New, k)
+			h.Write(m)
+			want := h.Sum(nil)
+			var got [sha256.Size]byte
+			if MAC(&got, k, m[:n/3], m[n/3:]); !bytes.Equal(got[:], want) {
+				t.Errorf("key of %d bytes, message of %d: %x, want %x", key, n, got, want)
+			}
+		}
+	}
+}
+
 // What a cipher and a hash knew is gone: they give the answers of zero keys.
 func TestScrubReachesCiphersAndHashes(t *testing.T) {
 	key := bytes.Repeat([]byte{7}, 32)

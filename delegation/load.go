@@ -1,0 +1,87 @@
+package delegation
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/sigild/sigild/vault"
+)
+
+// loading is a book while it is read: what can't be filed before all else is there.
+type loading struct {
+	*book
+	mu         sync.Mutex // guards all of it while records come in
+	documents  map[string]*document
+	orders     map[string]*Order
+	activities map[string]*activity
+}
+
+// loadBook reads every record of the vault. A record that doesn't decode, or
+// names another that isn't there, stops the start: nothing is skipped.
+func loadBook(ctx context.Context, v *vault.Vault) (*book, error) {
+	b := newBook()
+	l := &loading{book: b, documents: map[string]*document{}, orders: map[string]*Order{}, activities: map[string]*activity{}}
+	// Step 1: all records, in no order.
+	if err := l.read(ctx, v); err != nil {
+		return nil, err
+	}
+	if b.self == nil {
+		return nil, ErrNotInitialized
+	}
+	// Step 2: what they say of each other.
+	if err := b.check(l.documents); err != nil {
+		return nil, err
+	}
+	// Step 3: what is made of them.
+	b.fileAll(l.documents)
+	if err := b.fileOrders(l.orders); err != nil {
+		return nil, err
+	}
+	if err := b.fileActivities(l.activities); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// read decodes all records of the book's types, each type by its reader.
+func (l *loading) read(ctx context.Context, v *vault.Vault) error {
+	b := l.book
+	readers := map[vault.Type]func(id string, plaintext []byte) error{
+		vault.TypeAppliance:    reader(l, func(_ string, a *appliance) { b.self = a }),
+		vault.TypeOrganization: reader(l, func(id string, o *organization) { b.organizations[id] = o }),
+		vault.TypeUser:         reader(l, func(id string, u *user) { b.users[id] = u; b.indexLocked(u) }),
+		vault.TypeKey:          reader(l, func(id string, k *key) { b.keys[id] = k }),
+		vault.TypeWallet:       reader(l, func(id string, w *wallet) { b.wallets[id] = w }),
+		vault.TypeAPIKey:       reader(l, func(id string, k *apiKeyRecord) { b.apiKeys[id] = k }),
+		vault.TypeCeremony:     reader(l, func(id string, c *ceremonyRecord) { b.ceremonies[id] = c }),
+		vault.TypeDevice:       reader(l, func(id string, d *deviceRecord) { b.devices[id] = d }),
+		vault.TypeDelegation:   reader(l, func(id string, d *delegationRecord) { b.delegations[id] = d }),
+		vault.TypeDocument:     reader(l, func(id string, d *document) { l.documents[id] = d }),
+		vault.TypeOrder:        reader(l, func(id string, o *Order) { l.orders[id] = o }),
+		vault.TypeActivity:     reader(l, func(id string, a *activity) { l.activities[id] = a }),
+	}
+	err := v.EachOf(ctx, slices.Collect(maps.Keys(readers)), func(t vault.Type, id string, plaintext []byte) error {
+		return readers[t](id, plaintext)
+	})
+	if err != nil {
+		return fmt.Errorf("loading records: %w", err)
+	}
+	return nil
+}
+
+// reader decodes records of one type and keeps each under the lock.
+func reader[T any](l *loading, keep func(id string, rec *T)) func(id string, plaintext []byte) error {
+	return func(id string, plaintext []byte) error {
+		rec := new(T)
+		if err := decodeRecord(plaintext, rec); err != nil {
+			return fmt.Errorf("record %s: %w", id, err)
+		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		keep(id, rec)
+		return nil
+	}
+}
