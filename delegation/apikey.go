@@ -2,12 +2,16 @@ package delegation
 
 import (
 	"bytes"
+	"context"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/sigild/sigild/vault"
 )
 
 // A wallet API key is "sgk_<id>_<secret>": id has 26 base32 characters, secret
@@ -43,6 +47,47 @@ func apiKeyID(key []byte) string {
 		return ""
 	}
 	return string(key[len(apiKeyPrefix) : len(apiKeyPrefix)+apiKeyIDLen])
+}
+
+// apiKey opens the record of a wallet API key; nil for one that is not there.
+func (s *Service) apiKey(id string) (*apiKeyRecord, error) {
+	of := func() string {
+		s.book.mu.RLock()
+		defer s.book.mu.RUnlock()
+		return s.book.apiKeys[id]
+	}
+	delegation, rec := of(), new(apiKeyRecord)
+	if delegation == "" {
+		return nil, nil
+	}
+	err := s.vault.With(context.Background(), vault.TypeAPIKey, id, func(b []byte) error { return decodeRecord(b, rec) })
+	switch {
+	case errors.Is(err, vault.ErrNotFound) && of() == "": // revoked meanwhile
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("reading the API key of delegation %s: %w", delegation, err)
+	case rec.ID != id || rec.Delegation != delegation:
+		return nil, fmt.Errorf("reading the API key of delegation %s: it says it is %q of %q", delegation, rec.ID, rec.Delegation)
+	}
+	return rec, nil
+}
+
+// apiKeyOrAny is apiKey, but for an id that is not there it opens another record, so
+// that the time tells nobody which ids are known.
+func (s *Service) apiKeyOrAny(id string) (*apiKeyRecord, error) {
+	s.book.mu.RLock()
+	known, any := s.book.apiKeys[id] != "", ""
+	if !known {
+		for any = range s.book.apiKeys {
+			break
+		}
+	}
+	s.book.mu.RUnlock()
+	if !known {
+		_, _ = s.apiKey(any) // whatever is wrong with it is no business of who asks
+		return nil, nil
+	}
+	return s.apiKey(id)
 }
 
 // verifier computes what is stored of a key.

@@ -46,23 +46,25 @@ func endedBy(st *signing.Standing, why error) *signing.Standing {
 // opened is the standing that a wallet API key opens.
 func (s *Service) opened(walletID string, apiKey []byte) (*signing.Standing, error) {
 	id := apiKeyID(apiKey)
-	rec := find(s.book, s.book.apiKeys, id)
-	want := dummyVerifier[:]
-	if rec != nil {
-		want = rec.Verifier
+	want, delegation := dummyVerifier[:], ""
+	switch rec, err := s.apiKeyOrAny(id); {
+	case err != nil:
+		return nil, err
+	case rec != nil:
+		want, delegation = rec.Verifier, rec.Delegation
 	}
 	got, err := s.verifier(apiKey)
 	if err != nil {
 		return nil, err
 	}
 	same := hmac.Equal(got, want)
-	var st *signing.Standing
-	if rec != nil {
-		if st, err = s.book.now(rec.Delegation); err != nil {
-			return nil, err
-		}
-	}
-	if !same || rec == nil || st == nil || st.Wallet.ID != walletID || st.APIKey != id {
+	st, err := s.book.now(delegation)
+	switch {
+	case !same:
+		return nil, errNotOpened()
+	case err != nil:
+		return nil, err
+	case st == nil || st.Wallet.ID != walletID || st.APIKey != id:
 		return nil, errNotOpened()
 	}
 	return st, nil

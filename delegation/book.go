@@ -23,9 +23,11 @@ type book struct {
 	keys        map[string]*key
 	wallets     map[string]*wallet
 	delegations map[string]*delegationRecord
-	apiKeys     map[string]*apiKeyRecord
-	ceremonies  map[string]*ceremonyRecord
-	devices     map[string]*deviceRecord
+	// apiKeys finds the delegation of a wallet API key by the key's id; the key's record is
+	// opened when it is needed.
+	apiKeys    map[string]string
+	ceremonies map[string]*ceremonyRecord
+	devices    map[string]*deviceRecord
 	// standings are made of the records above.
 	standings standings
 	// orders holds those of each delegation that ever had one.
@@ -42,13 +44,14 @@ type book struct {
 func newBook() *book {
 	return &book{
 		organizations: map[string]*organization{}, users: map[string]*user{}, holders: map[credentialKey]*user{}, keys: map[string]*key{},
-		wallets: map[string]*wallet{}, delegations: map[string]*delegationRecord{}, apiKeys: map[string]*apiKeyRecord{},
+		wallets: map[string]*wallet{}, delegations: map[string]*delegationRecord{}, apiKeys: map[string]string{},
 		ceremonies: map[string]*ceremonyRecord{}, devices: map[string]*deviceRecord{}, rulebooks: map[string]*rulebook{}, files: noFiles, orders: map[string]*orders{},
 		activities: map[string]*activity{}, waiting: map[requestRef]*activity{},
 	}
 }
 
-// check refuses a record under another's id, and one that names what isn't there.
+// check refuses a record under another's id, and one that names what isn't there; the
+// records of API keys are counted (load.go).
 func (b *book) check(documents map[string]*document) error {
 	var bad error
 	look := func(id, own string, ok bool) {
@@ -73,11 +76,7 @@ func (b *book) check(documents map[string]*document) error {
 		look(id, w.ID, b.keys[w.Key] != nil && b.keys[w.Key].Owner == w.Owner)
 	}
 	for id, d := range b.delegations {
-		look(id, d.ID, b.wallets[d.Wallet] != nil && (d.Owner == "" || b.users[d.Owner] != nil) && b.users[d.DelegatedUser] != nil &&
-			(d.APIKey == "" || b.apiKeys[d.APIKey] != nil))
-	}
-	for id, k := range b.apiKeys {
-		look(id, k.ID, b.delegations[k.Delegation] != nil)
+		look(id, d.ID, b.wallets[d.Wallet] != nil && (d.Owner == "" || b.users[d.Owner] != nil) && b.users[d.DelegatedUser] != nil)
 	}
 	for id, d := range documents {
 		look(id, d.id(), b.organizations[d.Organization] != nil && readers[d.Kind] != nil)

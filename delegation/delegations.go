@@ -329,7 +329,7 @@ func (s *Service) putActive(tx *vault.Tx, e *journal.Entry, d *delegationRecord,
 	if err != nil {
 		return err
 	}
-	s.book.change(tx, func() { s.book.delegations[d.ID], s.book.apiKeys[rec.ID] = d, rec })
+	s.book.change(tx, func() { s.book.delegations[d.ID], s.book.apiKeys[rec.ID] = d, d.ID })
 	e.Wallet, e.Delegation, e.PolicySet = d.Wallet, d.ID, fmt.Sprintf("%x", whole.PolicySet)
 	if e.Facts == nil {
 		e.Facts = map[string]string{}
@@ -350,10 +350,10 @@ func (s *Service) Delegation(a Actor, org, id string) (Delegation, error) {
 	if !s.concerns(a, org, d.Owner) {
 		return Delegation{}, refusal.New(refusal.NotFound, "no such delegation")
 	}
-	return s.showDelegation(d), nil
+	return s.showDelegation(d)
 }
 
-func (s *Service) showDelegation(d *delegationRecord) Delegation {
+func (s *Service) showDelegation(d *delegationRecord) (Delegation, error) {
 	out := Delegation{
 		ID: d.ID, Wallet: d.Wallet, DelegatedUser: d.DelegatedUser, Status: s.book.statusOf(d, s.clock()), ExpiresAt: d.ExpiresAt,
 		Policies: d.Policies, Limits: d.Limits, OrganizationAllows: d.OrganizationAllows, Templates: d.Templates,
@@ -364,8 +364,9 @@ func (s *Service) showDelegation(d *delegationRecord) Delegation {
 	if st, err := s.book.now(d.ID); err == nil && st != nil {
 		out.PolicySet = st.PolicySet
 	}
-	if k := find(s.book, s.book.apiKeys, d.APIKey); k != nil && d.Status == statusActive {
+	k, err := s.apiKey(d.APIKey)
+	if k != nil && d.Status == statusActive {
 		out.EncryptedAPIKey = k.Encrypted
 	}
-	return out
+	return out, err
 }

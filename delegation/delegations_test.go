@@ -299,7 +299,11 @@ func TestAuthenticate(t *testing.T) {
 	refused("an unknown wallet", "wal_nothing", key)
 	refused("no wallet", "", key)
 	refused("no key", solWallet, nil)
-	refused("the verifier", solWallet, find(h.book, h.book.apiKeys, st.APIKey).Verifier)
+	rec, err := h.Service.apiKey(st.APIKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused("the verifier", solWallet, rec.Verifier)
 	refused("the dummy's text", solWallet, []byte("sigild: no such wallet API key"))
 	refused("upper case", solWallet, bytes.ToUpper(key))
 	refused("a space", solWallet, append([]byte(" "), key...))
@@ -359,5 +363,29 @@ func TestAPIKeyID(t *testing.T) {
 	}
 	if !bytes.Equal(kept, make([]byte, len(kept))) {
 		t.Error("the key was not wiped")
+	}
+}
+
+// The record of an API key is read when it is used: one that says it is another's opens
+// nothing, and takes nothing from anybody else.
+func TestAPIKeyOfAnotherRecordOpensNothing(t *testing.T) {
+	h := newHouse(t, withWallet)
+	first, key := h.delegate("first", solWallet)
+	_, other := h.delegate("second", solWallet)
+	st, err := h.Authenticate(solWallet, other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec, err := h.Service.apiKey(st.APIKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.put(func(tx *vault.Tx) error { return store(tx, vault.TypeAPIKey, apiKeyID(key), rec) })
+	h.restart()
+	if _, err := h.Authenticate(solWallet, key); err == nil || refusal.Is(err, refusal.APIKeyInvalid) || !strings.Contains(err.Error(), first) {
+		t.Errorf("a swapped record: %v, want an error that names delegation %s", err, first)
+	}
+	if _, err := h.Authenticate(solWallet, other); err != nil {
+		t.Errorf("its neighbour: %v", err)
 	}
 }

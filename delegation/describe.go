@@ -151,7 +151,11 @@ func (s *Service) Describe(ctx context.Context, a Actor, org, id string) (Descri
 	}
 	held := s.book.standstillOf(org, d.Wallet, d.ID)
 	out.Pause, out.PausedScope = held.pause, held.what
-	if k := find(s.book, s.book.apiKeys, d.APIKey); k != nil {
+	k, err := s.apiKey(d.APIKey)
+	if err != nil {
+		return Description{}, err
+	}
+	if k != nil {
 		out.APIKeyMadeAt = &k.CreatedAt
 	}
 	out.May = wordsOf(d)

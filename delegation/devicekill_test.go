@@ -122,7 +122,7 @@ func (h *house) wantEither(p *phone, wallet string, b begun, what string) (done 
 	changed := h.keyOfWallet(wallet).Root.ID != b.root
 	if b.delegation != "" {
 		d := find(h.book, h.book.delegations, b.delegation)
-		changed = d.Status == statusActive && find(h.book, h.book.apiKeys, d.APIKey) != nil
+		changed = d.Status == statusActive && h.book.apiKeys[d.APIKey] == d.ID
 	}
 	if changed != done || !done && c.Status != statusWaiting {
 		h.t.Errorf("%s: the ceremony is %s, and what it makes is there: %v", what, c.Status, changed)

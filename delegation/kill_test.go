@@ -233,7 +233,7 @@ func (h *house) wantWhole(what string) {
 		if d.Status == statusPending {
 			h.t.Errorf("%s: delegation %s is still pending", what, id)
 		}
-		if d.Status == statusActive && find(h.book, h.book.apiKeys, d.APIKey) == nil {
+		if d.Status == statusActive && h.book.apiKeys[d.APIKey] != d.ID {
 			h.t.Errorf("%s: delegation %s has no API key", what, id)
 		}
 	}

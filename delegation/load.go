@@ -35,6 +35,9 @@ func loadBook(ctx context.Context, v *vault.Vault) (*book, error) {
 	if err := b.check(l.documents); err != nil {
 		return nil, err
 	}
+	if err := b.checkAPIKeys(v); err != nil {
+		return nil, err
+	}
 	// Step 3: what is made of them.
 	b.fileAll(l.documents)
 	if err := b.fileOrders(l.orders); err != nil {
@@ -55,10 +58,9 @@ func (l *loading) read(ctx context.Context, v *vault.Vault) error {
 		vault.TypeUser:         reader(l, func(id string, u *user) { b.users[id] = u; b.indexLocked(u) }),
 		vault.TypeKey:          reader(l, func(id string, k *key) { b.keys[id] = k }),
 		vault.TypeWallet:       reader(l, func(id string, w *wallet) { b.wallets[id] = w }),
-		vault.TypeAPIKey:       reader(l, func(id string, k *apiKeyRecord) { b.apiKeys[id] = k }),
 		vault.TypeCeremony:     reader(l, func(id string, c *ceremonyRecord) { b.ceremonies[id] = c }),
 		vault.TypeDevice:       reader(l, func(id string, d *deviceRecord) { b.devices[id] = d }),
-		vault.TypeDelegation:   reader(l, func(id string, d *delegationRecord) { b.delegations[id] = d }),
+		vault.TypeDelegation:   reader(l, l.delegation),
 		vault.TypeDocument:     reader(l, func(id string, d *document) { l.documents[id] = d }),
 		vault.TypeOrder:        reader(l, func(id string, o *Order) { l.orders[id] = o }),
 		vault.TypeActivity:     reader(l, func(id string, a *activity) { l.activities[id] = a }),
@@ -70,6 +72,31 @@ func (l *loading) read(ctx context.Context, v *vault.Vault) error {
 		return fmt.Errorf("loading records: %w", err)
 	}
 	return nil
+}
+
+func (l *loading) delegation(id string, d *delegationRecord) {
+	l.delegations[id] = d
+	if d.APIKey != "" {
+		l.apiKeys[d.APIKey] = id
+	}
+}
+
+// checkAPIKeys insists that each delegation's API key is there, and no other. Their
+// records are authenticated when they are used.
+func (b *book) checkAPIKeys(v *vault.Vault) error {
+	for key, id := range b.apiKeys {
+		switch there, err := v.Has(vault.TypeAPIKey, key); {
+		case err != nil:
+			return fmt.Errorf("looking for the API key of delegation %s: %w", id, err)
+		case !there:
+			return fmt.Errorf("record %s: its API key is missing", id)
+		}
+	}
+	n, err := v.Count(vault.TypeAPIKey)
+	if err == nil && n != len(b.apiKeys) {
+		err = fmt.Errorf("there are %d API keys, and %d belong to a delegation", n, len(b.apiKeys))
+	}
+	return err
 }
 
 // reader decodes records of one type and keeps each under the lock.

@@ -64,7 +64,7 @@ func (s *Service) RevokeDelegation(ctx context.Context, a Actor, requestID, org,
 	if err != nil {
 		return Delegation{}, err
 	}
-	return s.showDelegation(d), nil
+	return s.showDelegation(d)
 }
 
 // endDelegation destroys what a delegation that is pending or active signs with. Who

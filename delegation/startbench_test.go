@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"runtime"
 	"runtime/debug"
-	"runtime/pprof"
 	"slices"
 	"strings"
 	"syscall"
@@ -81,11 +80,6 @@ func startMain(text string) int {
 }
 
 func runStart(text string) error {
-	if p := os.Getenv("SP"); p != "" {
-		f, _ := os.Create(p)
-		_ = pprof.StartCPUProfile(f)
-		defer pprof.StopCPUProfile()
-	}
 	began, ctx := time.Now(), context.Background()
 	var in start
 	if err := json.Unmarshal([]byte(text), &in); err != nil {
@@ -224,6 +218,7 @@ func (h *house) synthesize(b testing.TB, n int) {
 				}
 				verifier, err := h.verifier(apiKey)
 				d := newDelegation("d", on)
+				d.Policies[0].ID = "pol_" + id
 				rec := &delegationRecord{V: recordVersion, ID: id, Organization: site.acme, Wallet: on, Owner: site.dana.id, DelegatedUser: site.bot,
 					Status: statusActive, CreatedAt: began, Policies: d.Policies, Set: set, APIKey: apiKeyID(apiKey), Version: 1}
 				errs = append(errs, err, store(tx, vault.TypeDelegation, id, rec),

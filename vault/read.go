@@ -208,6 +208,33 @@ func (v *Vault) With(ctx context.Context, t Type, id string, use func(plaintext 
 	return openRecord(ctx, u, l, env, id, func(_ string, plaintext []byte) error { return use(plaintext) })
 }
 
+// Has says whether the record exists; it is not opened.
+func (v *Vault) Has(t Type, id string) (bool, error) {
+	u := v.open.Load()
+	if u == nil {
+		return false, ErrSealed
+	}
+	if err := checkID(t, id); err != nil {
+		return false, err
+	}
+	k, err := u.keys.recordKey(t, id)
+	if err != nil {
+		return false, err
+	}
+	l, ok := u.tree.lookup(k)
+	return ok && l.typ == t, nil
+}
+
+// Count is how many records of a type there are.
+func (v *Vault) Count(t Type) (int, error) {
+	u := v.open.Load()
+	if u == nil {
+		return 0, ErrSealed
+	}
+	of, _ := u.tree.ofTypes(t)
+	return len(of), nil
+}
+
 // WithAll lends several records of one type at once, in the order of ids, each as
 // [Vault.With] does. use is not called unless all of them open.
 func (v *Vault) WithAll(ctx context.Context, t Type, ids []string, use func(plaintexts [][]byte) error) error {
