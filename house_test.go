@@ -75,7 +75,7 @@ var confined = []confinement{
 		why: "decoding is ours; LGPL-3.0, so it stays where NOTICE says; demo verifies with it"},
 	{what: "github.com/miekg/pkcs11", rooms: "hsm internal/testhsm",
 		why: "foreign code is loaded by the worker only"},
-	{what: "google.golang.org/grpc", rooms: "api server client link device cmd demo",
+	{what: "google.golang.org/grpc", rooms: "api server client link device courier cmd demo",
 		why: "the rooms that decide know no transport; server/errors.go knows all codes"},
 	{what: "modernc.org/sqlite", rooms: "vault journal",
 		why: "one database, one writer; journal only for the off-line verifier"},

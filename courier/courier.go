@@ -6,7 +6,8 @@
 //
 // The receiver refuses what is too long, too slow, or for no webhook's path, and says
 // the same of every delivery that the daemon doesn't take. The deliverer follows no
-// redirect and believes nothing but the status of an answer.
+// redirect, no Retry-After and no proxy of its environment, believes nothing but the
+// status of an answer, and posts to no link-local address.
 package courier
 
 import "time"

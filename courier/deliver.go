@@ -11,8 +11,10 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	sigilv1 "github.com/sigild/sigild/api/sigil/v1"
@@ -30,6 +32,9 @@ type Deliverer struct {
 	Courier sigilv1.CourierServiceClient
 	// Roots vouch for endpoints besides the system's; nil: the system's alone.
 	Roots *x509.CertPool
+	// PublicOnly refuses endpoints whose name leads to a private address or to this host.
+	// Link-local ones, where clouds keep their secrets, are refused always.
+	PublicOnly bool
 	// Every is how often it looks; zero means a second.
 	Every time.Duration
 	Log   *slog.Logger
@@ -68,11 +73,36 @@ func (d *Deliverer) client() *http.Client {
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{
 			TLSClientConfig: &tls.Config{RootCAs: d.Roots, MinVersion: tls.VersionTLS12}, ForceAttemptHTTP2: true,
-			DialContext: (&net.Dialer{Timeout: 5 * time.Second}).DialContext, TLSHandshakeTimeout: 5 * time.Second,
+			DialContext: (&net.Dialer{Timeout: 5 * time.Second, ControlContext: d.control}).DialContext, TLSHandshakeTimeout: 5 * time.Second,
 			MaxResponseHeaderBytes: maxHeader, MaxConnsPerHost: atOnce, IdleConnTimeout: 30 * time.Second,
 		},
 	}
 }
+
+// ErrAddress: the endpoint's name leads where nothing is posted.
+var ErrAddress = errors.New("nothing is posted to this address")
+
+// control judges the address that a name has come to, at the very connection, so that a
+// name that leads elsewhere the second time gains nothing.
+func (d *Deliverer) control(_ context.Context, _, address string, _ syscall.RawConn) error {
+	to, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return err
+	}
+	ip := to.Addr().Unmap().WithZone("")
+	switch {
+	case ip.IsLinkLocalUnicast() || ip.IsMulticast() || ip.IsUnspecified() || ip == broadcast:
+	case d.PublicOnly && (ip.IsLoopback() || ip.IsPrivate() || shared.Contains(ip)):
+	default:
+		return nil
+	}
+	return fmt.Errorf("%w: %s", ErrAddress, ip)
+}
+
+var (
+	broadcast = netip.MustParseAddr("255.255.255.255")
+	shared    = netip.MustParsePrefix("100.64.0.0/10") // RFC 6598
+)
 
 // round takes what is due, posts it and reports.
 func (d *Deliverer) round(ctx context.Context, post *http.Client) (int, error) {

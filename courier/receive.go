@@ -19,15 +19,20 @@ import (
 
 // Bounds of the receiver. A vendor's own limits are far below.
 const (
-	maxBody        = 64 << 10
-	maxHeader      = 8 << 10
-	maxConnections = 64
-	maxUnderWay    = 16
-	headersWithin  = 5 * time.Second
-	bodyWithin     = 10 * time.Second
-	answerWithin   = 20 * time.Second
-	pathPrefix     = "/webhooks/"
+	maxBody     = 64 << 10
+	maxHeader   = 8 << 10
+	maxUnderWay = 16
+	pathPrefix  = "/webhooks/"
 )
+
+// bounds are those of one connection, and how many there are.
+type bounds struct {
+	connections                 int
+	headers, whole, answerAfter time.Duration
+}
+
+// usual are the receiver's; tests have no time for them.
+var usual = bounds{connections: 64, headers: 5 * time.Second, whole: 10 * time.Second, answerAfter: 20 * time.Second}
 
 // Receiver hands deliveries to the daemon.
 type Receiver struct {
@@ -37,15 +42,22 @@ type Receiver struct {
 	// that ends TLS.
 	Certificate *tls.Certificate
 	Log         *slog.Logger
+	// within is usual but in tests.
+	within bounds
 }
 
 // Serve answers on l until ctx ends, then lets calls under way end.
 func (r *Receiver) Serve(ctx context.Context, l net.Listener) error {
+	within := r.within
+	if within == (bounds{}) {
+		within = usual
+	}
 	srv := &http.Server{
-		Handler: r.handler(), ReadHeaderTimeout: headersWithin, ReadTimeout: bodyWithin, WriteTimeout: answerWithin, IdleTimeout: time.Minute,
+		Handler: r.handler(), ReadHeaderTimeout: within.headers, ReadTimeout: within.whole, WriteTimeout: within.answerAfter,
 		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(r.Log.Handler(), slog.LevelDebug),
 	}
-	l = &bounded{Listener: l, places: make(chan struct{}, maxConnections)}
+	srv.SetKeepAlivesEnabled(false) // who has delivered holds no place
+	l = &bounded{Listener: l, places: make(chan struct{}, within.connections)}
 	if r.Certificate != nil {
 		l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{*r.Certificate}, MinVersion: tls.VersionTLS12})
 	}
@@ -56,7 +68,7 @@ func (r *Receiver) Serve(ctx context.Context, l net.Listener) error {
 		return fmt.Errorf("receiving: %w", err)
 	case <-ctx.Done():
 	}
-	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerWithin)
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), within.answerAfter)
 	defer cancel()
 	return srv.Shutdown(stop)
 }

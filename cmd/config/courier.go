@@ -25,17 +25,23 @@ type Receive struct {
 	Key         string `yaml:"key"`
 }
 
-// LoadReceive reads and checks the file, and the certificate that it names.
-func LoadReceive(path string) (Receive, *tls.Certificate, error) {
+// ReadReceive reads and checks the file.
+func ReadReceive(path string) (Receive, error) {
 	r := Receive{Daemon: Default().Sockets.App.Path, Listen: "[::]:8443"}
 	if err := loadOne(path, &r); err != nil {
-		return r, nil, err
+		return r, err
 	}
 	if err := checkPath("daemon", r.Daemon); err != nil {
-		return r, nil, fmt.Errorf("reading config %s: %w", path, err)
+		return r, fmt.Errorf("reading config %s: %w", path, err)
 	}
-	if r.Certificate == "" && r.Key == "" {
-		return r, nil, nil
+	return r, nil
+}
+
+// LoadReceive reads the file, and the certificate that it names; nil for none.
+func LoadReceive(path string) (Receive, *tls.Certificate, error) {
+	r, err := ReadReceive(path)
+	if err != nil || r.Certificate == "" && r.Key == "" {
+		return r, nil, err
 	}
 	c, err := tls.LoadX509KeyPair(r.Certificate, r.Key)
 	if err != nil {
@@ -51,6 +57,8 @@ type Deliver struct {
 	// Roots is a PEM file with certificates that vouch for endpoints besides the
 	// system's; "" for none.
 	Roots string `yaml:"roots"`
+	// PublicOnly refuses endpoints at private addresses and on this host.
+	PublicOnly bool `yaml:"public_only"`
 }
 
 // LoadDeliver reads and checks the file, and the certificates that it names.

@@ -47,9 +47,9 @@ func doctorCommand() *cobra.Command {
 				fmt.Fprintln(cmd.OutOrStdout(), string(b))
 			} else {
 				for _, f := range findings {
-					fmt.Fprintf(cmd.OutOrStdout(), "%-8s %-18s %s\n", f.Verdict, f.ID, f.Evidence)
+					fmt.Fprintf(cmd.OutOrStdout(), "%-8s %-19s %s\n", f.Verdict, f.ID, f.Evidence)
 					if f.Fix != "" {
-						fmt.Fprintf(cmd.OutOrStdout(), "%27s do: %s\n", "", f.Fix)
+						fmt.Fprintf(cmd.OutOrStdout(), "%28s do: %s\n", "", f.Fix)
 					}
 				}
 			}
@@ -126,6 +126,7 @@ var checks = []check{
 	{id: "socket.kind", look: checkSocketKind},
 	{id: "socket.owner", look: checkSocketOwner},
 	{id: "socket.group", look: checkSocketGroup},
+	{id: "socket.modes", look: checkSocketModes},
 	{id: "unit.sockets", look: checkUnitSockets},
 	{id: "unit.users", look: checkUnitUsers},
 	{id: "unit.credential", look: checkUnitCredential},
@@ -157,6 +158,14 @@ var checks = []check{
 	{id: "clock", look: checkClock},
 	{id: "load", look: checkLoad},
 	{id: "outcomes", look: checkOutcomes},
+	{id: "link", look: checkLink},
+	{id: "peer.appliances", look: checkAppliances},
+	{id: "courier.role", look: checkCourier},
+	{id: "receive", look: checkReceive},
+	{id: "receive.certificate", look: checkCertificate},
+	{id: "deliver", look: checkDeliver},
+	{id: "helper", look: checkHelper},
+	{id: "helper.program", look: checkHelperProgram},
 }
 
 // patient is the machine under examination; what several checks ask is asked once.

@@ -53,7 +53,7 @@ func deliverMain(args []string) error {
 		return err
 	}
 	return withDaemon(cfg.Daemon, func(ctx context.Context, c *client.Client, log *slog.Logger) error {
-		d := &courier.Deliverer{Courier: c.Courier(), Roots: roots, Log: log}
+		d := &courier.Deliverer{Courier: c.Courier(), Roots: roots, PublicOnly: cfg.PublicOnly, Log: log}
 		return d.Run(ctx)
 	})
 }

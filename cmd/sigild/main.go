@@ -56,7 +56,7 @@ func main() {
 func linkMain(args []string) error {
 	flags := flag.NewFlagSet("sigild link", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // errors are returned
-	path := flags.String("config", defaultLinkPath, "the link's configuration `file`")
+	path := flags.String("config", config.LinkPath, "the link's configuration `file`")
 	if err := flags.Parse(args); err != nil || flags.NArg() > 0 {
 		return errors.New("usage: sigild link [--config FILE]; it relays bytes for the daemon, which has no network")
 	}
