@@ -94,6 +94,14 @@ campaign-vault: prelude-test
 campaign-limits: prelude-test
 	CAMPAIGN=1 $(GO) test -count=1 -p 1 -timeout 60m -v -run Campaign ./signing
 
+# Ten thousand lives of delegations, with deliveries in any order, clocks that are turned
+# and kills, against a model of what the specification says; fifty of them with daemons,
+# the real engines and a vendor's program; and whether a padding that is wrong in one
+# place is refused in the same time as others: half an hour.
+.PHONY: campaign-delegation
+campaign-delegation: prelude-test
+	CAMPAIGN=1 $(GO) test -count=1 -p 1 -timeout 180m -v -run 'CampaignUnpadding|CampaignLives' ./hsm ./cmd/sigilctl ./delegation
+
 # Simulated ceremonies over a faulty network, a million signatures, every attack on ECDSA's
 # keygen and reshare, and processes that are killed while they sign (150 times), rotate (30)
 # and make keys (20): hours.

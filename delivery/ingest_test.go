@@ -318,9 +318,15 @@ func TestEnvelopesThatDoNotOpen(t *testing.T) {
 		for _, field := range []string{"encryptedDelegatedShare", "encryptedWalletApiKey"} {
 			o := e.created(t, "ev-bad", "w1", "", 1, func(o object) { row.change(o["data"].(object)[field].(object)) })
 			b := body(t, o)
+			before := h.device.opens
 			err := h.refusedAs(row.what+" of "+field, Received{Webhook: e.id, Body: b, Signature: sign(e.secret, b)}, row.reason)
 			if row.reason != refusal.DeliveryInvalid || err == nil {
 				continue
+			}
+			// The device is asked as often, whatever is wrong with an envelope.
+			want := map[string]int{"encryptedDelegatedShare": 1, "encryptedWalletApiKey": 2}[field]
+			if got := h.device.opens - before; got != want {
+				t.Errorf("%s of %s: the device was asked %d times, want %d", row.what, field, got, want)
 			}
 			if text == "" {
 				text = err.Error()
