@@ -3,16 +3,10 @@ package delegation
 import (
 	"bytes"
 	"context"
-	"crypto/aes"
-	"crypto/cipher"
 	"crypto/ed25519"
-	"crypto/hmac"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -31,6 +25,7 @@ import (
 	"github.com/sigild/sigild/credential"
 	"github.com/sigild/sigild/delegation/model"
 	"github.com/sigild/sigild/delivery"
+	"github.com/sigild/sigild/internal/testvendor"
 	"github.com/sigild/sigild/mpc/mpctest"
 )
 
@@ -176,16 +171,15 @@ func (n *nature) received(a model.Act, now time.Time) delivery.Received {
 	if a.Damage == model.Oversized {
 		body = append(body, bytes.Repeat([]byte(" "), delivery.MaxBody)...)
 	}
-	secret := []byte(modelSecret)
+	secret := modelSecret
 	if a.Damage == model.BadMAC {
-		secret[0] ^= 1
+		secret += "x"
 	}
-	mac := hmac.New(sha256.New, secret)
-	mac.Write(body)
+	mac := testvendor.MAC(secret, body)
 	if a.Damage == model.ChangedByte {
 		body[len(body)/2] ^= 1
 	}
-	return delivery.Received{Webhook: n.webhook, Body: body, Signature: "sha256=" + hex.EncodeToString(mac.Sum(nil))}
+	return delivery.Received{Webhook: n.webhook, Body: body, Signature: mac}
 }
 
 // body is the event's bytes, each time the same.
@@ -220,24 +214,12 @@ func (n *nature) body(e model.Event, environment string, at time.Time, key *rsa.
 }
 
 // envelope encrypts as the vendor does.
-func envelope(key *rsa.PublicKey, plain string) map[string]string {
-	content, iv := make([]byte, 32), make([]byte, 16)
-	rand.Read(content)
-	rand.Read(iv)
-	ek, err := rsa.EncryptOAEP(sha256.New(), rand.Reader, key, content, nil)
+func envelope(key *rsa.PublicKey, plain string) map[string]any {
+	e, err := testvendor.Envelope(key, []byte(plain))
 	if err != nil {
 		panic(err)
 	}
-	block, err := aes.NewCipher(content)
-	if err != nil {
-		panic(err)
-	}
-	gcm, err := cipher.NewGCMWithNonceSize(block, len(iv))
-	if err != nil {
-		panic(err)
-	}
-	sealed, b64 := gcm.Seal(nil, iv, []byte(plain), nil), base64.RawURLEncoding.EncodeToString
-	return map[string]string{"alg": "HYBRID-RSA-AES-256", "iv": b64(iv), "ct": b64(sealed[:len(plain)]), "tag": b64(sealed[len(plain):]), "ek": b64(ek)}
+	return e
 }
 
 // vendorProgram is the double of the vendor's: it does what the share's mood says.

@@ -54,7 +54,9 @@ type world struct {
 
 	delegations []made
 	wallets     []string
-	signatures  map[int][]byte
+	// signatures are what requests were answered with, and signature the last act's answer.
+	signatures map[int][]byte
+	signature  []byte
 }
 
 // made is a delegation and, once it was active, its API key.
@@ -168,8 +170,24 @@ func (w *world) Do(a model.Act) (model.Answer, error) {
 	if err := w.learn(made); err != nil {
 		return out, err
 	}
+	if err := w.answered(a, out); err != nil {
+		return out, err
+	}
 	out.Reached = w.reached()
 	return out, nil
+}
+
+// answered insists that a request has one signature for ever. What a process said that
+// died before it had, nobody heard.
+func (w *world) answered(a model.Act, out model.Answer) error {
+	if a.Verb != model.Sign || out.Cut || out.Refused != "" {
+		return nil
+	}
+	if before := w.signatures[a.Request.ID]; before != nil && !bytes.Equal(before, w.signature) {
+		return &model.Differs{What: fmt.Sprintf("request %d was answered with two signatures", a.Request.ID)}
+	}
+	w.signatures[a.Request.ID] = w.signature
+	return nil
 }
 
 // learn takes in what the store has of a new delegation, and the keys of those that
@@ -375,10 +393,7 @@ func (w *world) sign(a model.Act) error {
 	if err != nil {
 		return err
 	}
-	if before := w.signatures[a.Request.ID]; before != nil && !bytes.Equal(before, got.Signature) {
-		return fmt.Errorf("request %d was answered with two signatures", a.Request.ID)
-	}
-	w.signatures[a.Request.ID] = got.Signature
+	w.signature = got.Signature
 	if !ed25519.Verify(public, payload, got.Signature) {
 		return errors.New("the signature does not verify")
 	}

@@ -52,6 +52,9 @@ type request struct {
 
 // Model is the whole state. Make one with [New].
 type Model struct {
+	// sockets: acts come over the daemon's sockets, which turn away stamps of credentials
+	// that are not registered before anything else; and what lies in its store is not seen.
+	sockets      bool
 	now, reached time.Time
 	// offered is nil as long as the organization never said.
 	offered      *bool
@@ -118,6 +121,9 @@ func (m *Model) later() time.Time {
 
 // Judge says what must come of an act. It changes nothing; the verdict's changes do.
 func (m *Model) Judge(a Act) Verdict {
+	if m.sockets && m.unknown(a) {
+		return no(refusal.StampInvalid)
+	}
 	switch a.Verb {
 	case Enable:
 		return m.byQuorum(a, m.enable)
@@ -444,5 +450,8 @@ func (m *Model) Picture() string {
 	}
 	slices.Sort(all)
 	lines = append(lines, all...)
+	if m.sockets {
+		return strings.Join(lines, "\n")
+	}
 	return fmt.Sprintf("%s\n%d shares, %d API keys, %d vendor's shares", strings.Join(lines, "\n"), shares, keys, live)
 }

@@ -51,7 +51,7 @@ var chances = []struct {
 }{
 	{Enable, 2}, {Propose, 6}, {Approve, 7}, {Create, 6}, {Revoke, 5}, {Pause, 4}, {Resume, 6},
 	{Deliver, 20}, {Bind, 12}, {Sign, 30}, {SignStamped, 2}, {SetClock, 6}, {Sweep, 3}, {Deny, 2},
-	{RemoveUser, 1}, {EndCredential, 1}, {DropRoot, 1}, {Meddle, 2}, {Restart, 3},
+	{RemoveUser, 2}, {EndCredential, 1}, {DropRoot, 1}, {Meddle, 2}, {Restart, 3},
 }
 
 // Life draws the moves of one life from a seed.
@@ -98,7 +98,7 @@ func (c *choice) act(mv Move) (a Act, ok bool) {
 			a.Delegation = len(m.delegations) - 1
 		}
 	}
-	a.Wallet, a.User = d.pick(len(m.wallets)), d.pick(Users)
+	a.Wallet, a.User = d.pick(len(m.wallets)), min(1, d.pick(Users+1)) // the second more often: the first is the default
 	a.Wrong = d.one(8)
 	switch mv.Verb {
 	case Propose, Create:
@@ -130,8 +130,6 @@ func (c *choice) act(mv Move) (a Act, ok bool) {
 		a.By = "the owner"
 	case Meddle:
 		a.By = "a delegate"
-	case RemoveUser:
-		a.User = 1 - a.User*d.pick(2) // the second more often: the first is the default
 	case Restart:
 		a.On = !d.one(3)
 		return a, true

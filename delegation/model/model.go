@@ -143,6 +143,33 @@ type Act struct {
 	Cut int
 }
 
+// String tells what is not zero.
+func (a Act) String() string {
+	b := fmt.Sprintf("%s by %s", a.Verb, a.By)
+	tell := func(is bool, format string, args ...any) {
+		if is {
+			b += fmt.Sprintf(format, args...)
+		}
+	}
+	tell(a.Foreign, " for another organization")
+	tell(a.On, ", on")
+	tell(a.Wrong, ", wrong")
+	tell(a.Delegation >= 0, ", delegation %d", a.Delegation)
+	tell(true, ", wallet %d, user %d", a.Wallet, a.User)
+	tell(!a.Ends.IsZero(), ", until %s", a.Ends.Format(time.DateTime))
+	tell(!a.At.IsZero(), ", at %s", a.At.Format(time.DateTime))
+	tell(a.Scope != "", ", of the %s", a.Scope)
+	if a.Verb == Deliver || a.Verb == Bind {
+		e := a.Event
+		tell(true, ", %s%s of vendor %d set %q at %s, %s", kindOf(e), e.Name(), e.Vendor, e.Set, e.At.Format(time.TimeOnly), e.Mood)
+	}
+	tell(a.Damage != Whole, ", %s", a.Damage)
+	tell(a.Verb == Sign, ", request %d of %d lamports", a.Request.ID, a.Request.Lamports)
+	tell(a.Away, ", the unit away")
+	tell(a.Cut > 0, ", killed before write %d", a.Cut)
+	return b
+}
+
 // Answer is what came of an act.
 type Answer struct {
 	// Refused is why not; "" for what was done.
@@ -151,7 +178,11 @@ type Answer struct {
 	Outcome string
 	// Cut: the process died before it had answered.
 	Cut bool
-	// Reached is the time that the journal has reached, which never goes back.
+	// Repeated: it died, nobody knows before which write, and the answer is that of the
+	// same act once more, under the same request id.
+	Repeated bool
+	// Reached is the time that the journal has reached, which never goes back; zero when
+	// the world can't tell.
 	Reached time.Time
 }
 

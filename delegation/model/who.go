@@ -83,6 +83,21 @@ func (m *Model) rootMembers(a Act) int {
 	return a.count(Rhea, Rolf)
 }
 
+// unknown reports whether an act needs stamps and carries one of a credential that is
+// not registered with the organization it names, or not any more, or none at all.
+// Operators' stamps are for pauses.
+func (m *Model) unknown(a Act) bool {
+	if !a.stamped() {
+		return false
+	}
+	if a.By.operators() {
+		return a.Foreign || a.Verb != Pause && a.Verb != Resume
+	}
+	gone := a.count(Stranger, Gene) > 0 || m.secondEnded && a.count(DanaSecond) > 0 || m.ruthLeft && a.count(Ruth) > 0 ||
+		m.removed[0] && a.count(Bot0) > 0 || m.removed[1] && a.count(Bot1) > 0
+	return gone || a.Foreign || len(crowds[a.By]) == 0
+}
+
 func (m *Model) quorum(a Act) bool { return m.rootMembers(a) >= 2 }
 
 // owner reports whether the owner of wallets stamps with a credential that lives.

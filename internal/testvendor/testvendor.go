@@ -43,7 +43,19 @@ type Service struct {
 	APIKey string `json:"api_key"`
 	Token  string `json:"token"`
 	Mood   Mood   `json:"mood"`
+	// Wallets, if there are any, are the vendor's by their ids, in place of Set and Server.
+	// Each API key that [APIKey] makes opens them, and says the mood.
+	Wallets map[string]Wallet `json:"wallets,omitempty"`
 }
+
+// Wallet is one of several wallets of a service: its set, and the server's share.
+type Wallet struct {
+	Set    mpc.ShareSet `json:"set"`
+	Server []byte       `json:"server"`
+}
+
+// APIKey opens a service's Wallets, in a mood; name tells it from others.
+func APIKey(mood Mood, name string) string { return "dyn_" + string(mood) + "_" + name }
 
 // Mood is how the program behaves; without one, well.
 type Mood string
@@ -58,6 +70,8 @@ const (
 	Hanging Mood = "hang"
 	// Leaking writes what it got to standard error, and then signs.
 	Leaking Mood = "leak"
+	// Down refuses every key.
+	Down Mood = "down"
 )
 
 // Save writes the file.
@@ -114,18 +128,24 @@ func sign(file string) error {
 			return err
 		}
 	}
-	if string(parts[2]) != v.APIKey || string(parts[3]) != v.Token {
-		return errors.New("the service refuses this key")
-	}
 	var share struct {
 		SecretShare []byte `json:"secretShare"`
 	}
 	var r struct {
 		Scheme chains.Scheme `json:"scheme"`
 		Signed []byte        `json:"signed"`
+		Wallet string        `json:"wallet_id"`
 	}
 	if err := errors.Join(json.Unmarshal(parts[1], &share), json.Unmarshal(parts[0], &r)); err != nil {
 		return err
+	}
+	if w, ok := v.Wallets[r.Wallet]; ok {
+		if words := strings.SplitN(string(parts[2]), "_", 3); len(words) == 3 && words[0] == "dyn" {
+			v.Set, v.Server, v.APIKey, v.Mood = w.Set, w.Server, string(parts[2]), Mood(words[1])
+		}
+	}
+	if string(parts[2]) != v.APIKey || string(parts[3]) != v.Token || v.Mood == Down {
+		return errors.New("the service refuses this key")
 	}
 	switch v.Mood {
 	case Wrong:
