@@ -40,7 +40,7 @@ var lifeSeed = flag.Uint64("seed", 0, "repeat this one life of TestCampaignLives
 func TestCampaignLivesOfDaemons(t *testing.T) {
 	becomeScratch(t)
 	n := newLifeNature(t)
-	first, lives, moves := uint64(1), 2, 30
+	first, lives, moves := uint64(7), 2, 40
 	if os.Getenv("CAMPAIGN") != "" {
 		first, lives, moves = uint64(time.Now().Unix()), 50, 40
 	}

@@ -209,9 +209,8 @@ func (w *lifeWorld) act(a model.Act, id string) (outcome string, made *string, e
 		out, e := c.DelegatedAccess().RequestDelegation(ctx, &sigilv1.RequestDelegationRequest{
 			RequestId: id, OrganizationId: org, WalletId: w.wallets[a.Wallet], DelegatedUserId: &user, ApiKeyRecipient: &recipient, ExpiresAt: ends, Policies: policies, Limits: limits,
 		})
-		made, err = &out.DelegationId, e
-		if e != nil {
-			made = nil
+		if err = e; e == nil {
+			made = &out.DelegationId
 		}
 	case model.Create:
 		out, e := c.Delegations().CreateDelegation(ctx, &sigilv1.CreateDelegationRequest{
@@ -269,7 +268,7 @@ func (w *lifeWorld) act(a model.Act, id string) (outcome string, made *string, e
 		if e != nil {
 			return "", nil, e
 		}
-		_, err = c.Signing().Sign(ctx, &sigilv1.SignRequest{RequestId: id, WalletId: w.wallets[a.Wallet], Payload: &sigilv1.SignRequest_SolanaMessage{SolanaMessage: transfer([32]byte(public), 1)}})
+		_, err = c.Signing().Sign(ctx, &sigilv1.SignRequest{RequestId: id, OrganizationId: &org, WalletId: w.wallets[a.Wallet], Payload: &sigilv1.SignRequest_SolanaMessage{SolanaMessage: transfer([32]byte(public), 1)}})
 	case model.Deny:
 		err = w.deny(ctx, c, a, id)
 	case model.RemoveUser:

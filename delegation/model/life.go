@@ -146,7 +146,11 @@ func (c *choice) act(mv Move) (a Act, ok bool) {
 		a.By = []Who{"a stranger", "another user", "another root", "both delegates", "one root member"}[d.pick(5)]
 	}
 	a.Foreign = d.one(25)
-	if d.one(12) && mv.Verb != SetClock && mv.Verb != Sweep && m.requests[a.Request.ID] == nil {
+	often := 12
+	if m.sockets { // there only some acts are killed
+		often = 4
+	}
+	if d.one(often) && mv.Verb != SetClock && mv.Verb != Sweep && m.requests[a.Request.ID] == nil {
 		a.Cut = 1 + d.pick(5)
 	}
 	return a, true

@@ -84,18 +84,21 @@ func (m *Model) rootMembers(a Act) int {
 }
 
 // unknown reports whether an act needs stamps and carries one of a credential that is
-// not registered with the organization it names, or not any more, or none at all.
-// Operators' stamps are for pauses.
+// not registered with the organization it names, or not any more, or none at all, or
+// stamps that name another organization than the act does.
 func (m *Model) unknown(a Act) bool {
-	if !a.stamped() {
+	whole := (a.Verb == Pause || a.Verb == Resume) && a.Scope == OfAppliance
+	switch {
+	case !a.stamped():
 		return false
-	}
-	if a.By.operators() {
-		return a.Foreign || a.Verb != Pause && a.Verb != Resume
+	case whole:
+		return !a.Above()
+	case !a.Inside():
+		return true
 	}
 	gone := a.count(Stranger, Gene) > 0 || m.secondEnded && a.count(DanaSecond) > 0 || m.ruthLeft && a.count(Ruth) > 0 ||
 		m.removed[0] && a.count(Bot0) > 0 || m.removed[1] && a.count(Bot1) > 0
-	return gone || a.Foreign || len(crowds[a.By]) == 0
+	return gone || len(crowds[a.By]) == 0
 }
 
 func (m *Model) quorum(a Act) bool { return m.rootMembers(a) >= 2 }
