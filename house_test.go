@@ -13,14 +13,18 @@ const modulePath = "github.com/sigild/sigild"
 // may import each other. A package without a row fails: give it a place.
 const order = `
 	cmd/sigild         -> cmd/config server tpm systemd metrics courier
-	cmd/sigilctl       -> cmd/config client delegation tpm airgap device
+	cmd/sigilctl       -> cmd/config client delegation tpm airgap device stamping/dfns
 	cmd/config         -> hsm tpm systemd credential link runner
 	demo               -> client journal mpc chains/evm chains/solana internal/testhsm internal/testtpm
 
-	server             -> delegation delivery api systemd link metrics
+	server             -> delegation delivery stamping api systemd link metrics
 	delegation         -> signing bundle clock outbox
 	outbox             -> journal
 	delivery           -> signing
+	stamping           -> signing stamping/turnkey stamping/dfns
+	stamping/turnkey   -> stamping/body
+	stamping/dfns      -> stamping/body
+	stamping/body      -> chains
 	signing            -> policy mpc chains/signable journal refusal credential
 	journal            -> vault refusal
 	clock              -> vault

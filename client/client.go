@@ -229,6 +229,11 @@ func (c *Client) Courier() sigilv1.CourierServiceClient {
 	return sigilv1.NewCourierServiceClient(plain{Client: c})
 }
 
+// VendorCredentials makes and binds keys that other vendors know, with root stamps.
+func (c *Client) VendorCredentials() sigilv1.VendorCredentialServiceClient {
+	return sigilv1.NewVendorCredentialServiceClient(stamped{Client: c})
+}
+
 // Vendors binds what other vendors delivered, with root stamps.
 func (c *Client) Vendors() sigilv1.VendorServiceClient {
 	return sigilv1.NewVendorServiceClient(stamped{Client: c})
@@ -242,6 +247,11 @@ func (c *Client) Orders() sigilv1.OrderServiceClient {
 // OwnersOrders calls carry stamps: EndOrder and ShowOrders, the wallet owner's.
 func (c *Client) OwnersOrders() sigilv1.OrderServiceClient {
 	return sigilv1.NewOrderServiceClient(stamped{Client: c})
+}
+
+// Stamping calls show the wallet API key.
+func (c *Client) Stamping() sigilv1.StampingServiceClient {
+	return sigilv1.NewStampingServiceClient(keyed{Client: c})
 }
 
 // Signing calls show the wallet API key, or without one the stamps of users.

@@ -26,11 +26,13 @@ const (
 	ForPolicyBundle Purpose = "policy-bundle"
 	// ForPCRApproval: approves boot states of a host with a TPM.
 	ForPCRApproval Purpose = "pcr-approval"
+	// ForWitness says that a vendor gave a challenge out for a request (docs/formats.md).
+	ForWitness Purpose = "witness"
 )
 
 func (p Purpose) check() error {
 	switch p {
-	case ForOperator, ForOrganizationRoot, ForUser, ForDelegatedUser, ForPolicyBundle, ForPCRApproval:
+	case ForOperator, ForOrganizationRoot, ForUser, ForDelegatedUser, ForPolicyBundle, ForPCRApproval, ForWitness:
 		return nil
 	}
 	return fmt.Errorf("unknown purpose %q", clip(string(p)))

@@ -85,6 +85,8 @@ type Service struct {
 	underWay   *underWay
 	// vendors holds what other vendors delivered; nil where nothing is.
 	vendors Vendors
+	// stampers holds vendor credentials; set once, before anything is served.
+	stampers Stampers
 }
 
 // ErrNotInitialized says that the store was never given an appliance record:

@@ -124,9 +124,9 @@ func eventName(e journal.Entry) string {
 		return "delegation.requested"
 	case "/sigil.v1.DelegatedAccessService/ApproveDelegation":
 		return "delegation.approved"
-	case "/sigil.v1.VendorService/BindDelivery":
+	case "/sigil.v1.VendorService/BindDelivery", "/sigil.v1.VendorCredentialService/BindVendorCredential":
 		return "delegation.active"
-	case "/sigil.v1.DelegationService/RevokeDelegation", "/sigil.v1.DeliveryService/IngestDelivery":
+	case "/sigil.v1.DelegationService/RevokeDelegation", "/sigil.v1.DeliveryService/IngestDelivery", MethodCredentialEnded:
 		return "delegation.revoked"
 	case "/sigil.v1.ControlService/Pause":
 		return "delegation.paused"

@@ -205,8 +205,9 @@ type wallet struct {
 	// Path and PublicKey are of a wallet whose key is derived from Key (BIP-32).
 	Path      []uint32 `json:"path,omitempty"`
 	PublicKey []byte   `json:"public_key,omitempty"`
-	// Vendor is webhook and wallet id of a wallet of another vendor's, whose PublicKey is
-	// empty on EVM chains: an address is all that is known of it.
+	// Vendor is what a wallet of another vendor's is to it: webhook and wallet id of a
+	// delivered share, vendor, account and signer of one that a credential stamps for. Its
+	// PublicKey is empty on EVM chains: an address is all that is known of it.
 	Vendor string `json:"vendor,omitempty"`
 }
 
@@ -267,6 +268,8 @@ type delegationRecord struct {
 	// Vendor is what was delivered to sign with; nil for our own. Set is that of another
 	// sigild, and zero for another vendor.
 	Vendor *signing.VendorShare `json:"vendor,omitempty"`
+	// Credential stamps for it, in place of Set; nil for all others.
+	Credential *signing.VendorCredential `json:"credential,omitempty"`
 	// EndedAt is when it was revoked or its end was journaled.
 	EndedAt *time.Time `json:"ended_at,omitempty"`
 	// EndedAfter is the journal's last entry before the one that ended it; 0 until then.

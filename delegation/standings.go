@@ -52,7 +52,7 @@ func (b *book) sourceLocked(d *delegationRecord) (source, error) {
 
 // neverActive reports whether a delegation is none that signs, or did.
 func (d *delegationRecord) neverActive() bool {
-	return d.Status == statusPending || d.Status == statusFailed || d.Status == statusExpired && d.Set.ID == "" && d.Vendor == nil
+	return d.Status == statusPending || d.Status == statusFailed || d.Status == statusExpired && d.Set.ID == "" && d.Vendor == nil && d.Credential == nil
 }
 
 // standing compiles what signing needs to know of a delegation alone.
@@ -67,7 +67,7 @@ func (from source) standing() (*standing, error) {
 		Approvers:   []policy.User{approver(u)},
 		Credentials: []policy.Credential{{ID: d.APIKey, UserID: u.ID, Type: "CREDENTIAL_TYPE_WALLET_API_KEY"}},
 		APIKey:      d.APIKey, Version: d.Version, Wallet: walletInfo(from.wallet, from.key),
-		Set: d.Set, ShareIDs: shareIDs(d.Set.ID, d.Set.Parties), Here: d.Set.Parties, Vendor: d.Vendor,
+		Set: d.Set, ShareIDs: shareIDs(d.Set.ID, d.Set.Parties), Here: d.Set.Parties, Vendor: d.Vendor, Credential: d.Credential,
 	}
 	switch server, delegate := []mpc.Party{mpc.Server}, []mpc.Party{mpc.Delegate}; {
 	case d.Vendor != nil && d.Peer != "": // we are who the share was delivered to

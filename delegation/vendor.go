@@ -144,29 +144,46 @@ func (s *Service) vendorWallet(tx *vault.Tx, n NewBinding, offer signing.VendorO
 			return nil, nil, refusal.New(refusal.RequestInvalid, "the vendor delivered a share for another address").With("field", "address")
 		}
 	}
-	origin, path := originVendor, []uint32(nil)
+	f := foreign{
+		vendor: offer.Share.Webhook + "/" + offer.Share.Wallet, chain: n.Chain, name: n.Name, address: address, scheme: scheme, public: public, origin: originVendor,
+	}
 	if err := s.checkHandover(n, offer, scheme, address); err != nil {
 		return nil, nil, err
 	}
 	if h := offer.Handover; h != nil {
-		origin, path, public = originElsewhere, h.Path, offer.PublicKey
+		f.origin, f.path, f.public = originElsewhere, h.Path, offer.PublicKey
 	}
-	name := offer.Share.Webhook + "/" + offer.Share.Wallet
-	if w := s.book.foreignWallet(n.Organization, name, n.Chain, address); w != nil {
+	return s.foreignWalletOf(tx, n.NewDelegation, f)
+}
+
+// foreign is a wallet whose key was made elsewhere.
+type foreign struct {
+	// vendor is what it is to the vendor, chain, name and address what it is here.
+	vendor, chain, name, address string
+	scheme                       chains.Scheme
+	public                       []byte
+	// origin is the key's; path is the wallet's below it.
+	origin string
+	path   []uint32
+}
+
+// foreignWalletOf finds or makes the organization's wallet.
+func (s *Service) foreignWalletOf(tx *vault.Tx, n NewDelegation, f foreign) (*wallet, *key, error) {
+	if w := s.book.foreignWallet(n.Organization, f.vendor, f.chain, f.address); w != nil {
 		k := find(s.book, s.book.keys, w.Key)
 		if k == nil {
 			return nil, nil, fmt.Errorf("reading wallet %s: its key is missing", w.ID)
 		}
-		if k.Origin != origin || !slices.Equal(w.Path, path) {
+		if k.Origin != f.origin || !slices.Equal(w.Path, f.path) {
 			return nil, nil, refusal.New(refusal.RequestInvalid, "wallet %s was bound as another vendor's, or at another path", w.ID).With("field", "delivery_id")
 		}
 		return w, k, nil
 	}
 	now := s.now().UTC()
-	k := &key{V: recordVersion, ID: newID("key"), Organization: n.Organization, Scheme: scheme, CreatedAt: now, Origin: origin, Status: statusActive}
+	k := &key{V: recordVersion, ID: newID("key"), Organization: n.Organization, Scheme: f.scheme, CreatedAt: now, Origin: f.origin, Status: statusActive}
 	w := &wallet{
-		V: recordVersion, ID: newID("wal"), Organization: n.Organization, Key: k.ID, Chain: n.Chain, Name: n.Name, Address: address,
-		Status: statusActive, CreatedAt: now, Vendor: name, PublicKey: public, Path: path,
+		V: recordVersion, ID: newID("wal"), Organization: n.Organization, Key: k.ID, Chain: f.chain, Name: f.name, Address: f.address,
+		Status: statusActive, CreatedAt: now, Vendor: f.vendor, PublicKey: f.public, Path: f.path,
 	}
 	if err := store(tx, vault.TypeKey, k.ID, k); err != nil {
 		return nil, nil, err
@@ -203,7 +220,7 @@ func (s *Service) checkHandover(n NewBinding, offer signing.VendorOffer, scheme 
 	return nil
 }
 
-// foreignWallet finds the wallet of an earlier delivery; nil for none.
+// foreignWallet finds the wallet of an earlier binding; nil for none.
 func (b *book) foreignWallet(org, vendor, chain, address string) *wallet {
 	b.mu.RLock()
 	defer b.mu.RUnlock()

@@ -17,6 +17,7 @@ type Reason string
 const (
 	PolicyDenied         Reason = "POLICY_DENIED"
 	RawDigestDenied      Reason = "RAW_DIGEST_DENIED"
+	VendorActivityDenied Reason = "VENDOR_ACTIVITY_DENIED"
 	CallerNotAllowed     Reason = "CALLER_NOT_ALLOWED"
 	APIKeyInvalid        Reason = "API_KEY_INVALID"
 	StampInvalid         Reason = "STAMP_INVALID"
@@ -35,6 +36,7 @@ const (
 	ClockUnconfirmed     Reason = "CLOCK_UNCONFIRMED"
 	PayloadMalformed     Reason = "PAYLOAD_MALFORMED"
 	PayloadNotUnderstood Reason = "PAYLOAD_NOT_UNDERSTOOD"
+	BodyExpired          Reason = "BODY_EXPIRED"
 	PolicyInvalid        Reason = "POLICY_INVALID"
 	PolicyVersionMoved   Reason = "POLICY_VERSION_MOVED"
 	RequestInvalid       Reason = "REQUEST_INVALID"
@@ -55,10 +57,10 @@ const (
 // Reasons lists them all.
 func Reasons() []Reason {
 	return []Reason{
-		PolicyDenied, RawDigestDenied, CallerNotAllowed,
+		PolicyDenied, RawDigestDenied, VendorActivityDenied, CallerNotAllowed,
 		APIKeyInvalid, StampInvalid, StampExpired, DeliveryInvalid, BundleInvalid, QuorumMissing, PolicyAuthority,
 		DelegationExpired, DelegationRevoked, NotActive, NotDelegatable, Paused, Quarantined, Sealed, ClockUnconfirmed,
-		PayloadMalformed, PayloadNotUnderstood, PolicyInvalid, PolicyVersionMoved, RequestInvalid,
+		PayloadMalformed, PayloadNotUnderstood, BodyExpired, PolicyInvalid, PolicyVersionMoved, RequestInvalid,
 		ApprovalsNeeded, ActivityEnded, VoteInvalid,
 		RequestIDReused, LimitExceeded, RateLimited,
 		ProviderUnavailable, JournalUnwritable, StoreFull,

@@ -177,6 +177,13 @@ var table = []access{
 	{method: "/sigil.v1.VendorService/SetDeveloperToken", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root, maxBytes: 4 * kib},
 	{method: "/sigil.v1.VendorService/BindDelivery", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root, maxBytes: 512 * kib},
 
+	{method: "/sigil.v1.VendorCredentialService/CreateVendorCredential", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root, maxBytes: 4 * kib},
+	{method: "/sigil.v1.VendorCredentialService/ListVendorCredentials", socket: onApp | onAdmin, role: roleApp | roleOperator | roleAuditor, by: byStamps, stamps: member, maxBytes: kib},
+	{method: "/sigil.v1.VendorCredentialService/BindVendorCredential", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root, maxBytes: 512 * kib},
+	{method: "/sigil.v1.VendorCredentialService/RevokeVendorCredential", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: root, maxBytes: 4 * kib, deadline: 30 * time.Second},
+
+	{method: "/sigil.v1.StampingService/StampRequest", socket: onApp, role: roleApp, by: byAPIKey, maxBytes: 304 * kib, deadline: 30 * time.Second},
+
 	{method: "/sigil.v1.ActivityService/ListActivities", socket: onApp | onAdmin, role: roleApp | roleOperator | roleAuditor, by: byStamps, stamps: member | anyUser, maxBytes: kib},
 	{method: "/sigil.v1.ActivityService/GetActivity", socket: onApp | onAdmin, role: roleApp | roleOperator | roleAuditor, by: byStamps, stamps: member | anyUser, maxBytes: kib},
 	{method: "/sigil.v1.ActivityService/ApproveActivity", socket: onApp | onAdmin, role: roleApp | roleOperator, by: byStamps, stamps: member | anyUser, maxBytes: 68 * kib},

@@ -12,6 +12,7 @@ import (
 	"github.com/sigild/sigild/outbox"
 	"github.com/sigild/sigild/refusal"
 	"github.com/sigild/sigild/signing"
+	"github.com/sigild/sigild/stamping"
 )
 
 // Appliance is what lies behind the handlers. The sockets are served whether the
@@ -43,6 +44,7 @@ type Parts struct {
 	Delegation *delegation.Service
 	Signing    *signing.Service
 	Delivery   *delivery.Service
+	Stamping   *stamping.Service
 	Outbox     *outbox.Service
 	Journal    *journal.Journal
 	// Status fills in what the rooms below know: providers, anchor, pool, journal.
@@ -142,6 +144,8 @@ func (a *Appliance) Services() Services {
 		Cosign:        cosignService{a: a},
 		Receipt:       receiptService{a: a},
 		Ceremony:      ceremonyService{a: a},
+		Credential:    vendorCredentialService{a: a},
+		Stamping:      stampingService{a: a},
 		Open:          func() bool { return a.state.Load().parts != nil },
 	}
 }

@@ -51,6 +51,7 @@ type reasonRow struct {
 var reasons = []reasonRow{
 	{refusal.PolicyDenied, codes.PermissionDenied, 0, slog.LevelInfo},
 	{refusal.RawDigestDenied, codes.PermissionDenied, 0, slog.LevelInfo},
+	{refusal.VendorActivityDenied, codes.PermissionDenied, 0, slog.LevelWarn},
 	{refusal.CallerNotAllowed, codes.PermissionDenied, 0, slog.LevelWarn},
 	{refusal.QuorumMissing, codes.PermissionDenied, 0, slog.LevelInfo},
 	{refusal.PolicyAuthority, codes.PermissionDenied, 0, slog.LevelInfo},
@@ -72,6 +73,7 @@ var reasons = []reasonRow{
 	{refusal.ActivityEnded, codes.FailedPrecondition, 0, slog.LevelInfo},
 	{refusal.PayloadMalformed, codes.InvalidArgument, 0, slog.LevelInfo},
 	{refusal.PayloadNotUnderstood, codes.InvalidArgument, 0, slog.LevelInfo},
+	{refusal.BodyExpired, codes.InvalidArgument, 0, slog.LevelInfo},
 	{refusal.PolicyInvalid, codes.InvalidArgument, 0, slog.LevelInfo},
 	{refusal.VoteInvalid, codes.InvalidArgument, 0, slog.LevelInfo},
 	{refusal.RequestInvalid, codes.InvalidArgument, 0, slog.LevelInfo},

@@ -126,6 +126,8 @@ type Services struct {
 	Cosign        sigilv1.CosignServiceServer
 	Receipt       sigilv1.ReceiptServiceServer
 	Ceremony      sigilv1.CeremonyServiceServer
+	Credential    sigilv1.VendorCredentialServiceServer
+	Stamping      sigilv1.StampingServiceServer
 	// Open reports whether the store is open, for grpc.health.v1.
 	Open func() bool
 }
@@ -165,6 +167,8 @@ func (s Services) list() []service {
 		{&sigilv1.CosignService_ServiceDesc, s.Cosign},
 		{&sigilv1.ReceiptService_ServiceDesc, s.Receipt},
 		{&sigilv1.CeremonyService_ServiceDesc, s.Ceremony},
+		{&sigilv1.VendorCredentialService_ServiceDesc, s.Credential},
+		{&sigilv1.StampingService_ServiceDesc, s.Stamping},
 	}
 	return append(list, service{healthDesc, newHealth(list, s.Open)})
 }

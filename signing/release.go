@@ -31,7 +31,7 @@ func (s *Service) release(ctx context.Context, a *approved) (*Result, error) {
 	}
 
 	// Step 10: assemble, compare with the view, journal, reply.
-	result, err := assemble(a.decoded, a.standing, sig, a.rule, a.sequence)
+	result, err := s.finish(a.request, a.standing, a.decoded, sig, a.rule, a.sequence)
 	if err != nil {
 		return nil, s.failed(ctx, a, err)
 	}
@@ -53,7 +53,10 @@ func (s *Service) release(ctx context.Context, a *approved) (*Result, error) {
 
 // produce is steps 8 and 9. The signature comes back verified.
 func (s *Service) produce(ctx context.Context, a *approved) ([]byte, error) {
-	if a.standing.Vendor != nil && a.standing.Peer == "" {
+	switch {
+	case a.standing.Credential != nil:
+		return s.signBody(ctx, a)
+	case a.standing.Vendor != nil && a.standing.Peer == "":
 		return s.signVendor(ctx, a)
 	}
 	sig, err := s.ceremony(ctx, a)

@@ -43,6 +43,8 @@ type Config struct {
 	Presignatures *Presignatures
 	// Vendors signs for wallets of other vendors'; nil: nothing does.
 	Vendors VendorSigner
+	// Stamper stamps for wallets that vendors keep; nil: nothing does.
+	Stamper Stamper
 	// Dial reaches a configured peer; done hangs up. apiKey is lent until it returns, and
 	// nil where the peer's pin is all that is needed. nil: there is none.
 	Dial func(ctx context.Context, peer string, apiKey []byte) (conn mpc.Conn, done func(), err error)
@@ -149,6 +151,11 @@ type Request struct {
 	// ApprovalTime is how long people may take to approve it, where a policy asks for
 	// that; zero is DefaultApprovalTime.
 	ApprovalTime time.Duration
+	// Vendor is the request to another vendor that is to be stamped: Kind and Payload are
+	// what it asks to sign, and are found in step 5. nil: a signature is asked for.
+	Vendor *VendorBody
+	// bodyAt is the time that Vendor says.
+	bodyAt time.Time
 	// Together is the process that plays parties of the wallet's set, if it opened the call.
 	Together Together
 	// Unit finds the caller's systemd unit, "" when that can't be determined; nil: it
@@ -166,7 +173,9 @@ type Result struct {
 	// Signed is the transaction ready to send, TransactionID its id on the chain.
 	Signed        []byte
 	TransactionID string
-	Summary       string
+	// Stamp is what Signature came to, of a request for a stamp.
+	Stamp   *VendorStamp
+	Summary string
 	// Rule is the id of the policy that allowed it.
 	Rule string
 	// Sequence is the journal entry that approved it.
@@ -208,6 +217,9 @@ func (s *Service) sign(ctx context.Context, r Request, st *Standing) (*Result, e
 	defer done()
 
 	// Step 5: decode strictly.
+	if r, err = s.openBody(r, st); err != nil {
+		return nil, s.refuse(ctx, r, st, err)
+	}
 	d, err := decode(r, st)
 	if err != nil {
 		return nil, s.refuse(ctx, r, st, err)
@@ -224,7 +236,10 @@ func (s *Service) sign(ctx context.Context, r Request, st *Standing) (*Result, e
 		if err := s.stillServes(st); err != nil {
 			return nil, s.refuse(ctx, r, st, err)
 		}
-		return assemble(d, st, prior.answer, prior.rule, prior.sequence)
+		return s.finish(r, st, d, prior.answer, prior.rule, prior.sequence)
+	}
+	if err := s.freshBody(r); err != nil {
+		return nil, s.refuse(ctx, r, st, err)
 	}
 
 	// Step 6: judge by policy. Who has to wait waits before that: policies read the clock.
@@ -355,8 +370,8 @@ func (s *Service) prior(r Request, st *Standing, d *chains.Decoded) (earlier, er
 	return earlier{answer: state.Answer, sequence: state.ApprovedSeq, rule: state.Rule, chargedAt: state.ChargedAt}, nil
 }
 
-// fingerprint binds a request id to what was asked: wallet, kind and payload, and
-// for a stamped one who asked.
+// fingerprint binds a request id to what was asked: wallet, kind, payload and a
+// vendor's body, and for a stamped one who asked.
 func (r Request) fingerprint(st *Standing) string {
 	h := sha256.New()
 	fmt.Fprintf(h, "%d:%s%d:%s%d:", len(r.WalletID), r.WalletID, len(r.Kind), r.Kind, len(r.Payload))
@@ -365,6 +380,10 @@ func (r Request) fingerprint(st *Standing) string {
 			fmt.Fprintf(h, "%d:%s", len(u.ID), u.ID)
 		}
 		h.Write([]byte{0})
+	}
+	if r.Vendor != nil {
+		sum := r.Vendor.hash()
+		h.Write(sum[:])
 	}
 	h.Write(r.Payload)
 	return hex.EncodeToString(h.Sum(nil))
@@ -417,11 +436,13 @@ func (s *Service) refuse(ctx context.Context, r Request, st *Standing, cause err
 // entry fills in what every entry of a request says.
 func (s *Service) entry(kind journal.Kind, r Request, st *Standing) journal.Entry {
 	caller := r.Caller
-	return journal.Entry{
+	e := journal.Entry{
 		Kind: kind, Method: r.Method, Organization: st.Organization, RequestID: r.ID, RequestHash: r.fingerprint(st),
 		Caller: &caller, Credentials: st.credentialIDs(), User: st.DelegatedUser,
 		Wallet: st.Wallet.ID, Delegation: st.Delegation, ShareSet: st.Set.ID,
 	}
+	noteBody(&e, r, st)
+	return e
 }
 
 // asked is what the policies judged, for those who want to know what others would

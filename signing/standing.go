@@ -36,6 +36,9 @@ type Standing struct {
 	// Vendor is what was delivered, in place of ShareIDs; nil for delegations of our own.
 	// Another vendor's has no Set, and its program signs; another sigild's has a Set and a Peer.
 	Vendor *VendorShare
+	// Credential stamps requests to the vendor that keeps the wallet, in place of all
+	// that signs here; nil for wallets whose signatures are made here.
+	Credential *VendorCredential
 	// ShareIDs name the shares in the vault that sign, in the order of Set.Parties.
 	ShareIDs []string
 	// Here are the parties of ShareIDs, and Elsewhere those that another process plays

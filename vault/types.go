@@ -45,6 +45,9 @@ const (
 	TypeEndpointSecret Type = 31 // what events to an endpoint are authenticated with
 	TypeOutgoing       Type = 32 // an event that waits to be delivered: ciphertext
 	TypeDevice         Type = 33 // a user's device, known by its key
+
+	TypeVendorCredential Type = 34 // the public side of a key that another service knows us by
+	TypeVendorKey        Type = 35 // such a key
 )
 
 var typeNames = [...]string{
@@ -58,7 +61,7 @@ var typeNames = [...]string{
 	TypeLastingKey: "lasting key", TypeJournal: "journal snapshot",
 	TypeOrder: "order", TypeActivity: "activity", TypePartKey: "key for parts", TypeClock: "clock",
 	TypeEndpoint: "endpoint", TypeEndpointSecret: "endpoint secret", TypeOutgoing: "outgoing event",
-	TypeDevice: "device",
+	TypeDevice: "device", TypeVendorCredential: "vendor credential", TypeVendorKey: "vendor key",
 }
 
 // String is the type's name, for errors and logs.
@@ -75,7 +78,7 @@ func (t Type) known() bool { return t >= TypeAppliance && int(t) < len(typeNames
 // and so must never be undone.
 func (t Type) final() bool {
 	switch t {
-	case TypeShare, TypeAPIKey, TypeVendorShare, TypeVendorAPIKey, TypeWebhookSecret, TypeDelegation, TypeOperator, TypeUser:
+	case TypeShare, TypeAPIKey, TypeVendorShare, TypeVendorAPIKey, TypeVendorKey, TypeWebhookSecret, TypeDelegation, TypeOperator, TypeUser:
 		return true
 	}
 	return false

@@ -44,7 +44,7 @@ func credentialCommand() *cobra.Command {
 		},
 	}
 	create.Flags().StringVar(&algorithm, "algorithm", "p256", "p256, ed25519 or secp256k1")
-	create.Flags().StringVar(&purpose, "purpose", "operator", "operator, organization-root, user, delegated-user, policy-bundle or pcr-approval")
+	create.Flags().StringVar(&purpose, "purpose", "operator", "operator, organization-root, user, delegated-user, policy-bundle, pcr-approval or witness")
 	create.Flags().StringVar(&name, "name", "", "a label for people")
 	create.Flags().StringVar(&out, "out", "", "prefix of the two files")
 	for _, f := range []string{"name", "out"} {

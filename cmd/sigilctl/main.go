@@ -64,6 +64,7 @@ func root() *cobra.Command {
 	c.AddCommand(organizationCommand(), userCommand(), memberCommand(), accessCommand(), orderCommand())
 	c.AddCommand(webhookCommand(), deliveryCommand(), endpointCommand())
 	c.AddCommand(deviceCommand(), cosignCommand(), ceremonyCommand())
+	c.AddCommand(vendorCredentialCommand(), stampCommand())
 	return c
 }
 

@@ -177,7 +177,7 @@ func (d *devices) rule() (r vault.PartRule, byParty map[string][]string, whole b
 	slices.Sort(text)
 	r = vault.PartRule{
 		Text:  strings.Join(text, " "),
-		Types: []vault.Type{vault.TypeShare, vault.TypeVendorShare, vault.TypeVendorAPIKey},
+		Types: []vault.Type{vault.TypeShare, vault.TypeVendorShare, vault.TypeVendorAPIKey, vault.TypeVendorKey},
 		Devices: func(t vault.Type, id string) []string {
 			if t != vault.TypeShare {
 				return byParty["vendor"]

@@ -23,6 +23,7 @@ import (
 	"github.com/sigild/sigild/seal"
 	"github.com/sigild/sigild/server"
 	"github.com/sigild/sigild/signing"
+	"github.com/sigild/sigild/stamping"
 	"github.com/sigild/sigild/systemd"
 	"github.com/sigild/sigild/tpm"
 	"github.com/sigild/sigild/vault"
@@ -57,6 +58,7 @@ type rooms struct {
 	// presignatures are empty unless a key wants some.
 	presignatures *signing.Presignatures
 	delivery      *delivery.Service
+	stamping      *stamping.Service
 	outbox        *outbox.Service
 	store         *delegation.PreParamStore
 	// policies says which policy files are in force; swapped, never modified.
@@ -127,7 +129,7 @@ func (k *keeper) openLocked(r *rooms) {
 	k.open, k.held, k.why = r, false, ""
 	k.seen.Store(r)
 	k.appliance.Unsealed(server.Parts{
-		Delegation: r.delegation, Signing: r.signing, Delivery: r.delivery, Outbox: r.outbox, Journal: r.journal,
+		Delegation: r.delegation, Signing: r.signing, Delivery: r.delivery, Stamping: r.stamping, Outbox: r.outbox, Journal: r.journal,
 		Status: func() *sigilv1.GetStatusResponse { return k.show(r) },
 		Close:  k.sealByOperator,
 	})
@@ -308,9 +310,13 @@ func (k *keeper) unseal(ctx context.Context) (_ *rooms, err error) {
 		return nil, err
 	}
 	r.delegation.Deliveries(r.delivery)
+	if r.stamping, err = stamping.Open(ctx, stamping.Config{Vault: k.vault, Journal: r.journal, Delegations: r.delegation, Now: now.Now, Log: k.log}); err != nil {
+		return nil, err
+	}
+	r.delegation.VendorCredentials(r.stamping)
 	r.signing = signing.New(signing.Config{
 		Presignatures: r.presignatures,
-		Authority:     r.delegation, Vendors: r.delivery, Failed: r.delegation.CountFailure, Vault: k.vault, Journal: r.journal,
+		Authority:     r.delegation, Vendors: r.delivery, Stamper: r.stamping, Failed: r.delegation.CountFailure, Vault: k.vault, Journal: r.journal,
 		Dial: k.dialPeer, Timeout: k.cfg.Signing.Timeout, MaxConcurrent: k.cfg.Signing.MaxConcurrent, Refusals: k.refusals, Now: now.Now, TimeUnconfirmed: now.Unconfirmed, Log: k.log,
 	})
 	if err := k.note(ctx, r.journal, journal.KindStarted); err != nil {
