@@ -70,10 +70,11 @@ func Read(r Request, b Binding) (*body.Asked, error) {
 	if broadcast && kind != "Transaction" {
 		return nil, body.Refuse(body.NotUnderstood, "kind", "only a whole Transaction is broadcast: Dfns fills the others in")
 	}
-	if !broadcast {
-		if err := network(o, b); err != nil {
-			return nil, err
-		}
+	if broadcast && (o.Has("network") || o.Has("blockchainKind")) {
+		return nil, body.Refuse(body.Malformed, "network", "what is broadcast goes to the wallet's own network")
+	}
+	if err := network(o, b); err != nil {
+		return nil, err
 	}
 	if o.Has("externalId") {
 		if _, err := o.Text("externalId", 256); err != nil {
