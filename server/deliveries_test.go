@@ -27,6 +27,7 @@ import (
 	"github.com/sigild/sigild/internal/testhsm"
 	"github.com/sigild/sigild/journal"
 	"github.com/sigild/sigild/outbox"
+	"github.com/sigild/sigild/stamping"
 	"github.com/sigild/sigild/vault"
 )
 
@@ -75,6 +76,10 @@ func newAppliance(t *testing.T) *appliance {
 	if a.parts.Delivery, err = delivery.Open(t.Context(), delivery.Config{Vault: v, Journal: j, Device: p, DeviceID: p.ID()}); err != nil {
 		t.Fatal(err)
 	}
+	if a.parts.Stamping, err = stamping.Open(t.Context(), stamping.Config{Vault: v, Journal: j, Delegations: a.parts.Delegation}); err != nil {
+		t.Fatal(err)
+	}
+	a.parts.Delegation.VendorCredentials(a.parts.Stamping)
 	if a.parts.Outbox, err = outbox.Open(t.Context(), outbox.Config{Vault: v, Journal: j}); err != nil {
 		t.Fatal(err)
 	}

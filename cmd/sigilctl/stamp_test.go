@@ -5,7 +5,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
@@ -91,20 +90,20 @@ func (s *stampPlace) ctl(args ...string) string {
 	return out
 }
 
-// bound is a wallet that a vendor keeps, and who may have requests for it stamped.
-type bound struct {
+// stampable is a wallet that a vendor keeps, and who may have requests for it stamped.
+type stampable struct {
 	delegation, wallet string
 	key                []byte
 }
 
 // bind binds a credential under rules.
-func (s *stampPlace) bind(credentialID, signWith, chain, address, rules string) bound {
+func (s *stampPlace) bind(credentialID, signWith, chain, address, rules string) stampable {
 	s.t.Helper()
 	s.write("rules.json", rules)
 	out := s.ctl("vendor-credential", "bind", credentialID, "--organization", s.bot.Organization, "--sign-with", signWith, "--chain", chain, "--address", address,
 		"--name", "theirs", "--user", s.bot.User, "--recipient", s.age.Recipient().String(), "--rules", "rules.json", "--key", "treasurer.key")
 	fields := strings.Fields(out)
-	b := bound{delegation: fields[1], wallet: fields[3]}
+	b := stampable{delegation: fields[1], wallet: fields[3]}
 	shown, err := s.root.Delegations().GetDelegation(s.t.Context(), &sigilv1.GetDelegationRequest{OrganizationId: s.bot.Organization, DelegationId: b.delegation})
 	if err != nil {
 		s.t.Fatal(err)
@@ -134,7 +133,7 @@ func turnkeyBody(unsigned []byte, at time.Time) []byte {
 		at.UnixMilli(), turnkeyOrg, stampWallet, unsigned)
 }
 
-func (s *stampPlace) turnkey(b bound, id string, body []byte) (*sigilv1.StampRequestResponse, error) {
+func (s *stampPlace) turnkey(b stampable, id string, body []byte) (*sigilv1.StampRequestResponse, error) {
 	return s.root.WithAPIKey(b.key).Stamping().StampRequest(s.t.Context(), &sigilv1.StampRequestRequest{
 		RequestId: id, WalletId: b.wallet, Request: &sigilv1.StampRequestRequest_Turnkey{Turnkey: &sigilv1.TurnkeyRequest{Body: body}},
 	})
@@ -144,6 +143,17 @@ func (s *stampPlace) wantReason(what string, err error, want string) {
 	s.t.Helper()
 	if got := client.Reason(err); got != want {
 		s.t.Errorf("%s: %q (%v), want %s", what, got, err, want)
+	}
+}
+
+func checkP256(t *testing.T, public, message, signature []byte) {
+	t.Helper()
+	key, err := credential.ParsePublicKey(credential.P256, public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := key.Verify(message, signature); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -162,11 +172,7 @@ func checkStamp(t *testing.T, value string, body, public []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	x, y := elliptic.UnmarshalCompressed(elliptic.P256(), public)
-	sum := sha256.Sum256(body)
-	if !ecdsa.VerifyASN1(&ecdsa.PublicKey{Curve: elliptic.P256(), X: x, Y: y}, sum[:], signature) {
-		t.Error("the stamp does not verify")
-	}
+	checkP256(t, public, body, signature)
 }
 
 const stampRules = `{"policies":[{"id":"p","name":"small","effect":"EFFECT_ALLOW","condition":"eth.tx.to == '0x00000000000000000000000000000000000000aa' && eth.tx.value <= 500 && eth.tx.data == '0x'"}],
@@ -406,9 +412,5 @@ func TestDfnsUserActionsAreStamped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	x, y := elliptic.UnmarshalCompressed(elliptic.P256(), public)
-	sum := sha256.Sum256(data)
-	if !ecdsa.VerifyASN1(&ecdsa.PublicKey{Curve: elliptic.P256(), X: x, Y: y}, sum[:], signature) {
-		t.Error("the user action's signature does not verify")
-	}
+	checkP256(t, public, data, signature)
 }
