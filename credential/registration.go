@@ -2,6 +2,7 @@ package credential
 
 import (
 	"bytes"
+	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/sha256"
 	"encoding/base64"
@@ -9,7 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/big"
+	"slices"
 
 	"github.com/fxamacker/cbor/v2"
 )
@@ -199,11 +200,11 @@ func (rp RelyingParty) attested(data []byte) (key PublicKey, id []byte, err erro
 	if cose.Type != 2 || cose.Algorithm != -7 || cose.Curve != 1 || len(cose.X) != 32 || len(cose.Y) != 32 {
 		return PublicKey{}, nil, errors.New("the key is not of ES256 on P-256: ask with pubKeyCredParams [{type: \"public-key\", alg: -7}]")
 	}
-	x, y := new(big.Int).SetBytes(cose.X), new(big.Int).SetBytes(cose.Y)
-	if !elliptic.P256().IsOnCurve(x, y) {
+	if _, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), slices.Concat([]byte{4}, cose.X, cose.Y)); err != nil {
 		return PublicKey{}, nil, errors.New("the key is no point of P-256")
 	}
-	key, err = ParsePublicKey(WebAuthnP256, elliptic.MarshalCompressed(elliptic.P256(), x, y))
+	// Compressed: the first byte says whether y is odd (SEC 1, section 2.3.3).
+	key, err = ParsePublicKey(WebAuthnP256, slices.Concat([]byte{2 + cose.Y[31]&1}, cose.X))
 	return key, id, err
 }
 

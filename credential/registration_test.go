@@ -8,7 +8,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
-	"math/big"
+	"slices"
 	"strings"
 	"testing"
 
@@ -173,7 +173,11 @@ func TestRegistrationOfTheStandard(t *testing.T) {
 	client := sha256.Sum256(unhex("7b2274797065223a22776562617574686e2e676574222c226368616c6c656e6765223a224f63446e55685158756c5455506f334a5558543049393770767a7a59425039745a63685879617630314167222c226f726967696e223a2268747470733a2f2f6578616d706c652e6f7267222c2263726f73734f726967696e223a66616c73657d"))
 	digest := sha256.Sum256(append(unhex("bfabc37432958b063360d3ad6461c9c4735ae7f8edd46592a5e0f01452b2e4b51900000000"), client[:]...))
 	signature := unhex("3046022100f50a4e2e4409249c4a853ba361282f09841df4dd4547a13a87780218deffcd380221008480ac0f0b93538174f575bf11a1dd5d78c6e486013f937295ea13653e331e87")
-	if !ecdsa.VerifyASN1(&ecdsa.PublicKey{Curve: elliptic.P256(), X: new(big.Int).Set(x), Y: y}, digest[:], signature) {
+	verifier, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), slices.Concat([]byte{4}, x.FillBytes(make([]byte, 32)), y.FillBytes(make([]byte, 32))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !ecdsa.VerifyASN1(verifier, digest[:], signature) {
 		t.Error("the key does not verify the vector's assertion")
 	}
 }
