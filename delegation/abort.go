@@ -199,9 +199,9 @@ func (s *Service) listed(c *ceremonyRecord) ListedCeremony {
 	if c.Status != statusWaiting {
 		return l
 	}
-	l.WaitsFor, l.Ends = "device", c.StartedAt.Add(waitFor)
-	if c.Kind == kindCosign || d != nil && d.Peer != "" {
-		l.WaitsFor = "co-signer"
+	l.WaitsFor, l.Ends = "co-signer", c.StartedAt.Add(waitFor)
+	if s.byDevice(c) {
+		l.WaitsFor = "device"
 	}
 	return l
 }

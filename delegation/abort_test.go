@@ -230,3 +230,36 @@ func TestAbortsThatAreRefused(t *testing.T) {
 		wantRefusal(t, "another's ceremony", err, refusal.NotFound)
 	})
 }
+
+// What a device took part in before its removal counts only if it was on disk by then.
+func TestNothingIsCommittedWithARemovedDevice(t *testing.T) {
+	for _, frame := range []int64{1, 9, 14, 15, 16, 17} {
+		h := newHouse(t)
+		p := h.withPhone(t)
+		wallet := h.deviceWallet(t, p, "main", cluster, false)
+		if err := errors.Join(h.join(p, wallet.CeremonyID, nil)); err != nil {
+			t.Fatal(err)
+		}
+		b := h.begin("rotate", wallet.WalletID, "rotate")
+		var then string
+		here, _ := h.join(p, b.ceremony, func(conn mpc.Conn) mpc.Conn {
+			c := &aborter{Conn: conn, abort: func() {
+				n := revocation{"remove", p.id}
+				if err := h.RemoveDevice(context.Background(), stamped(site.acme, n, site.dana.holder), n.RequestID, site.acme, p.id); err != nil {
+					t.Error(err)
+				}
+				then = h.keyOfWallet(wallet.WalletID).Root.ID
+			}}
+			c.left.Store(frame)
+			return c
+		})
+		what := fmt.Sprint("removed at frame ", frame)
+		if now := h.keyOfWallet(wallet.WalletID).Root.ID; then == "" || now != then {
+			t.Errorf("%s: the root set was %q when that was acknowledged, and is %q", what, then, now)
+		}
+		if then == b.root {
+			wantRefusal(t, what, here, refusal.NotFound)
+		}
+		h.wantShares(what)
+	}
+}

@@ -64,7 +64,8 @@ type DeviceRemoved struct{}
 
 // RemoveDevice lets a device in no more, under its user's stamp or the root quorum. The
 // share in it is not destroyed by that: rotate the key, if it can be without the device.
-// Durable on return; what the device was doing ends at its next look.
+// Durable on return: a ceremony that it takes part in comes to nothing and waits, and a
+// signature ends at the next look. The server cuts its connections then.
 func (s *Service) RemoveDevice(ctx context.Context, a Actor, requestID, org, id string) error {
 	authorize := func() error {
 		if _, err := s.inside(a, org); err != nil {

@@ -183,7 +183,7 @@ func (s *Service) runJoined(ctx context.Context, c *ceremonyRecord, conn mpc.Con
 	j, set, commit, err := work(ctx, c, conn, func(shares []*mpc.Share) { kept = append(kept, shares...) })
 	if err == nil {
 		defer func() { j.Close(err) }()
-		if err = s.endCeremony(ctx, c, statusDone, "", commit); err == nil {
+		if err = s.endCeremony(ctx, c, statusDone, "", s.ifLetIn(c, commit)); err == nil {
 			s.log.Info("ceremony done", "ceremony", c.ID, "kind", c.Kind, "target", c.Target, "took", s.now().Sub(start))
 			// That the other side does not hear it changes nothing any more.
 			if c.Kind == kindCosign { // who was told, above
@@ -216,6 +216,25 @@ func (s *Service) runJoined(ctx context.Context, c *ceremonyRecord, conn mpc.Con
 		s.log.Error("recording a failed ceremony", "ceremony", c.ID, "error", e)
 	}
 	return refusal.New(refusal.CeremonyFailed, "the ceremony failed: a party broke the protocol").Because(err)
+}
+
+// ifLetIn is a commit that looks once more whether the key's device, if it has one, was
+// removed: what it did until then counts for nothing.
+func (s *Service) ifLetIn(c *ceremonyRecord, commit func(*vault.Tx, *journal.Entry) error) func(*vault.Tx, *journal.Entry) error {
+	return func(tx *vault.Tx, e *journal.Entry) error {
+		if k := s.book.keyOf(c); k != nil && k.Device != "" && s.byDevice(c) {
+			if _, err := s.book.liveDevice(k.Device); err != nil {
+				return err
+			}
+		}
+		return commit(tx, e)
+	}
+}
+
+// byDevice says whether a ceremony waits for its key's device, not for a co-signer.
+func (s *Service) byDevice(c *ceremonyRecord) bool {
+	d := find(s.book, s.book.delegations, c.Target)
+	return c.Kind != kindCosign && (d == nil || d.Peer == "")
 }
 
 // waitsOn is what the other side hears of a try that failed.

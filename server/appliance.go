@@ -23,6 +23,8 @@ type Appliance struct {
 	version string
 	// state is swapped, never modified; each call loads it once.
 	state atomic.Pointer[state]
+	// peers are the connections of peer.sock.
+	peers peerConns
 }
 
 type state struct {

@@ -46,6 +46,7 @@ func (s deviceService) RemoveDevice(ctx context.Context, r *sigilv1.RemoveDevice
 	if err := p.Delegation.RemoveDevice(ctx, actor, r.GetRequestId(), r.GetOrganizationId(), r.GetDeviceId()); err != nil {
 		return nil, err
 	}
+	s.a.peers.cut(p.admits)
 	return &sigilv1.RemoveDeviceResponse{}, nil
 }
 

@@ -185,7 +185,7 @@ func (c pinnedCreds) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthI
 	if err != nil {
 		return nil, nil, err
 	}
-	cfg := own.ServerConfig(func(pin link.Pin) bool { return parts.Delegation.PartyOf(pin.String()) != "" })
+	cfg := own.ServerConfig(parts.admits)
 	secured, info, err := credentials.NewTLS(cfg).ServerHandshake(conn)
 	if err != nil {
 		return nil, nil, err
@@ -200,7 +200,12 @@ func (c pinnedCreds) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthI
 		secured.Close()
 		return nil, nil, err
 	}
-	return secured, pinnedInfo{credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}, pin}, nil
+	known := c.a.peers.add(secured, pin)
+	if !parts.admits(pin) { // removed since the handshake looked, and maybe before add
+		known.Close()
+		return nil, nil, link.ErrPin
+	}
+	return known, pinnedInfo{credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}, pin}, nil
 }
 
 // ClientHandshake refuses: these credentials are for servers.
