@@ -44,12 +44,13 @@ type child struct {
 	Owner   string
 	Dana    []byte
 	Root    [][]byte
-	Verb    string // "rotate", "issue", "keygen", "import" or "join"
+	Verb    string // "rotate", "issue", "keygen", "import", "access", "hand-over" or "join"
 	Bot     string
 	Gets    string // the API key: an age recipient
 	Wallet  string
 	Chain   string
 	KillAt  int64 // before its KillAt-th durable write; 0: never
+	Steps   bool  // KillAt counts the looks at the clock in between, too: one a record at least
 	Primes  [][]byte
 	Request string
 	Joined  joining // of "join"
@@ -84,7 +85,11 @@ func (c child) run() error {
 	if err := v.Unseal(ctx, map[string]seal.Sealer{device.ID(): device}); err != nil {
 		return err
 	}
-	j, err := journal.Open(ctx, v, journal.Config{Signer: device, CheckpointKey: c.Check})
+	entries := time.Now
+	if c.Steps {
+		entries = now // which is the clock of what acts write
+	}
+	j, err := journal.Open(ctx, v, journal.Config{Signer: device, CheckpointKey: c.Check, Now: entries})
 	if err != nil {
 		return err
 	}
@@ -132,6 +137,14 @@ func (c child) act(ctx context.Context, s *Service) (err error) {
 			Recipient: c.Gets, Policies: []policy.Policy{allow}})
 	case "keygen":
 		_, err = s.CreateWallet(ctx, a, n)
+	case "access":
+		_, n := newAccess(c.Request, 1)
+		n.Parent, n.Wallets = c.Org, []NewWallet{{Chain: c.Chain, Name: "savings"}}
+		n.Policies[0].Wallet = walletHole(1)
+		n.Limits = []policy.Limit{{Name: "an hour", Asset: cluster + "/slip44:501", MaxCount: 3, AnyAmount: true, Window: time.Hour}}
+		_, err = s.CreateDelegatedAccess(ctx, a, n)
+	case "hand-over":
+		_, err = s.DelegateKey(ctx, a, NewKeyDelegation{RequestID: c.Request, Organization: c.Org, Key: "key_" + delayWallet, To: c.Owner})
 	case "join":
 		err = c.Joined.act(ctx, s)
 	case "import":
