@@ -57,15 +57,6 @@ func (r *registered) line() string {
 	return r.ID
 }
 
-// unused reports whether its alarm is due.
-func (r *registered) unused(now time.Time) bool {
-	since := r.LastUsed
-	if since == nil {
-		since = r.CreatedAt
-	}
-	return r.UnusedAlarm > 0 && since != nil && !r.ended(now) && now.Sub(*since) >= time.Duration(r.UnusedAlarm)*time.Second
-}
-
 func inUTC(t *time.Time) *time.Time {
 	if t == nil {
 		return nil
@@ -188,7 +179,7 @@ func (s *Service) NoteUse(ctx context.Context, org string, pk credential.PublicK
 			return refusal.New(refusal.StampInvalid, "the authenticator's counter did not grow: stamp anew, and if that is refused, too, a copy of it may be about")
 		}
 		hour := now.Truncate(useEvery)
-		return s.rewrite(tx, org, u, r.ID, func(r *registered) { r.LastUsed, r.Counter = &hour, counter })
+		return s.rewrite(tx, org, u, r.ID, func(r *registered) { r.LastUsed, r.Counter, r.UnusedTold = &hour, counter, false })
 	})
 }
 

@@ -3,6 +3,7 @@ package delegation
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -205,6 +206,36 @@ func TestUnusedCredentialsAreTold(t *testing.T) {
 	if told() != fmt.Sprint([]string{apiUser.PublicKey.ID()}) {
 		t.Errorf("told of %s", told())
 	}
+	tell := func() {
+		t.Helper()
+		if err := h.TellUnused(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	events := func(by ...holder) (ids []string) {
+		t.Helper()
+		got, err := h.NextEvents(context.Background(), look(site.acme, by...), site.acme, 0, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range got.List {
+			if e.Name == "credential.unused" {
+				ids = append(ids, e.Credential)
+			}
+		}
+		return ids
+	}
+	tell()
+	if e := h.last(); h.UnusedCount() != 1 || e.Method != methodUnused || e.Facts["credential"] != apiUser.PublicKey.ID() || e.User == "" {
+		t.Errorf("%d, %+v", h.UnusedCount(), e)
+	}
+	h.unchanged("telling again", tell)
+	if got := events(site.root...); len(got) != 1 || got[0] != apiUser.PublicKey.ID() {
+		t.Errorf("root members hear of %v", got)
+	}
+	if got := events(site.dana.holder); len(got) != 0 {
+		t.Errorf("an end user hears of %v", got)
+	}
 	if err := h.NoteUse(context.Background(), site.acme, apiUser.PublicKey, 0); err != nil {
 		t.Fatal(err)
 	}
@@ -215,6 +246,28 @@ func TestUnusedCredentialsAreTold(t *testing.T) {
 	})
 	if told() != "[]" {
 		t.Errorf("told of %s after its use", told())
+	}
+	h.clock.add(4 * time.Hour)
+	h.restart()
+	tell()
+	if got := events(site.root...); len(got) != 2 {
+		t.Errorf("unused again: %v", got)
+	}
+	h.unchanged("telling again after a restart", func() { h.restart(); tell() })
+
+	// The configuration's alarm is for those that have none of their own, the root's too;
+	// whoever owns a credential hears of it.
+	h.cfg.UnusedAlarm = 5 * time.Hour
+	h.restart()
+	tell()
+	if got := events(site.dana.holder); len(got) != 1 || got[0] != site.dana.PublicKey.ID() {
+		t.Errorf("an end user hears of %v", got)
+	}
+	if got := told(); !strings.Contains(got, site.root[0].PublicKey.ID()) {
+		t.Errorf("told of %s", got)
+	}
+	if err := h.NoteUse(context.Background(), site.acme, apiUser.PublicKey, 0); err != nil {
+		t.Fatal(err)
 	}
 	m, err := h.Members(look(site.acme, site.root...), site.acme)
 	if err != nil {

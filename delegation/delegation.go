@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sigild/sigild/clock"
@@ -54,6 +55,9 @@ type Config struct {
 	Holders func(ctx context.Context, names []string) ([]vault.KeyHolder, error)
 	// Clock is what operators confirm; its Now is Now. Nil: it can't be confirmed.
 	Clock *clock.Clock
+	// UnusedAlarm is after how long without use a credential counts as unused that has
+	// no alarm of its own; 0: never.
+	UnusedAlarm time.Duration
 	// Now is the time to go by; nil means time.Now.
 	Now func() time.Time
 	// Log gets what an operator wants at 3am; nil discards.
@@ -69,6 +73,8 @@ type Service struct {
 	now     func() time.Time
 	book    *book
 	flights *flights
+	// unusedCount is how many credentials were unused when that was last looked at.
+	unusedCount atomic.Int64
 	// refusedFiles bounds what the journal hears of refused policy files.
 	refusedFiles refusedFiles
 	// ceremonies run one at a time: two would only halve each other's speed.

@@ -14,7 +14,8 @@ import (
 // over restarts, and none comes twice. Each call is stamped and asked anew whether its
 // caller may see them: a credential that has ended sees no more.
 
-// Event is one thing that happened to a delegation.
+// Event is one thing that happened to a delegation, or to a credential of an organization:
+// that tells root members and the end user whose it is.
 type Event struct {
 	Sequence   uint64
 	At         time.Time
@@ -23,6 +24,9 @@ type Event struct {
 	Wallet     string
 	// RequestID is the caller's, of what was asked for; Reason of a refusal or failure.
 	RequestID, Reason string
+	// Credential, and User, "" for the root's, are what an event about one names; it names
+	// no delegation.
+	Credential, User string
 }
 
 // Events is an answer: Next is where to go on from. Lost says that entries before
@@ -90,6 +94,10 @@ func (s *Service) look(ctx context.Context, a Actor, org string, out *Events) (m
 			return true, nil
 		}
 		out.Next = e.Seq
+		if e.Method == methodUnused && e.Organization == org && s.concerns(a, org, s.holderOf(e.User)) {
+			out.List = append(out.List, Event{Sequence: e.Seq, At: time.UnixMilli(e.TimeMS).UTC(), Name: "credential.unused", User: e.User, Credential: e.Facts["credential"]})
+			continue
+		}
 		name := eventName(e)
 		if name == "" || e.Organization != org || e.Delegation == "" {
 			continue
@@ -108,6 +116,14 @@ func (s *Service) look(ctx context.Context, a Actor, org string, out *Events) (m
 		out.List = append(out.List, one)
 	}
 	return len(entries) == lookAtOnce, nil
+}
+
+// holderOf is the user whose credentials are nobody else's: the end user of that id; "" for others.
+func (s *Service) holderOf(user string) string {
+	if u := find(s.book, s.book.users, user); u != nil && u.Kind == EndUser {
+		return user
+	}
+	return ""
 }
 
 // eventName names what an entry tells of a delegation; "" for nothing.

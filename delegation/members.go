@@ -55,7 +55,7 @@ func (s *Service) Members(a Actor, org string) (Members, error) {
 		return Members{}, err
 	}
 	now := s.clock()
-	out := Members{Name: o.Name, Parent: o.Parent, Root: showCredentials(o.Root, now), Quorum: o.Quorum}
+	out := Members{Name: o.Name, Parent: o.Parent, Root: s.showCredentials(o.Root, now), Quorum: o.Quorum}
 	all := s.concerns(a, org, "")
 	s.book.mu.RLock()
 	defer s.book.mu.RUnlock()
@@ -65,7 +65,7 @@ func (s *Service) Members(a Actor, org string) (Members, error) {
 			continue
 		}
 		out.Users = append(out.Users, Member{
-			ID: u.ID, Name: u.Name, Kind: u.Kind, Tags: u.Tags, Credentials: showCredentials(u.Credentials, now),
+			ID: u.ID, Name: u.Name, Kind: u.Kind, Tags: u.Tags, Credentials: s.showCredentials(u.Credentials, now),
 			Root: slices.Contains(o.RootUsers, u.ID), Removed: u.Removed,
 		})
 	}
@@ -73,7 +73,7 @@ func (s *Service) Members(a Actor, org string) (Members, error) {
 	return out, nil
 }
 
-func showCredentials(list []registered, now time.Time) []MemberCredential {
+func (s *Service) showCredentials(list []registered, now time.Time) []MemberCredential {
 	var out []MemberCredential
 	for _, r := range list {
 		if r.ended(now) {
@@ -82,27 +82,10 @@ func showCredentials(list []registered, now time.Time) []MemberCredential {
 		out = append(out, MemberCredential{
 			ID: r.ID, Name: r.Name, Line: r.Line, PublicKey: r.key(),
 			Party: r.Party, CreatedAt: r.CreatedAt, ExpiresAt: r.ExpiresAt, LastUsed: r.LastUsed,
-			UnusedAlarm: time.Duration(r.UnusedAlarm) * time.Second, Unused: r.unused(now),
+			UnusedAlarm: time.Duration(r.UnusedAlarm) * time.Second, Unused: r.unused(now, s.cfg.UnusedAlarm),
 		})
 	}
 	return out
-}
-
-// UnusedCredentials lists the ids of credentials whose alarm is due, of all organizations.
-func (s *Service) UnusedCredentials() []string {
-	now := s.clock()
-	var ids []string
-	s.book.mu.RLock()
-	defer s.book.mu.RUnlock()
-	for _, u := range s.book.users {
-		for _, c := range u.Credentials {
-			if c.unused(now) {
-				ids = append(ids, c.ID)
-			}
-		}
-	}
-	slices.Sort(ids)
-	return ids
 }
 
 // NewTags asks to replace a user's tags.

@@ -116,6 +116,9 @@ func (s *Service) CreateOrganization(ctx context.Context, a Actor, n NewOrganiza
 			V: recordVersion, ID: newID("org"), Name: n.Name, CreatedAt: s.now().UTC(),
 			Root: root, Quorum: n.Quorum, PolicyAuthority: authorityAPI,
 		}
+		for i := range o.Root {
+			o.Root[i].CreatedAt = &o.CreatedAt
+		}
 		if n.Bundle != nil {
 			o.PolicyAuthority, o.BundleKeys, o.BundleQuorum = authorityBundle, authority, n.Bundle.Quorum
 		}

@@ -57,6 +57,8 @@ type registered struct {
 	LineEnds *time.Time `json:"line_ends,omitempty"`
 	// UnusedAlarm is after how many seconds without use somebody should ask; 0: never.
 	UnusedAlarm uint32 `json:"unused_alarm,omitempty"`
+	// UnusedTold: the journal has heard that it is unused, since it was last used.
+	UnusedTold bool `json:"unused_told,omitempty"`
 	// LastUsed is to the hour; absent: never used. Counter is an authenticator's last.
 	LastUsed *time.Time `json:"last_used,omitempty"`
 	Counter  uint32     `json:"counter,omitempty"`

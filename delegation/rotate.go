@@ -276,6 +276,9 @@ func (s *Service) RunSchedule(ctx context.Context) error {
 		if err := s.RotateDue(ctx); err != nil && ctx.Err() == nil {
 			s.log.Error("starting a rotation that is due", "error", err)
 		}
+		if err := s.TellUnused(ctx); err != nil && ctx.Err() == nil {
+			s.log.Error("telling of unused credentials", "error", err)
+		}
 		if err := s.EndOverdue(ctx); err != nil && ctx.Err() == nil {
 			s.log.Error("ending ceremonies that nobody joined", "error", err)
 		}

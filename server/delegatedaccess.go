@@ -168,6 +168,7 @@ func (s delegatedAccessService) NextEvents(ctx context.Context, r *sigilv1.NextE
 	for _, e := range got.List {
 		out.Events = append(out.Events, &sigilv1.DelegationEvent{
 			Sequence: e.Sequence, At: timestamppb.New(e.At), Name: e.Name, DelegationId: e.Delegation, WalletId: e.Wallet, RequestId: said(e.RequestID), Reason: said(e.Reason),
+			CredentialId: said(e.Credential), UserId: said(e.User),
 		})
 	}
 	return out, nil

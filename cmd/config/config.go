@@ -35,11 +35,15 @@ type Config struct {
 	// PinFile holds what is pinned outside the store; written by sigilctl init.
 	PinFile string `yaml:"pin_file"`
 	// PolicyDir holds files of rules that judge every organization; "" for none.
-	PolicyDir string   `yaml:"policy_dir"`
-	Sockets   Sockets  `yaml:"sockets"`
-	Peer      Peer     `yaml:"peer"`
-	Roles     Roles    `yaml:"roles"`
-	Provider  Provider `yaml:"provider"`
+	PolicyDir string `yaml:"policy_dir"`
+	// UnusedCredentialAlarm is after how long without use a credential is told of that has
+	// no alarm of its own: 1h to 8784h; 0: never.
+	UnusedCredentialAlarm time.Duration `yaml:"unused_credential_alarm"`
+
+	Sockets  Sockets  `yaml:"sockets"`
+	Peer     Peer     `yaml:"peer"`
+	Roles    Roles    `yaml:"roles"`
+	Provider Provider `yaml:"provider"`
 	// Devices are further sealing devices, by name.
 	Devices map[string]Provider `yaml:"devices"`
 	// Parts says which shares need which device each time they are used.
@@ -347,6 +351,9 @@ func (c Config) check() error {
 	}
 	if !(c.Presignatures.CPU >= 0.01 && c.Presignatures.CPU <= 1) {
 		return errors.New("presignatures.cpu must be 0.01 to 1")
+	}
+	if a := c.UnusedCredentialAlarm; a != 0 && (a < time.Hour || a > 366*24*time.Hour) {
+		return fmt.Errorf("unused_credential_alarm is %v, want 1h to 8784h, or 0s for never", a)
 	}
 	if c.Ceremonies.Timeout < 10*time.Second || c.Ceremonies.Timeout > time.Hour {
 		return errors.New("ceremonies.timeout must be 10s to 1h")

@@ -352,7 +352,7 @@ func delegationWatch() *cobra.Command {
 	var once bool
 	c := &cobra.Command{
 		Use:   "watch --organization ID --key FILE",
-		Short: "Print what happens to delegations, as it happens; --after goes on where it stopped",
+		Short: "Print what happens to delegations, and which credentials nobody uses, as it happens; --after goes on where it stopped",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return f.call(cmd, func(c *client.Client, _ string) error {
@@ -369,7 +369,7 @@ func delegationWatch() *cobra.Command {
 						fmt.Fprintln(cmd.ErrOrStderr(), "events in between are in the journal's archive alone")
 					}
 					for _, e := range out.GetEvents() {
-						fmt.Fprintf(cmd.OutOrStdout(), "%d  %s  %s  %s %s%s\n", e.GetSequence(), when(e.GetAt()), e.GetDelegationId(), e.GetName(), e.GetRequestId(), e.GetReason())
+						fmt.Fprintf(cmd.OutOrStdout(), "%d  %s  %s  %s %s%s\n", e.GetSequence(), when(e.GetAt()), e.GetDelegationId()+e.GetCredentialId(), e.GetName(), e.GetRequestId(), e.GetReason())
 					}
 					if r.After = out.GetNext(); once && len(out.GetEvents()) == 0 {
 						return nil

@@ -140,6 +140,7 @@ func (g *gauges) devices(p *metrics.Page, st *sigilv1.GetStatusResponse) {
 	if r == nil {
 		return
 	}
+	p.Gauge("sigild_credentials_unused", "Credentials that nobody used for as long as their alarm says, looked at every hour.", float64(r.delegation.UnusedCount()))
 	open := r.devices.here()
 	for _, name := range slices.Sorted(maps.Keys(open)) {
 		d, ok := open[name].(seal.Counting)

@@ -294,7 +294,7 @@ func (k *keeper) unseal(ctx context.Context) (_ *rooms, err error) {
 	if r.delegation, err = delegation.Open(ctx, delegation.Config{
 		Outbox: r.outbox,
 		Vault:  k.vault, Journal: r.journal, PolicyFiles: files, PreParameters: pool.Take, CeremonyTimeout: k.cfg.Ceremonies.Timeout, Holders: r.devices.holders, Clock: now, Now: now.Now, Log: k.log,
-		SemiTrusted: k.cfg.Peer.SemiTrusted, Peers: k.cfg.Peer.Pins(), Dial: k.dialPeer,
+		UnusedAlarm: k.cfg.UnusedCredentialAlarm, SemiTrusted: k.cfg.Peer.SemiTrusted, Peers: k.cfg.Peer.Pins(), Dial: k.dialPeer,
 	}); err != nil {
 		return nil, err
 	}

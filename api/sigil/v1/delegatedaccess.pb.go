@@ -1387,16 +1387,20 @@ type DelegationEvent struct {
 	// "delegation.requested", "delegation.approved", "delegation.active", "delegation.failed", "delegation.paused",
 	// "delegation.resumed", "delegation.revoked", "delegation.expired", "delegation.delivered", "delegation.given_up",
 	// "delegation.proved", "delegation.frozen", "request.signed", "request.refused", "request.failed" or
-	// "request.outcome_unknown"; there may be more some day.
+	// "request.outcome_unknown", and of a credential "credential.unused"; there may be more some day.
 	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
-	// The delegation.
+	// The delegation; empty for an event of a credential.
 	DelegationId string `protobuf:"bytes,4,opt,name=delegation_id,json=delegationId,proto3" json:"delegation_id,omitempty"`
-	// Its wallet.
+	// Its wallet; empty for an event of a credential.
 	WalletId string `protobuf:"bytes,5,opt,name=wallet_id,json=walletId,proto3" json:"wallet_id,omitempty"`
 	// The caller's id of a request; absent for acts.
 	RequestId *string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3,oneof" json:"request_id,omitempty"`
 	// The reason of a refusal or failure; absent otherwise.
-	Reason        *string `protobuf:"bytes,7,opt,name=reason,proto3,oneof" json:"reason,omitempty"`
+	Reason *string `protobuf:"bytes,7,opt,name=reason,proto3,oneof" json:"reason,omitempty"`
+	// The credential that the event is about; absent for delegations.
+	CredentialId *string `protobuf:"bytes,8,opt,name=credential_id,json=credentialId,proto3,oneof" json:"credential_id,omitempty"`
+	// Whose it is; absent for a key of the root that is no user's.
+	UserId        *string `protobuf:"bytes,9,opt,name=user_id,json=userId,proto3,oneof" json:"user_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1476,6 +1480,20 @@ func (x *DelegationEvent) GetRequestId() string {
 func (x *DelegationEvent) GetReason() string {
 	if x != nil && x.Reason != nil {
 		return *x.Reason
+	}
+	return ""
+}
+
+func (x *DelegationEvent) GetCredentialId() string {
+	if x != nil && x.CredentialId != nil {
+		return *x.CredentialId
+	}
+	return ""
+}
+
+func (x *DelegationEvent) GetUserId() string {
+	if x != nil && x.UserId != nil {
+		return *x.UserId
 	}
 	return ""
 }
@@ -1692,7 +1710,7 @@ const file_sigil_v1_delegatedaccess_proto_rawDesc = "" +
 	"\x11NextEventsRequest\x12'\n" +
 	"\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\x12\x14\n" +
 	"\x05after\x18\x02 \x01(\x04R\x05after\x12!\n" +
-	"\fwait_seconds\x18\x03 \x01(\rR\vwaitSeconds\"\x8a\x02\n" +
+	"\fwait_seconds\x18\x03 \x01(\rR\vwaitSeconds\"\xf0\x02\n" +
 	"\x0fDelegationEvent\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x12\n" +
@@ -1701,9 +1719,14 @@ const file_sigil_v1_delegatedaccess_proto_rawDesc = "" +
 	"\twallet_id\x18\x05 \x01(\tR\bwalletId\x12\"\n" +
 	"\n" +
 	"request_id\x18\x06 \x01(\tH\x00R\trequestId\x88\x01\x01\x12\x1b\n" +
-	"\x06reason\x18\a \x01(\tH\x01R\x06reason\x88\x01\x01B\r\n" +
+	"\x06reason\x18\a \x01(\tH\x01R\x06reason\x88\x01\x01\x12(\n" +
+	"\rcredential_id\x18\b \x01(\tH\x02R\fcredentialId\x88\x01\x01\x12\x1c\n" +
+	"\auser_id\x18\t \x01(\tH\x03R\x06userId\x88\x01\x01B\r\n" +
 	"\v_request_idB\t\n" +
-	"\a_reason\"o\n" +
+	"\a_reasonB\x10\n" +
+	"\x0e_credential_idB\n" +
+	"\n" +
+	"\b_user_id\"o\n" +
 	"\x12NextEventsResponse\x121\n" +
 	"\x06events\x18\x01 \x03(\v2\x19.sigil.v1.DelegationEventR\x06events\x12\x12\n" +
 	"\x04next\x18\x02 \x01(\x04R\x04next\x12\x12\n" +
