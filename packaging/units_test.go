@@ -30,7 +30,7 @@ func TestUnitsAreUnderstood(t *testing.T) {
 		}
 	}
 	examples, err := filepath.Glob(filepath.Join(root, docPath, "examples/*.conf"))
-	if err != nil || len(examples) != 6 {
+	if err != nil || len(examples) != 7 {
 		t.Fatalf("%d examples (%v)", len(examples), err)
 	}
 	for _, example := range append([]string{""}, examples...) {

@@ -129,6 +129,7 @@ var checks = []check{
 	{id: "socket.modes", look: checkSocketModes},
 	{id: "unit.sockets", look: checkUnitSockets},
 	{id: "unit.users", look: checkUnitUsers},
+	{id: "vm.generation", look: checkGeneration},
 	{id: "unit.credential", look: checkUnitCredential},
 	{id: "disk.space", look: checkDiskSpace},
 	{id: "disk.sync", look: checkDiskSync},

@@ -204,6 +204,22 @@ func checkUnitUsers(p *patient) finding {
 	return well("callers keep their uids")
 }
 
+// checkGeneration looks whether the daemon would hear that this virtual machine was copied
+// or goes on from a snapshot. Without our unit somebody else has thought of it.
+func checkGeneration(p *patient) finding {
+	lines, files := p.unit("sigild.service")
+	cpu, err := os.ReadFile(filepath.Join(p.root, "/proc/cpuinfo"))
+	switch {
+	case p.cfg.Presignatures.Max == 0:
+		return well("no presignatures are made")
+	case len(files) == 0 || err != nil || !slices.Contains(strings.Fields(string(cpu)), "hypervisor"):
+		return well("no virtual machine with our unit")
+	case slices.Contains(values(lines, "StandardInput"), "file:/dev/kmsg"):
+		return well("the daemon reads the kernel's log, which tells of a copy")
+	}
+	return odd("the drop-in vm-generation.conf, where snapshots hold its memory; or presignatures: {max: 0}", "this is a virtual machine, and nothing tells the daemon of copies that could use the same presignatures")
+}
+
 // checkUnitCredential looks whether a credential that the configuration names would
 // get to the daemon. Only systemd can say whether it opens.
 func checkUnitCredential(p *patient) finding {

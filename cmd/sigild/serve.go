@@ -60,6 +60,7 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) (err error)
 	tasks.Go(func() error { return k.watch(ctx) })
 	tasks.Go(func() error { return k.reloadAtHangup(ctx) })
 	tasks.Go(func() error { return k.dropAtCopy(ctx) })
+	tasks.Go(func() error { return k.dropAtFork(ctx) })
 	pulse := pulse{log: log, status: appliance.Services().Status, doors: []server.Endpoint{doors.app, doors.admin}}
 	tasks.Go(func() error { pulse.beat(ctx); return nil })
 	gauges := &gauges{cfg: cfg, keeper: k, server: s, status: appliance.Services().Status, began: time.Now()}
