@@ -107,3 +107,15 @@ if [ "$1" = test ]; then
 		fi
 	fi
 fi
+
+# promtool judges metrics and alerts. Debian has it in a package with a server that would be
+# started; it alone goes under bin/.
+if [ "$1" = test ] && ! command -v promtool >/dev/null && [ ! -x bin/promtool ]; then
+	command -v apt-get >/dev/null || die "no apt-get here: put promtool, of Prometheus, into PATH or bin/"
+	echo "sigild: this machine lacks promtool (judges metrics and alerts); now running: apt-get download prometheus, for bin/promtool"
+	dir=$(mktemp -d)
+	(cd "$dir" && apt-get download -q prometheus && dpkg-deb --fsys-tarfile prometheus_*.deb | tar -xf - ./usr/bin/promtool)
+	mkdir -p bin
+	mv "$dir/usr/bin/promtool" bin/promtool
+	rm -r "$dir"
+fi

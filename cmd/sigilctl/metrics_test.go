@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -106,6 +108,7 @@ func TestMetrics(t *testing.T) {
 		t.Errorf("the file: %q, %v", file, err)
 	}
 	inTheManual(t, page)
+	underPromtool(t, page)
 
 	// Sealed, the page is there all the same.
 	if _, err := p.sigilctl("seal", "--reason", "test", "--key", "alice.key"); err != nil {
@@ -119,6 +122,30 @@ func TestMetrics(t *testing.T) {
 	}
 	if _, err := os.Lstat(p.path("metrics.sock")); !os.IsNotExist(err) {
 		t.Errorf("the socket is left: %v", err)
+	}
+}
+
+// underPromtool has Prometheus' own tool judge the page and the example alerts.
+func underPromtool(t *testing.T, page string) {
+	t.Helper()
+	program, err := exec.LookPath("promtool")
+	if err != nil {
+		if program, err = filepath.Abs("../../bin/promtool"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		in   string
+		args []string
+	}{
+		{in: page, args: []string{"check", "metrics"}},
+		{args: []string{"check", "rules", "--lint=all", "--lint-fatal", "../../packaging/prometheus-rules.yml"}},
+	} {
+		cmd := exec.Command(program, c.args...)
+		cmd.Stdin = strings.NewReader(c.in)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("promtool %q: %v\n%s\nhint: scripts/prelude.sh test puts promtool into bin/", c.args, err, out)
+		}
 	}
 }
 
