@@ -414,3 +414,28 @@ func TestDfnsUserActionsAreStamped(t *testing.T) {
 	}
 	checkP256(t, public, data, signature)
 }
+
+// People approve what is to be signed, not the body that asks for it: with their
+// approval a fresh body of the same payload is stamped, and no other.
+func TestStampsWaitForApprovals(t *testing.T) {
+	s := newStampPlace(t)
+	out := s.ctl("vendor-credential", "create", "--organization", s.bot.Organization, "--name", "turnkey", "--turnkey", turnkeyOrg, "--key", "treasurer.key")
+	b := s.bind(strings.Fields(out)[1], stampWallet, "eip155", stampWallet, `{"policies":[{"id":"p","name":"two","effect":"EFFECT_ALLOW","condition":"eth.tx.value <= 500","consensus":"approvers.count() >= 2"}]}`)
+	now := time.Now()
+	_, err := s.turnkey(b, "one", turnkeyBody(unsigned(t, 1, 5), now))
+	s.wantReason("alone", err, "APPROVALS_NEEDED")
+	activity := client.Details(err)["activity"]
+	s.ctl("activity", "approve", activity, "--organization", s.bot.Organization, "--key", "owner.key", "--yes")
+	_, err = s.turnkey(b, "one", turnkeyBody(unsigned(t, 1, 6), now))
+	s.wantReason("another payload", err, "REQUEST_ID_REUSED")
+	fresh := turnkeyBody(unsigned(t, 1, 5), now.Add(time.Second))
+	first, err := s.turnkey(b, "one", fresh)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = s.turnkey(b, "one", turnkeyBody(unsigned(t, 1, 5), now))
+	s.wantReason("the body before, when another was stamped", err, "REQUEST_ID_REUSED")
+	if again, err := s.turnkey(b, "one", fresh); err != nil || again.GetHeader().GetValue() != first.GetHeader().GetValue() {
+		t.Errorf("asked again: %v, %v", again, err)
+	}
+}
