@@ -56,6 +56,7 @@ const order = `
 	oracles            -> chains/evm chains/solana mpc airgap
 	examples           -> client
 	internal/secmem    ->
+	internal/testcost  ->
 	internal/testdisk  ->
 	internal/testhsm   -> internal/secmem
 	internal/testtpm   -> internal/secmem
@@ -67,7 +68,7 @@ const order = `
 // testsAlso may be imported, with what lies below, by the tests of every room:
 // real devices, the real client, and for signing the real authority it asks, in
 // place of doubles.
-const testsAlso = "hsm tpm client delegation delivery internal/testdisk internal/testhsm internal/testtpm internal/testvendor"
+const testsAlso = "hsm tpm client delegation delivery internal/testcost internal/testdisk internal/testhsm internal/testtpm internal/testvendor"
 
 // confined keeps what can hurt us in the rooms that answer for it.
 var confined = []confinement{

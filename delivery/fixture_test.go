@@ -217,8 +217,13 @@ type endpoint struct {
 // register registers a webhook with a 2048-bit key made in the token.
 func (h *house) register(org, env string, secrets ...[]byte) endpoint {
 	h.t.Helper()
+	return h.registerOf(2048, org, env, secrets...)
+}
+
+func (h *house) registerOf(bits int, org, env string, secrets ...[]byte) endpoint {
+	h.t.Helper()
 	out, err := h.RegisterWebhook(h.t.Context(), person{root: org}, NewWebhook{
-		RequestID: "register-" + env[:8], Organization: org, Environment: env, Secrets: secrets, Bits: 2048,
+		RequestID: "register-" + env[:8], Organization: org, Environment: env, Secrets: secrets, Bits: bits,
 	})
 	if err != nil {
 		h.t.Fatal(err)

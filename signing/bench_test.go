@@ -3,15 +3,14 @@ package signing_test
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/holiman/uint256"
 
+	"github.com/sigild/sigild/internal/testcost"
 	"github.com/sigild/sigild/mpc/mpctest"
 	"github.com/sigild/sigild/policy"
 )
@@ -48,10 +47,10 @@ func benchRequests(b *testing.B, callers int) {
 	for i := range payloads {
 		payloads[i] = transfer(b, uint64(i), 1)
 	}
-	took := make([]time.Duration, b.N)
 	var next atomic.Int64
 	var wg sync.WaitGroup
 	b.ResetTimer()
+	m := testcost.New(b)
 	for range callers {
 		wg.Go(func() {
 			for {
@@ -59,20 +58,18 @@ func benchRequests(b *testing.B, callers int) {
 				if i >= b.N {
 					return
 				}
-				start := time.Now()
-				a, err := h.signing.Approve(context.Background(), g[0].request(fmt.Sprint("r", i), payloads[i]))
-				if err != nil {
-					b.Error(err)
-					return
-				}
-				took[i] = time.Since(start)
-				a.Forget()
+				m.Time(func() {
+					a, err := h.signing.Approve(context.Background(), g[0].request(fmt.Sprint("r", i), payloads[i]))
+					if err != nil {
+						b.Error(err)
+						return
+					}
+					a.Forget()
+				})
 			}
 		})
 	}
 	wg.Wait()
 	b.StopTimer()
-	slices.Sort(took)
-	b.ReportMetric(float64(took[len(took)/2].Nanoseconds()), "p50-ns")
-	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "requests/s")
+	m.Report(b.Elapsed())
 }

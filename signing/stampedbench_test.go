@@ -4,14 +4,13 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
-	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/sigild/sigild/credential"
+	"github.com/sigild/sigild/internal/testcost"
 )
 
 // BenchmarkStampedRequestWithoutMPC is a stamp's verification and steps 3 to 7 of a
@@ -36,10 +35,10 @@ func benchStamped(b *testing.B, callers int) {
 			b.Fatal(err)
 		}
 	}
-	took := make([]time.Duration, b.N)
 	var next atomic.Int64
 	var wg sync.WaitGroup
 	b.ResetTimer()
+	m := testcost.New(b)
 	for range callers {
 		wg.Go(func() {
 			for {
@@ -47,25 +46,23 @@ func benchStamped(b *testing.B, callers int) {
 				if i >= b.N {
 					return
 				}
-				start := time.Now()
-				party, known := r.delegation.KnownCredential(r.made.OrganizationID, r.robot.PublicKey)
-				if _, err := stamps[i].VerifyAs(party, appliance, method, []byte(fmt.Sprint(i))); err != nil || !known {
-					b.Error(err)
-					return
-				}
-				a, err := r.signing.Approve(context.Background(), r.asked(fmt.Sprint("r", i), r.pay(uint64(1+i%500), byte(i)), r.robot))
-				if err != nil {
-					b.Error(err)
-					return
-				}
-				took[i] = time.Since(start)
-				a.Forget()
+				m.Time(func() {
+					party, known := r.delegation.KnownCredential(r.made.OrganizationID, r.robot.PublicKey)
+					if _, err := stamps[i].VerifyAs(party, appliance, method, []byte(fmt.Sprint(i))); err != nil || !known {
+						b.Error(err)
+						return
+					}
+					a, err := r.signing.Approve(context.Background(), r.asked(fmt.Sprint("r", i), r.pay(uint64(1+i%500), byte(i)), r.robot))
+					if err != nil {
+						b.Error(err)
+						return
+					}
+					a.Forget()
+				})
 			}
 		})
 	}
 	wg.Wait()
 	b.StopTimer()
-	slices.Sort(took)
-	b.ReportMetric(float64(took[len(took)/2].Nanoseconds()), "p50-ns")
-	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "requests/s")
+	m.Report(b.Elapsed())
 }

@@ -28,7 +28,7 @@ type etherWallet struct {
 }
 
 // delegateEther has the owner delegate a wallet to a new program that may send ether.
-func (p place) delegateEther(t *testing.T, b bot, wallet string) etherWallet {
+func (p place) delegateEther(t testing.TB, b bot, wallet string) etherWallet {
 	t.Helper()
 	ctx := t.Context()
 	c, err := client.Dial(p.path("admin.sock"))
@@ -75,7 +75,7 @@ func (p place) delegateEther(t *testing.T, b bot, wallet string) etherWallet {
 	return out
 }
 
-func openFile(t *testing.T, ciphertext []byte, id age.Identity) []byte {
+func openFile(t testing.TB, ciphertext []byte, id age.Identity) []byte {
 	t.Helper()
 	r, err := age.Decrypt(bytes.NewReader(ciphertext), id)
 	if err != nil {
@@ -89,7 +89,7 @@ func openFile(t *testing.T, ciphertext []byte, id age.Identity) []byte {
 }
 
 // sendEther is an unsigned transfer of so many wei.
-func sendEther(t *testing.T, nonce uint64, wei int64) []byte {
+func sendEther(t testing.TB, nonce uint64, wei int64) []byte {
 	t.Helper()
 	body, err := rlp.EncodeToBytes([]any{uint64(1), nonce, big.NewInt(1), big.NewInt(2), uint64(21_000), common.HexToAddress("0x01"), big.NewInt(wei), []byte{}, types.AccessList{}})
 	if err != nil {

@@ -32,7 +32,7 @@ import (
 
 // withPreParams puts pre-parameters into an appliance that does not run, so that its
 // next ceremonies over secp256k1 need not wait for primes.
-func (p place) withPreParams(t *testing.T, which ...int) {
+func (p place) withPreParams(t testing.TB, which ...int) {
 	t.Helper()
 	made, err := makeTemplate()
 	if err != nil {
@@ -343,7 +343,7 @@ func (p place) ether(t *testing.T) string {
 
 // etherWallet makes a wallet over secp256k1 whose owner has confirmed the share, in a
 // place that does not run.
-func (p place) etherWallet(t *testing.T, b bot) (wallet, address string) {
+func (p place) etherWallet(t testing.TB, b bot) (wallet, address string) {
 	t.Helper()
 	p.withPreParams(t, 0, 1, 2)
 	d := startFor(t, p)

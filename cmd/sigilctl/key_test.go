@@ -12,7 +12,7 @@ import (
 )
 
 // must runs sigilctl for an organization's wallet and returns what it says.
-func (p place) must(t *testing.T, b bot, verb string, args ...string) string {
+func (p place) must(t testing.TB, b bot, verb string, args ...string) string {
 	t.Helper()
 	out, err := p.sigilctl(append(strings.Fields(verb), append([]string{"--organization", b.Organization}, args...)...)...)
 	if err != nil {

@@ -71,7 +71,7 @@ func TestStopDuringACeremony(t *testing.T) {
 }
 
 // startFor starts sigild until the end of t, or until the test stops it.
-func startFor(t *testing.T, p place) *daemon {
+func startFor(t testing.TB, p place) *daemon {
 	t.Helper()
 	d, err := p.start()
 	if err != nil {
