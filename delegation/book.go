@@ -19,9 +19,13 @@ type book struct {
 	organizations map[string]*organization
 	users         map[string]*user
 	// holders finds the user of a credential, by organization and credential id.
-	holders     map[credentialKey]*user
-	keys        map[string]*key
-	wallets     map[string]*wallet
+	holders map[credentialKey]*user
+	keys    map[string]*key
+	wallets map[string]*wallet
+	// byKey finds the ids of a key's wallets, shared the id of a key of which a party
+	// elsewhere has shares.
+	byKey       map[string][]string
+	shared      map[partySet]string
 	delegations map[string]*delegationRecord
 	// apiKeys finds the delegation of a wallet API key by the key's id; the key's record is
 	// opened when it is needed.
@@ -44,7 +48,7 @@ type book struct {
 func newBook() *book {
 	return &book{
 		organizations: map[string]*organization{}, users: map[string]*user{}, holders: map[credentialKey]*user{}, keys: map[string]*key{},
-		wallets: map[string]*wallet{}, delegations: map[string]*delegationRecord{}, apiKeys: map[string]string{},
+		wallets: map[string]*wallet{}, byKey: map[string][]string{}, shared: map[partySet]string{}, delegations: map[string]*delegationRecord{}, apiKeys: map[string]string{},
 		ceremonies: map[string]*ceremonyRecord{}, devices: map[string]*deviceRecord{}, rulebooks: map[string]*rulebook{}, files: noFiles, orders: map[string]*orders{},
 		activities: map[string]*activity{}, waiting: map[requestRef]*activity{},
 	}
@@ -109,6 +113,42 @@ func (b *book) change(tx *vault.Tx, f func()) {
 		defer b.mu.Unlock()
 		f()
 	})
+}
+
+// fileKey and fileWallet keep a new or changed record, and what finds it. They need mu.
+func (b *book) fileKey(k *key) {
+	if old := b.keys[k.ID]; old != nil {
+		delete(b.shared, partySet{old.party(), old.Root.ID})
+	}
+	b.keys[k.ID] = k
+	if party := k.party(); party != "" && k.Root.ID != "" {
+		b.shared[partySet{party, k.Root.ID}] = k.ID
+	}
+}
+
+// partySet is a party elsewhere and the root set that it has shares of.
+type partySet struct{ party, set string }
+
+// A wallet stays with its key for ever.
+func (b *book) fileWallet(w *wallet) {
+	if b.wallets[w.ID] == nil {
+		b.byKey[w.Key] = append(b.byKey[w.Key], w.ID)
+	}
+	b.wallets[w.ID] = w
+}
+
+// walletsOf lists the wallets of a key.
+func (b *book) walletsOf(key string) []*wallet {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return b.walletsOfLocked(key)
+}
+
+func (b *book) walletsOfLocked(key string) (of []*wallet) {
+	for _, id := range b.byKey[key] {
+		of = append(of, b.wallets[id])
+	}
+	return of
 }
 
 func (b *book) appliance() *appliance {

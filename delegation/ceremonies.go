@@ -307,7 +307,7 @@ func (s *Service) failTarget(tx *vault.Tx, c *ceremonyRecord) error {
 	if err := store(tx, vault.TypeKey, k.ID, &failedKey); err != nil {
 		return err
 	}
-	s.book.change(tx, func() { s.book.wallets[w.ID], s.book.keys[k.ID] = &failedWallet, &failedKey })
+	s.book.change(tx, func() { s.book.fileWallet(&failedWallet); s.book.fileKey(&failedKey) })
 	return nil
 }
 

@@ -64,7 +64,7 @@ func (s *Service) AcceptCosigning(ctx context.Context, a Actor, n NewCosigned) (
 		if err := errors.Join(store(tx, vault.TypeKey, k.ID, k), store(tx, vault.TypeWallet, w.ID, w), store(tx, vault.TypeCeremony, c.ID, c)); err != nil {
 			return WalletStarted{}, err
 		}
-		s.book.change(tx, func() { s.book.keys[k.ID], s.book.wallets[w.ID], s.book.ceremonies[c.ID] = k, w, c })
+		s.book.change(tx, func() { s.book.fileKey(k); s.book.fileWallet(w); s.book.ceremonies[c.ID] = c })
 		e.Wallet, e.User = w.ID, u.ID
 		e.Facts = map[string]string{"key": k.ID, "chain": n.Chain, "ceremony": c.ID, "origin": k.Origin, "peer": n.Peer, "address": n.Address}
 		return WalletStarted{WalletID: w.ID, KeyID: k.ID, CeremonyID: c.ID}, nil
@@ -156,7 +156,7 @@ func (s *Service) takeOn(ctx context.Context, c *ceremonyRecord, o *mpc.Offer, k
 				return err
 			}
 		}
-		s.book.change(tx, func() { s.book.keys[made.ID], s.book.wallets[active.ID] = &made, &active })
+		s.book.change(tx, func() { s.book.fileKey(&made); s.book.fileWallet(&active) })
 		return errors.Join(store(tx, vault.TypeKey, made.ID, &made), store(tx, vault.TypeWallet, active.ID, &active))
 	})
 	if err == nil {
@@ -175,9 +175,8 @@ func (s *Service) CosignedWallet(party string, o *mpc.Offer) (wallet, requestID 
 	if o.From != nil {
 		s.book.mu.RLock()
 		defer s.book.mu.RUnlock()
-		for _, w := range s.book.wallets {
-			k := s.book.keys[w.Key]
-			if k != nil && k.party() == party && k.Root.ID == o.From.ID && slices.Equal(w.Path, o.Path) {
+		for _, w := range s.book.walletsOfLocked(s.book.shared[partySet{party, o.From.ID}]) {
+			if slices.Equal(w.Path, o.Path) {
 				return w.ID, cosignedID(party, o), nil
 			}
 		}

@@ -75,18 +75,6 @@ func (s *Service) thaw(tx *vault.Tx, scope Scope) error {
 }
 
 func (s *Service) putKey(tx *vault.Tx, k *key) error {
-	s.book.change(tx, func() { s.book.keys[k.ID] = k })
+	s.book.change(tx, func() { s.book.fileKey(k) })
 	return store(tx, vault.TypeKey, k.ID, k)
-}
-
-// walletsOf lists the wallets of a key.
-func (b *book) walletsOf(key string) (of []*wallet) {
-	b.mu.RLock()
-	defer b.mu.RUnlock()
-	for _, w := range b.wallets {
-		if w.Key == key {
-			of = append(of, w)
-		}
-	}
-	return of
 }

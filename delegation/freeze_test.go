@@ -95,3 +95,38 @@ func TestFreezeDoesNotHideAnotherKeysWallets(t *testing.T) {
 		t.Errorf("%d wallets of the key", len(of))
 	}
 }
+
+// A key's wallets are found without a look at others': what is walked is as long as the
+// answer, and the answer is what a look at all wallets gives, before and after a restart.
+func TestWalletsOfAKeyAreFoundByIndex(t *testing.T) {
+	h := newFullHouse(t)
+	made, err := h.createWallet(newWallet("one-more"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.wantCeremony(made.CeremonyID, statusDone)
+	for range 2 {
+		all := 0
+		for id := range h.book.keys {
+			var want, got []string
+			for _, w := range h.book.wallets {
+				if w.Key == id {
+					want = append(want, w.ID)
+				}
+			}
+			for _, w := range h.book.walletsOf(id) {
+				got = append(got, w.ID)
+			}
+			slices.Sort(want)
+			slices.Sort(got)
+			if !slices.Equal(got, want) || len(h.book.byKey[id]) != len(want) {
+				t.Errorf("key %s: wallets %v, want %v; %d are walked", id, got, want, len(h.book.byKey[id]))
+			}
+			all += len(want)
+		}
+		if all != len(h.book.wallets) || all < 3 {
+			t.Errorf("%d wallets found, %d are there", all, len(h.book.wallets))
+		}
+		h.restart()
+	}
+}

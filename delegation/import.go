@@ -111,7 +111,7 @@ func (s *Service) DeriveWallet(ctx context.Context, a Actor, n NewDerived) (Wall
 		if err := store(tx, vault.TypeWallet, w.ID, w); err != nil {
 			return WalletDerived{}, err
 		}
-		s.book.change(tx, func() { s.book.wallets[w.ID] = w })
+		s.book.change(tx, func() { s.book.fileWallet(w) })
 		e.Wallet, e.User = w.ID, w.Owner
 		e.Facts = map[string]string{"key": k.ID, "path": n.Path, "address": address}
 		return WalletDerived{WalletID: w.ID}, nil

@@ -118,7 +118,7 @@ func (s *Service) DelegateKey(ctx context.Context, a Actor, n NewKeyDelegation) 
 			if err := store(tx, vault.TypeWallet, w.ID, &moved); err != nil {
 				return KeyDelegated{}, err
 			}
-			s.book.change(tx, func() { s.book.wallets[moved.ID] = &moved })
+			s.book.change(tx, func() { s.book.fileWallet(&moved) })
 		}
 		tx.Advance() // no older copy of the store may take it back
 		return KeyDelegated{k.ID, statusDelegated, next.custody()}, s.putKey(tx, &next)

@@ -292,7 +292,7 @@ func (h *house) keys(n int, random *rand.Rand, set mpctest.Set, shares [][]byte)
 			k.Root.ID = k.ID + "/root/1"
 			// A ceremony that goes on, in memory alone, keeps the rotation of a hand-over from beginning.
 			goes := &ceremonyRecord{ID: fmt.Sprint("cer_", i), Organization: site.acme, Kind: kindRotate, Target: w.ID, Status: statusRunning}
-			h.book.change(tx, func() { h.book.keys[k.ID], h.book.wallets[w.ID], h.book.ceremonies[goes.ID] = &k, &w, goes })
+			h.book.change(tx, func() { h.book.fileKey(&k); h.book.fileWallet(&w); h.book.ceremonies[goes.ID] = goes })
 			errs = append(errs, tx.Put(vault.TypeShare, ShareID(k.Root.ID, mpc.User), shares[0]), tx.Put(vault.TypeShare, ShareID(k.Root.ID, mpc.Recovery), shares[1]),
 				store(tx, vault.TypeKey, k.ID, &k), store(tx, vault.TypeWallet, w.ID, &w))
 		}

@@ -39,6 +39,7 @@ func loadBook(ctx context.Context, v *vault.Vault) (*book, error) {
 		return nil, err
 	}
 	// Step 3: what is made of them.
+	b.index()
 	b.fileAll(l.documents)
 	if err := b.fileOrders(l.orders); err != nil {
 		return nil, err
@@ -72,6 +73,16 @@ func (l *loading) read(ctx context.Context, v *vault.Vault) error {
 		return fmt.Errorf("loading records: %w", err)
 	}
 	return nil
+}
+
+// index fills what finds keys and wallets.
+func (b *book) index() {
+	for _, k := range b.keys {
+		b.fileKey(k)
+	}
+	for id, w := range b.wallets {
+		b.byKey[w.Key] = append(b.byKey[w.Key], id)
+	}
 }
 
 func (l *loading) delegation(id string, d *delegationRecord) {

@@ -234,7 +234,7 @@ func (s *Service) setPause(tx *vault.Tx, scope Scope, p *Pause) error {
 	}
 	changed := *w
 	changed.Paused = p
-	s.book.change(tx, func() { s.book.wallets[w.ID] = &changed })
+	s.book.change(tx, func() { s.book.fileWallet(&changed) })
 	return store(tx, vault.TypeWallet, w.ID, &changed)
 }
 

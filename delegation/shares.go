@@ -94,7 +94,7 @@ func (s *Service) ConfirmShare(ctx context.Context, a Actor, n NewReceipt) (Wall
 		if err := store(tx, vault.TypeWallet, w.ID, &active); err != nil {
 			return ShareConfirmed{}, err
 		}
-		s.book.change(tx, func() { s.book.wallets[w.ID] = &active })
+		s.book.change(tx, func() { s.book.fileWallet(&active) })
 		return confirmed, s.proposeFor(tx, e, &active)
 	})
 	if err != nil {

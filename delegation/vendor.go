@@ -191,7 +191,7 @@ func (s *Service) foreignWalletOf(tx *vault.Tx, n NewDelegation, f foreign) (*wa
 	if err := store(tx, vault.TypeWallet, w.ID, w); err != nil {
 		return nil, nil, err
 	}
-	s.book.change(tx, func() { s.book.keys[k.ID], s.book.wallets[w.ID] = k, w })
+	s.book.change(tx, func() { s.book.fileKey(k); s.book.fileWallet(w) })
 	return w, k, nil
 }
 

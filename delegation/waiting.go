@@ -66,7 +66,7 @@ func (s *Service) CreateDeviceWallet(ctx context.Context, a Actor, n NewDeviceWa
 		if err := errors.Join(store(tx, vault.TypeKey, k.ID, k), store(tx, vault.TypeWallet, w.ID, w), store(tx, vault.TypeCeremony, c.ID, c)); err != nil {
 			return WalletStarted{}, err
 		}
-		s.book.change(tx, func() { s.book.keys[k.ID], s.book.wallets[w.ID], s.book.ceremonies[c.ID] = k, w, c })
+		s.book.change(tx, func() { s.book.fileKey(k); s.book.fileWallet(w); s.book.ceremonies[c.ID] = c })
 		e.Wallet, e.User = w.ID, d.User
 		e.Facts = map[string]string{"key": k.ID, "chain": n.Chain, "ceremony": c.ID, "origin": k.Origin, "device": d.ID}
 		return WalletStarted{WalletID: w.ID, KeyID: k.ID, CeremonyID: c.ID}, nil
@@ -295,7 +295,7 @@ func (s *Service) keygenWithDevice(ctx context.Context, c *ceremonyRecord, conn 
 				return err
 			}
 		}
-		s.book.change(tx, func() { s.book.keys[made.ID], s.book.wallets[active.ID] = &made, &active })
+		s.book.change(tx, func() { s.book.fileKey(&made); s.book.fileWallet(&active) })
 		e.Wallet, e.ShareSet = w.ID, set.ID
 		e.Facts["address"] = address
 		return errors.Join(store(tx, vault.TypeKey, made.ID, &made), store(tx, vault.TypeWallet, active.ID, &active))

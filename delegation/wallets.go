@@ -135,7 +135,9 @@ func (s *Service) addWallet(tx *vault.Tx, u *user, n NewWallet, p pendingKey, ma
 		return WalletStarted{}, err
 	}
 	s.book.change(tx, func() {
-		s.book.keys[k.ID], s.book.wallets[w.ID], s.book.ceremonies[c.ID] = k, w, c
+		s.book.fileKey(k)
+		s.book.fileWallet(w)
+		s.book.ceremonies[c.ID] = c
 	})
 	tx.OnCommit(func() {
 		if started != nil {
@@ -203,7 +205,7 @@ func (s *Service) startKeygen(c *ceremonyRecord, k *key, w *wallet, recipient st
 					return err
 				}
 			}
-			s.book.change(tx, func() { s.book.keys[made.ID], s.book.wallets[active.ID] = &made, &active })
+			s.book.change(tx, func() { s.book.fileKey(&made); s.book.fileWallet(&active) })
 			e.Wallet, e.ShareSet = w.ID, set.ID
 			e.Facts["address"] = address
 			return nil
