@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/sigild/sigild/chains"
 	"github.com/sigild/sigild/mpc"
+	"github.com/sigild/sigild/refusal"
 	"github.com/sigild/sigild/vault"
 )
 
@@ -207,5 +209,27 @@ func TestCampaignCutsAndKillsInIssuesAndRotations(t *testing.T) {
 			}
 			t.Logf("%d frames, %d processes killed, %d ends after the commit", frames, len(at), late)
 		})
+	}
+}
+
+// An issue of three processes, this host, the device and a co-signer, is refused, and
+// nothing waits for it.
+func TestIssueWithADeviceAndACosignerIsRefused(t *testing.T) {
+	h := newHouse(t, func(h *house) { h.cfg.Peers = map[string]string{"desk": strings.Replace(phonePin, "1", "2", 1)} })
+	p := h.withPhone(t)
+	wallet := h.deviceWallet(t, p, "main", cluster, false)
+	if err := errors.Join(h.join(p, wallet.CeremonyID, nil)); err != nil {
+		t.Fatal(err)
+	}
+	n := newDelegation("three", wallet.WalletID)
+	n.Peer, n.Invitation = "desk", "cer_desk"
+	h.unchanged("an issue of three processes", func() {
+		_, err := h.CreateDelegation(t.Context(), stamped(site.acme, n, site.dana.holder), n)
+		if no := wantRefusal(t, "an issue of three processes", err, refusal.NotActive); !strings.Contains(no.Message, "a co-signer is not possible") {
+			t.Errorf("refused with %q", no.Message)
+		}
+	})
+	if waiting, _, err := h.Pending(p.id); err != nil || len(waiting) != 0 {
+		t.Errorf("waiting %+v, error %v, want nothing", waiting, err)
 	}
 }
