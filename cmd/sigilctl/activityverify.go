@@ -110,7 +110,13 @@ func (v *votes) look(e journal.Entry) error {
 	case e.Kind == journal.KindGenesis:
 		v.appliance = e.Facts["appliance"]
 	case e.Kind == journal.KindAct && e.User != "":
-		v.register(e)
+		v.register(e.Organization, e.User, "credential", e.Facts)
+	case e.Kind == journal.KindAct && e.Facts["organization"] != "": // an organization that came with its users
+		for _, who := range []string{"end_user", "delegated_user"} {
+			if user := e.Facts[who]; user != "" {
+				v.register(e.Facts["organization"], user, who+".credential", e.Facts)
+			}
+		}
 	}
 	id := e.Facts[signing.FactActivity]
 	if id == "" || v.only != "" && id != v.only || v.organization != "" && e.Organization != v.organization {
@@ -127,11 +133,12 @@ func (v *votes) look(e journal.Entry) error {
 	return nil
 }
 
-// register keeps the keys of a user that the journal tells of.
-func (v *votes) register(e journal.Entry) {
-	for name, fact := range e.Facts {
+// register keeps the keys of a user that the journal tells of in facts called what, or
+// what and a number.
+func (v *votes) register(organization, user, what string, facts map[string]string) {
+	for name, fact := range facts {
 		words := strings.SplitN(fact, " ", 3)
-		if name != "credential" && !strings.HasPrefix(name, "credential.") || len(words) < 2 {
+		if name != what && !strings.HasPrefix(name, what+".") || len(words) < 2 {
 			continue
 		}
 		raw, err := hex.DecodeString(words[1])
@@ -139,7 +146,7 @@ func (v *votes) register(e journal.Entry) {
 			continue
 		}
 		if k, err := credential.ParsePublicKey(credential.Algorithm(words[0]), raw); err == nil {
-			v.owners[e.Organization+"/"+k.ID()] = e.User
+			v.owners[organization+"/"+k.ID()] = user
 		}
 	}
 }

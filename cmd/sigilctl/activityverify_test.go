@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	sigilv1 "github.com/sigild/sigild/api/sigil/v1"
 	"github.com/sigild/sigild/chains"
 	"github.com/sigild/sigild/credential"
+	"github.com/sigild/sigild/credential/authenticator"
 	"github.com/sigild/sigild/delegation"
 	"github.com/sigild/sigild/journal"
 	"github.com/sigild/sigild/signing"
@@ -23,7 +25,9 @@ import (
 type story struct {
 	genesis, user, opened, vote, approved journal.Entry
 	ann                                   *credential.PrivateKey
-	activity                              signing.Activity
+	// phone is ann's authenticator, which votes in place of her key; nil for none.
+	phone    *authenticator.Device
+	activity signing.Activity
 }
 
 func newStory(t *testing.T) *story {
@@ -58,7 +62,12 @@ func (s *story) cast(t *testing.T, shown []byte, appliance, organization, method
 	if err != nil {
 		t.Fatal(err)
 	}
-	stamp, err := credential.NewStamp(s.ann, credential.Act{ApplianceID: appliance, OrganizationID: organization, Method: method, IssuedAt: time.UnixMilli(1500), MessageHash: sha256.Sum256(message)})
+	var stamp credential.Stamp
+	if s.phone != nil {
+		stamp, err = s.phone.Stamp(appliance, organization, method, message, time.UnixMilli(1500))
+	} else {
+		stamp, err = credential.NewStamp(s.ann, credential.Act{ApplianceID: appliance, OrganizationID: organization, Method: method, IssuedAt: time.UnixMilli(1500), MessageHash: sha256.Sum256(message)})
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,4 +133,70 @@ func TestVotesAreVerified(t *testing.T) {
 	if _, err := newStory(t).verify(map[string]bool{"another": true}); err == nil {
 		t.Error("a key that is not pinned counts")
 	}
+}
+
+// ann votes with her passkey: the assertion is verified from the journal alone, with the
+// relying party that the vote's entry tells of.
+func TestPasskeysVotesAreVerified(t *testing.T) {
+	tell := func(t *testing.T) *story {
+		t.Helper()
+		s := newStory(t)
+		var err error
+		if s.phone, err = authenticator.New(); err != nil {
+			t.Fatal(err)
+		}
+		k := s.phone.Public()
+		s.user.Facts["credential.1"] = fmt.Sprintf("%s %x ann's phone", k.Algorithm, k.Bytes)
+		s.revote(t)
+		return s
+	}
+	s := tell(t)
+	if v, err := s.verify(map[string]bool{s.phone.Public().ID(): true}); err != nil || v.count != 1 || v.signed != 1 {
+		t.Fatalf("%+v, %v", v, err)
+	}
+	// An end user of a sub-organization comes in its organization's entry.
+	s.user = journal.Entry{Seq: 2, Kind: journal.KindAct, Organization: "org_parent", Facts: map[string]string{
+		"organization": "org_1", "end_user": "usr_ann", "end_user.credential.1": s.user.Facts["credential.1"]}}
+	if v, err := s.verify(nil); err != nil || v.owners["org_1/"+s.phone.Public().ID()] != "usr_ann" {
+		t.Errorf("a sub-organization's end user: %+v, %v", v.owners, err)
+	}
+	for name, row := range map[string]struct {
+		change func(*testing.T, *story)
+		want   string
+	}{
+		"no relying party": {func(_ *testing.T, s *story) { delete(s.vote.Facts, delegation.FactVoteParty+"1") }, "not over this vote"},
+		"another relying party": {func(t *testing.T, s *story) {
+			s.vote.Facts[delegation.FactVoteParty+"1"] = strings.ReplaceAll(s.vote.Facts[delegation.FactVoteParty+"1"], "wallet.example", "evil.example")
+		}, "not over this vote"},
+		"a garbled relying party": {func(_ *testing.T, s *story) { s.vote.Facts[delegation.FactVoteParty+"1"] = "{" }, "reading the relying party"},
+		"a page elsewhere": {func(t *testing.T, s *story) {
+			s.phone.Page = strings.ReplaceAll(s.phone.Page, "https://wallet.example", "https://evil.example")
+			s.revote(t)
+		}, "not over this vote"},
+		"a user not verified": {func(t *testing.T, s *story) { s.phone.Flags = 1; s.revote(t) }, "not over this vote"},
+		"other bytes": {func(t *testing.T, s *story) {
+			was := s.vote.Facts[delegation.FactVoteMessage]
+			s.cast(t, append(s.activity.Encode(), 0), "apl_1", "org_1", approveMethod)
+			s.vote.Facts[delegation.FactVoteMessage] = was
+		}, "not over this vote"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := tell(t)
+			row.change(t, s)
+			if _, err := s.verify(nil); err == nil || !strings.Contains(err.Error(), row.want) {
+				t.Errorf("%v, want %q", err, row.want)
+			}
+		})
+	}
+}
+
+// revote casts the vote anew with the passkey, and tells of its relying party.
+func (s *story) revote(t *testing.T) {
+	t.Helper()
+	s.cast(t, s.activity.Encode(), "apl_1", "org_1", approveMethod)
+	party, err := json.Marshal(s.phone.RelyingParty)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.vote.Facts[delegation.FactVoteParty+"1"] = string(party)
 }
