@@ -49,7 +49,7 @@ var chances = []struct {
 	verb   Verb
 	weight int
 }{
-	{Enable, 2}, {Propose, 6}, {Approve, 7}, {Create, 6}, {Revoke, 5}, {Pause, 4}, {Resume, 6},
+	{Enable, 2}, {Propose, 9}, {Approve, 9}, {Create, 6}, {Revoke, 5}, {Pause, 4}, {Resume, 6},
 	{Deliver, 20}, {Bind, 12}, {Sign, 30}, {SignStamped, 2}, {SetClock, 6}, {Sweep, 3}, {Deny, 2},
 	{RemoveUser, 2}, {EndCredential, 1}, {DropRoot, 1}, {Meddle, 2}, {Restart, 3},
 }
@@ -105,6 +105,9 @@ func (c *choice) act(mv Move) (a Act, ok bool) {
 		a.By, a.Ends = "the owner", c.ends(&d)
 	case Approve, Revoke:
 		a.By = "the owner"
+		if mv.Verb == Approve {
+			a.Delegation = c.among(&d, a.Delegation, func(x *delegation) bool { return x.status == pending })
+		}
 		if ok = a.Delegation >= 0; ok && m.wallets[m.delegations[a.Delegation].wallet].vendor >= 0 {
 			a.By = "the quorum"
 		}
@@ -126,6 +129,9 @@ func (c *choice) act(mv Move) (a Act, ok bool) {
 	case SetClock:
 		steps := []time.Duration{time.Minute, time.Hour, 6 * time.Hour, 26 * time.Hour, 8 * 24 * time.Hour, -time.Minute, -3 * time.Hour, -30 * time.Hour}
 		a.At = m.now.Add(steps[d.pick(len(steps))])
+		if slices.ContainsFunc(m.delegations, func(x *delegation) bool { return x.status == pending }) && d.one(2) {
+			a.At = m.now.Add(approveWithin + time.Minute) // what waits has waited too long
+		}
 	case EndCredential:
 		a.By = "the owner"
 	case Meddle:
@@ -154,6 +160,20 @@ func (c *choice) act(mv Move) (a Act, ok bool) {
 		a.Cut = 1 + d.pick(5)
 	}
 	return a, true
+}
+
+// among is mostly a delegation of some kind, if there is one, and otherwise.
+func (c *choice) among(d *dice, otherwise int, is func(*delegation) bool) int {
+	var these []int
+	for i, x := range c.m.delegations {
+		if is(x) {
+			these = append(these, i)
+		}
+	}
+	if len(these) > 0 && !d.one(5) {
+		return these[d.pick(len(these))]
+	}
+	return otherwise
 }
 
 // ends is when a delegation shall end.
@@ -252,15 +272,7 @@ func (c *choice) request(a *Act, d *dice) {
 		}
 		return
 	}
-	var alive []int
-	for i, x := range c.m.delegations {
-		if x.status == active {
-			alive = append(alive, i)
-		}
-	}
-	if len(alive) > 0 && !d.one(5) {
-		a.Delegation = alive[d.pick(len(alive))]
-	}
+	a.Delegation = c.among(d, a.Delegation, func(x *delegation) bool { return x.status == active })
 	wallet := a.Wallet
 	if a.Wallet = c.m.delegations[a.Delegation].wallet; d.one(12) {
 		a.Wallet = wallet
