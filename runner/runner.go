@@ -62,10 +62,14 @@ const (
 // ErrFailed says that the program was not run, or ended without a signature.
 var ErrFailed = errors.New("the vendor's program did not sign")
 
-// writeRequest writes the daemon's request. Nothing is copied.
+// longest is the most time that a request gives a run, in milliseconds.
+const longest = 1 << 31
+
+// writeRequest writes the daemon's request. Nothing is copied. Where no time is left
+// the run gets none.
 func writeRequest(w io.Writer, within time.Duration, parts [4][]byte) error {
 	head := append([]byte(nil), magic[:]...)
-	head = binary.BigEndian.AppendUint32(head, uint32(min(within.Milliseconds(), 1<<31)))
+	head = binary.BigEndian.AppendUint32(head, uint32(max(0, min(within.Milliseconds(), longest))))
 	if _, err := w.Write(head); err != nil {
 		return err
 	}
@@ -98,7 +102,11 @@ func readRequest(r io.Reader) (within time.Duration, parts [4][]byte, err error)
 	if [5]byte(head[:5]) != magic {
 		return 0, parts, errors.New("it is no request of this version")
 	}
-	within = time.Duration(binary.BigEndian.Uint32(head[5:])) * time.Millisecond
+	ms := binary.BigEndian.Uint32(head[5:])
+	if ms > longest {
+		return 0, parts, fmt.Errorf("it gives the run %d ms, at most %d are given", ms, longest)
+	}
+	within = time.Duration(ms) * time.Millisecond
 	for i := range parts {
 		var length [4]byte
 		if _, err := io.ReadFull(r, length[:]); err != nil {

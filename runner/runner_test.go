@@ -217,6 +217,27 @@ func waitFor(t *testing.T, done func() bool) {
 	}
 }
 
+// A request says how long a run may take; where no time is left that is none, not
+// the longest that fits its field, and more than is ever given is refused.
+func TestTimeOfARequest(t *testing.T) {
+	for given, want := range map[time.Duration]time.Duration{
+		-time.Second: 0, 0: 0, time.Second: time.Second, 1 << 62: longest * time.Millisecond,
+	} {
+		var b bytes.Buffer
+		if err := writeRequest(&b, given, [4][]byte{}); err != nil {
+			t.Fatal(err)
+		}
+		if got, _, err := readRequest(bytes.NewReader(b.Bytes())); err != nil || got != want {
+			t.Errorf("%v reads as %v, %v, want %v", given, got, err, want)
+		}
+		more := b.Bytes()
+		more[5], more[6] = 0xff, 0xff
+		if _, _, err := readRequest(bytes.NewReader(more)); err == nil {
+			t.Error("more time than is given was taken")
+		}
+	}
+}
+
 func FuzzRequest(f *testing.F) {
 	var good bytes.Buffer
 	if err := writeRequest(&good, time.Second, [4][]byte{[]byte("{}"), []byte("share"), []byte("key"), nil}); err != nil {

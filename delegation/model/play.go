@@ -93,8 +93,8 @@ func step(w World, m *Model, seen *witness, a Act, t *Tally) error {
 		t.Cuts++
 		want.happen(a.Cut)
 	} else {
-		if got.Repeated && want.Outcome == Stored && got.Outcome == Duplicate {
-			got.Outcome = Stored // the first time
+		if got.Repeated && got.Outcome == Duplicate && want.Outcome != Tombstoned {
+			got.Outcome = want.Outcome // the first time: what came before is a duplicate, whatever came of it
 		}
 		if got.Refused != want.Refused || got.Outcome != want.Outcome {
 			return &Differs{What: fmt.Sprintf("answered %q %q, want %q %q", got.Refused, got.Outcome, want.Refused, want.Outcome)}
