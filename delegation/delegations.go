@@ -331,10 +331,7 @@ func (s *Service) putActive(tx *vault.Tx, e *journal.Entry, d *delegationRecord,
 	}
 	s.book.change(tx, func() { s.book.delegations[d.ID], s.book.apiKeys[rec.ID] = d, d.ID })
 	e.Wallet, e.Delegation, e.PolicySet = d.Wallet, d.ID, fmt.Sprintf("%x", whole.PolicySet)
-	if e.Facts == nil {
-		e.Facts = map[string]string{}
-	}
-	e.Facts["api_key"] = rec.ID
+	e.Note("api_key", rec.ID)
 	return nil
 }
 

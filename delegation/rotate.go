@@ -115,10 +115,9 @@ func (s *Service) startRotation(tx *vault.Tx, e *journal.Entry, k *key, r rotati
 		tx.OnCommit(func() { s.runRotation(c, w, k.ID, r) })
 	}
 	e.Wallet, e.User = w.ID, k.Owner
-	if e.Facts == nil {
-		e.Facts = map[string]string{}
-	}
-	e.Facts["key"], e.Facts["ceremony"], e.Facts["from"] = k.ID, c.ID, k.Root.ID
+	e.Note("key", k.ID)
+	e.Note("ceremony", c.ID)
+	e.Note("from", k.Root.ID)
 	return c.ID, nil
 }
 

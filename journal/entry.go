@@ -138,22 +138,24 @@ const (
 	sumByRule = "rule"
 )
 
-// SumByRule has the charges of an approval summed by its rule, too: those of an order
-// are bounded together.
-func (e *Entry) SumByRule() {
+// Note adds a fact to those that the entry has.
+func (e *Entry) Note(name, value string) {
 	if e.Facts == nil {
 		e.Facts = make(map[string]string)
 	}
-	e.Facts[factSum] = sumByRule
+	e.Facts[name] = value
+}
+
+// SumByRule has the charges of an approval summed by its rule, too: those of an order
+// are bounded together.
+func (e *Entry) SumByRule() {
+	e.Note(factSum, sumByRule)
 }
 
 // Refund marks a failed entry: it is provable that our last share was never
 // sent, so the approval's charges and replay keys are released.
 func (e *Entry) Refund() {
-	if e.Facts == nil {
-		e.Facts = make(map[string]string)
-	}
-	e.Facts[factRefund] = "true"
+	e.Note(factRefund, "true")
 }
 
 // Refunded says whether the entry gives its approval's charges back.

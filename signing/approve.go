@@ -55,10 +55,7 @@ func (a *approved) takePresignature(tx *vault.Tx, from *Presignatures, now *Stan
 	}
 	tx.OnRollback(one.Destroy)
 	a.presignature = one
-	if e.Facts == nil {
-		e.Facts = map[string]string{}
-	}
-	e.Facts["presignature"] = one.ID()
+	e.Note("presignature", one.ID())
 }
 
 // errMoved sends a request back to step 3, to be judged by what is true now.

@@ -169,10 +169,8 @@ func (c *Consent) consented(e *journal.Entry) {
 	for _, u := range c.Approvers {
 		who = append(who, u.ID)
 	}
-	if e.Facts == nil {
-		e.Facts = map[string]string{}
-	}
-	e.Facts[FactActivity], e.Facts["approvers"] = c.Activity.ID, strings.Join(who, " ")
+	e.Note(FactActivity, c.Activity.ID)
+	e.Note("approvers", strings.Join(who, " "))
 }
 
 // FactActivity is the fact of a journal entry that names an activity; of the entry that

@@ -42,5 +42,11 @@ func TestBrokenSignaturesFreezeTheKey(t *testing.T) {
 		if e.Facts["culprits"] != "[delegate]" {
 			t.Errorf("entry %d has facts %v, want the delegate as culprit", e.Seq, e.Facts)
 		}
+		if !e.Refunded() {
+			t.Errorf("entry %d gives no charge back, and no last share was sent", e.Seq)
+		}
+	}
+	if s := h.spent(g[0], sol); s != 0 {
+		t.Errorf("%d are spent after signatures of which no last share was sent, want 0", s)
 	}
 }

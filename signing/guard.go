@@ -89,10 +89,7 @@ func noteBid(e *journal.Entry, d *chains.Decoded) {
 	if len(d.Bid) == 0 {
 		return
 	}
-	if e.Facts == nil {
-		e.Facts = map[string]string{}
-	}
-	e.Facts[factBid] = showBid(d.Bid)
+	e.Note(factBid, showBid(d.Bid))
 }
 
 func showBid(bid []uint256.Int) string {

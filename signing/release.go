@@ -140,7 +140,7 @@ func (s *Service) failed(ctx context.Context, a *approved, cause error) error {
 	}
 	s.log.ErrorContext(ctx, "threshold signature failed", "wallet", a.standing.Wallet.ID, "delegation", a.standing.Delegation, "request", a.request.ID, "last_share_sent", sent, "error", cause)
 	if m != nil && len(m.Culprits) > 0 {
-		e.Facts = map[string]string{"culprits": fmt.Sprint(m.Culprits)}
+		e.Note("culprits", fmt.Sprint(m.Culprits))
 	}
 	// Alone: a count that others of the same commit do not see would be lost.
 	err := s.vault.UpdateAlone(context.WithoutCancel(ctx), func(tx *vault.Tx) error {

@@ -152,11 +152,9 @@ func noteBody(e *journal.Entry, r Request, st *Standing) {
 	if r.Vendor == nil || st.Credential == nil {
 		return
 	}
-	if e.Facts == nil {
-		e.Facts = map[string]string{}
-	}
 	sum := r.Vendor.hash()
-	e.Facts[factCredential], e.Facts[factBody] = st.Credential.ID, hex.EncodeToString(sum[:])
+	e.Note(factCredential, st.Credential.ID)
+	e.Note(factBody, hex.EncodeToString(sum[:]))
 	if e.Kind == journal.KindSigned {
 		e.Outcome = stamped
 	}
