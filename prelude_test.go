@@ -17,7 +17,7 @@ func machine(t *testing.T, scripts map[string]string) (path, aptLog string) {
 	t.Helper()
 	dir := t.TempDir()
 	aptLog = filepath.Join(dir, "apt.log")
-	for _, name := range []string{"sh", "sort", "head", "env", "uname"} {
+	for _, name := range []string{"sh", "sort", "head", "env", "uname", "mktemp", "mkdir", "mv", "rm", "cat"} {
 		real, err := exec.LookPath(name)
 		if err != nil {
 			t.Fatal(err)
@@ -50,7 +50,7 @@ func TestPrelude(t *testing.T) {
 	ready := func(differs map[string]string) map[string]string {
 		m := map[string]string{"go": goodGo, "gcc": present, "softhsm2-util": present, "swtpm": present, "swtpm_ioctl": present, "tpm2_getcap": present, "pkcs11-tool": present,
 			"node": "echo v20.18.0", "npm": present, "python3": present, "protoc": present, "apt-get": apt, "id": root,
-			"systemd-nspawn": present, "mmdebstrap": present, "lintian": present, "rpm": present, "man": present, "ssh-keygen": present, "age-keygen": present, "openssl": present}
+			"systemd-nspawn": present, "mmdebstrap": present, "lintian": present, "rpm": present, "man": present, "ssh-keygen": present, "age-keygen": present, "openssl": present, "promtool": present}
 		maps.Copy(m, differs)
 		maps.DeleteFunc(m, func(_, body string) bool { return body == "" })
 		return m
@@ -81,6 +81,8 @@ func TestPrelude(t *testing.T) {
 		{"an old Go", "run", map[string]string{"go": "echo go1.19.8"}, false, "go1.19.8 is too old", ""},
 		{"an old node", "test", ready(map[string]string{"node": "echo v18.20.4", "npm": `echo "npm $*" >>LOG`}), true, "node v18.20.4 is too old",
 			"npm install --prefix bin/node --no-save --no-audit --no-fund node-linux-" + map[string]string{"amd64": "x64", "arm64": "arm64"}[runtime.GOARCH] + "@22.23.3\n"},
+		{"no promtool", "test", ready(map[string]string{"promtool": "", "apt-get": `echo "$*" >>LOG; echo deb >prometheus_1.deb`, "dpkg-deb": `cat "$2"`,
+			"tar": `read -r deb && [ "$deb" = deb ] && mkdir -p usr/bin && echo tool >"$3"`}), true, "lacks promtool", "download -q prometheus\n"},
 		{"apt-get fails", "run", map[string]string{"go": goodGo, "gcc": present, "apt-get": "echo E: no network >&2; exit 100", "id": root}, false, "E: no network", ""},
 		{"a target it doesn't know", "all", map[string]string{}, false, "usage", ""},
 	} {
