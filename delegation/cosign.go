@@ -57,17 +57,11 @@ func (s *Service) AcceptCosigning(ctx context.Context, a Actor, n NewCosigned) (
 		if err := s.knownPeer(n.Peer, scheme); err != nil {
 			return WalletStarted{}, err
 		}
-		now := s.now().UTC()
-		k := &key{V: recordVersion, ID: newID("key"), Organization: n.Organization, Owner: u.ID, Scheme: scheme, CreatedAt: now, Origin: originElsewhere, Status: statusPending, Peer: n.Peer}
-		w := &wallet{V: recordVersion, ID: newID("wal"), Organization: n.Organization, Key: k.ID, Owner: u.ID, Chain: n.Chain, Name: n.Name, Address: n.Address, Status: statusPending, CreatedAt: now}
-		c := &ceremonyRecord{V: recordVersion, ID: newID("cer"), Organization: n.Organization, Kind: kindCosign, Target: w.ID, Status: statusWaiting, StartedAt: now}
-		if err := errors.Join(store(tx, vault.TypeKey, k.ID, k), store(tx, vault.TypeWallet, w.ID, w), store(tx, vault.TypeCeremony, c.ID, c)); err != nil {
-			return WalletStarted{}, err
-		}
-		s.book.change(tx, func() { s.book.fileKey(k); s.book.fileWallet(w); s.book.ceremonies[c.ID] = c })
+		k, w, c := s.draftWallet(n.NewWallet, u.ID, pendingKey{scheme: scheme, origin: originElsewhere, kind: kindCosign}, statusWaiting)
+		k.Peer, w.Address = n.Peer, n.Address
 		e.Wallet, e.User = w.ID, u.ID
 		e.Facts = map[string]string{"key": k.ID, "chain": n.Chain, "ceremony": c.ID, "origin": k.Origin, "peer": n.Peer, "address": n.Address}
-		return WalletStarted{WalletID: w.ID, KeyID: k.ID, CeremonyID: c.ID}, nil
+		return s.putDraft(tx, k, w, c)
 	})
 }
 

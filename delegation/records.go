@@ -1,10 +1,6 @@
 package delegation
 
 import (
-	"bytes"
-	"encoding/json"
-	"fmt"
-	"reflect"
 	"time"
 
 	"github.com/sigild/sigild/chains"
@@ -12,6 +8,7 @@ import (
 	"github.com/sigild/sigild/mpc"
 	"github.com/sigild/sigild/policy"
 	"github.com/sigild/sigild/signing"
+	"github.com/sigild/sigild/vault"
 )
 
 // This file holds what is written into the vault: one JSON object a record, with
@@ -313,42 +310,6 @@ type ceremonyRecord struct {
 	Recovery bool `json:"recovery,omitempty"`
 }
 
-func encodeRecord(v any) ([]byte, error) {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return nil, fmt.Errorf("encoding record: %w", err)
-	}
-	return b, nil
-}
+func encodeRecord(v any) ([]byte, error) { return vault.EncodeObject(v) }
 
-// decodeRecord refuses unknown members, trailing bytes and other versions. v points to
-// a struct whose first field is the version.
-func decodeRecord(b []byte, v any) error {
-	// Our own encoder writes the version first. Whatever else comes is read for it.
-	if !bytes.HasPrefix(b, ourVersion) {
-		var head struct {
-			V int `json:"v"`
-		}
-		if err := json.Unmarshal(b, &head); err != nil {
-			return fmt.Errorf("decoding record: %w", err)
-		}
-		if head.V != recordVersion {
-			return fmt.Errorf("decoding record: version %d is not %d", head.V, recordVersion)
-		}
-	}
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
-		return fmt.Errorf("decoding record: %w", err)
-	}
-	if len(bytes.TrimSpace(b[d.InputOffset():])) > 0 {
-		return fmt.Errorf("decoding record: bytes after the object")
-	}
-	if n := reflect.ValueOf(v).Elem().Field(0).Int(); n != recordVersion {
-		return fmt.Errorf("decoding record: version %d is not %d", n, recordVersion)
-	}
-	return nil
-}
-
-// ourVersion is how a record of recordVersion begins.
-var ourVersion = fmt.Appendf(nil, `{"v":%d,`, recordVersion)
+func decodeRecord(b []byte, v any) error { return vault.DecodeObject(b, recordVersion, v) }

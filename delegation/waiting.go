@@ -59,17 +59,11 @@ func (s *Service) CreateDeviceWallet(ctx context.Context, a Actor, n NewDeviceWa
 		if scheme == chains.ECDSASecp256k1 && !s.cfg.SemiTrusted {
 			return WalletStarted{}, errNotTrusted()
 		}
-		now := s.now().UTC()
-		k := &key{V: recordVersion, ID: newID("key"), Organization: n.Organization, Owner: d.User, Scheme: scheme, CreatedAt: now, Origin: originDevice, Status: statusPending, Device: d.ID}
-		w := &wallet{V: recordVersion, ID: newID("wal"), Organization: n.Organization, Key: k.ID, Owner: d.User, Chain: n.Chain, Name: n.Name, Status: statusPending, CreatedAt: now}
-		c := &ceremonyRecord{V: recordVersion, ID: newID("cer"), Organization: n.Organization, Kind: kindKeygen, Target: w.ID, Status: statusWaiting, StartedAt: now, Recovery: n.Recovery}
-		if err := errors.Join(store(tx, vault.TypeKey, k.ID, k), store(tx, vault.TypeWallet, w.ID, w), store(tx, vault.TypeCeremony, c.ID, c)); err != nil {
-			return WalletStarted{}, err
-		}
-		s.book.change(tx, func() { s.book.fileKey(k); s.book.fileWallet(w); s.book.ceremonies[c.ID] = c })
+		k, w, c := s.draftWallet(n.NewWallet, d.User, pendingKey{scheme: scheme, origin: originDevice, kind: kindKeygen}, statusWaiting)
+		k.Device, c.Recovery = d.ID, n.Recovery
 		e.Wallet, e.User = w.ID, d.User
 		e.Facts = map[string]string{"key": k.ID, "chain": n.Chain, "ceremony": c.ID, "origin": k.Origin, "device": d.ID}
-		return WalletStarted{WalletID: w.ID, KeyID: k.ID, CeremonyID: c.ID}, nil
+		return s.putDraft(tx, k, w, c)
 	})
 }
 

@@ -3,6 +3,7 @@ package delegation
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -117,34 +118,40 @@ func (s *Service) startWallet(ctx context.Context, a Actor, n NewWallet, p pendi
 // addWallet records a pending key and its wallet for an end user, or for the
 // organization when u is nil, and starts their ceremony after the commit.
 func (s *Service) addWallet(tx *vault.Tx, u *user, n NewWallet, p pendingKey, makeKey maker, started func()) (WalletStarted, error) {
-	now := s.now().UTC()
 	owner, recipient := "", ""
 	if u != nil {
 		owner, recipient = u.ID, u.ShareRecipient
 	}
-	k := &key{V: recordVersion, ID: newID("key"), Organization: n.Organization, Owner: owner, Delay: p.delay, Scheme: p.scheme, CreatedAt: now, Origin: p.origin, Status: statusPending}
-	w := &wallet{V: recordVersion, ID: newID("wal"), Organization: n.Organization, Key: k.ID, Owner: owner, Chain: n.Chain, Name: n.Name, Status: statusPending, CreatedAt: now}
-	c := &ceremonyRecord{V: recordVersion, ID: newID("cer"), Organization: n.Organization, Kind: p.kind, Target: w.ID, Status: statusRunning, StartedAt: now}
-	if err := store(tx, vault.TypeKey, k.ID, k); err != nil {
+	k, w, c := s.draftWallet(n, owner, p, statusRunning)
+	made, err := s.putDraft(tx, k, w, c)
+	if err != nil {
 		return WalletStarted{}, err
 	}
-	if err := store(tx, vault.TypeWallet, w.ID, w); err != nil {
-		return WalletStarted{}, err
-	}
-	if err := store(tx, vault.TypeCeremony, c.ID, c); err != nil {
-		return WalletStarted{}, err
-	}
-	s.book.change(tx, func() {
-		s.book.fileKey(k)
-		s.book.fileWallet(w)
-		s.book.ceremonies[c.ID] = c
-	})
 	tx.OnCommit(func() {
 		if started != nil {
 			started()
 		}
 		s.startKeygen(c, k, w, recipient, makeKey)
 	})
+	return made, nil
+}
+
+// draftWallet is a key, its wallet and the ceremony that they wait for, as they begin.
+func (s *Service) draftWallet(n NewWallet, owner string, p pendingKey, status string) (*key, *wallet, *ceremonyRecord) {
+	now := s.now().UTC()
+	k := &key{V: recordVersion, ID: newID("key"), Organization: n.Organization, Owner: owner, Delay: p.delay, Scheme: p.scheme, CreatedAt: now, Origin: p.origin, Status: statusPending}
+	w := &wallet{V: recordVersion, ID: newID("wal"), Organization: n.Organization, Key: k.ID, Owner: owner, Chain: n.Chain, Name: n.Name, Status: statusPending, CreatedAt: now}
+	c := &ceremonyRecord{V: recordVersion, ID: newID("cer"), Organization: n.Organization, Kind: p.kind, Target: w.ID, Status: status, StartedAt: now}
+	return k, w, c
+}
+
+// putDraft writes the three.
+func (s *Service) putDraft(tx *vault.Tx, k *key, w *wallet, c *ceremonyRecord) (WalletStarted, error) {
+	err := errors.Join(store(tx, vault.TypeKey, k.ID, k), store(tx, vault.TypeWallet, w.ID, w), store(tx, vault.TypeCeremony, c.ID, c))
+	if err != nil {
+		return WalletStarted{}, err
+	}
+	s.book.change(tx, func() { s.book.fileKey(k); s.book.fileWallet(w); s.book.ceremonies[c.ID] = c })
 	return WalletStarted{WalletID: w.ID, KeyID: k.ID, CeremonyID: c.ID}, nil
 }
 

@@ -132,8 +132,8 @@ func (s *Service) endDelegation(tx *vault.Tx, delegation string) error {
 // wallet is what this transaction knows of a wallet so far; it may be changed.
 func wallet(tx *vault.Tx, share signing.VendorShare) (w *vendorWallet, err error) {
 	err = tx.With(vault.TypeVendorWallet, walletKey(share.Webhook, share.Wallet), func(b []byte) error {
-		w, err = decodeRecord[vendorWallet](b)
-		return err
+		w = new(vendorWallet)
+		return vault.DecodeObject(b, recordVersion, w)
 	})
 	if err != nil {
 		return nil, err
@@ -142,7 +142,7 @@ func wallet(tx *vault.Tx, share signing.VendorShare) (w *vendorWallet, err error
 }
 
 func (s *Service) put(tx *vault.Tx, w *vendorWallet) error {
-	if err := store(tx, vault.TypeVendorWallet, w.key(), w); err != nil {
+	if err := tx.PutObject(vault.TypeVendorWallet, w.key(), w); err != nil {
 		return err
 	}
 	s.book.change(tx, func() { s.book.wallets[w.key()] = w })

@@ -20,11 +20,11 @@ type book struct {
 
 func loadBook(ctx context.Context, v *vault.Vault) (*book, error) {
 	b := &book{webhooks: map[string]*webhook{}, wallets: map[string]*vendorWallet{}}
-	err := load(ctx, v, vault.TypeWebhook, func(h *webhook) string { b.webhooks[h.ID] = h; return h.ID })
+	err := vault.EachObject(ctx, v, vault.TypeWebhook, recordVersion, func(h *webhook) string { b.webhooks[h.ID] = h; return h.ID })
 	if err != nil {
 		return nil, err
 	}
-	err = load(ctx, v, vault.TypeVendorWallet, func(w *vendorWallet) string { b.wallets[w.key()] = w; return w.key() })
+	err = vault.EachObject(ctx, v, vault.TypeVendorWallet, recordVersion, func(w *vendorWallet) string { b.wallets[w.key()] = w; return w.key() })
 	if err != nil {
 		return nil, err
 	}
@@ -34,33 +34,6 @@ func loadBook(ctx context.Context, v *vault.Vault) (*book, error) {
 		}
 	}
 	return b, nil
-}
-
-// load decodes all records of one type; keep says which id a record belongs under.
-func load[T any](ctx context.Context, v *vault.Vault, t vault.Type, keep func(*T) string) error {
-	err := v.Each(ctx, t, func(id string, plaintext []byte) error {
-		rec, err := decodeRecord[T](plaintext)
-		if err != nil {
-			return fmt.Errorf("record %s: %w", id, err)
-		}
-		if own := keep(rec); own != id {
-			return fmt.Errorf("record %s calls itself %s", id, own)
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("loading records of type %v: %w", t, err)
-	}
-	return nil
-}
-
-// store seals one record inside the transaction.
-func store(tx *vault.Tx, t vault.Type, id string, rec any) error {
-	b, err := encodeRecord(rec)
-	if err != nil {
-		return err
-	}
-	return tx.Put(t, id, b)
 }
 
 // change runs f under the write lock, once the transaction is on disk.

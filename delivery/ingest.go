@@ -122,8 +122,8 @@ func messageID(hook *webhook, e *event) string {
 func (s *Service) known(hook *webhook, e *event, with func(id string, use func([]byte) error) error) (memory, error) {
 	var m memory
 	err := with(eventID(hook, e), func(b []byte) (err error) {
-		m.event, err = decodeRecord[vendorEvent](b)
-		return err
+		m.event = new(vendorEvent)
+		return vault.DecodeObject(b, recordVersion, m.event)
 	})
 	if err != nil && !errors.Is(err, vault.ErrNotFound) {
 		return m, err
@@ -216,7 +216,7 @@ func (s *Service) apply(tx *vault.Tx, entry *journal.Entry, hook *webhook, w *ve
 	if len(w.Sets) > maxSets {
 		return malformed("shareSetId", "the wallet has more than %d share sets", maxSets)
 	}
-	if err := store(tx, vault.TypeVendorWallet, w.key(), w); err != nil {
+	if err := tx.PutObject(vault.TypeVendorWallet, w.key(), w); err != nil {
 		return err
 	}
 	s.book.change(tx, func() { s.book.wallets[w.key()] = w })
@@ -267,11 +267,11 @@ func (s *Service) remember(tx *vault.Tx, hook *webhook, e *event, before *vendor
 		rec = *before
 	}
 	rec.Outcomes = append(rec.Outcomes[:len(rec.Outcomes):len(rec.Outcomes)], outcome)
-	if err := store(tx, vault.TypeVendorEvent, eventID(hook, e), rec); err != nil {
+	if err := tx.PutObject(vault.TypeVendorEvent, eventID(hook, e), rec); err != nil {
 		return err
 	}
 	if e.message == "" || before != nil {
 		return nil
 	}
-	return store(tx, vault.TypeVendorEvent, messageID(hook, e), vendorEvent{V: recordVersion, TakenAt: rec.TakenAt})
+	return tx.PutObject(vault.TypeVendorEvent, messageID(hook, e), vendorEvent{V: recordVersion, TakenAt: rec.TakenAt})
 }

@@ -1,14 +1,9 @@
 package delivery
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"time"
@@ -145,34 +140,3 @@ type vendorEvent struct {
 }
 
 func (e *vendorEvent) had(o Outcome) bool { return e != nil && slices.Contains(e.Outcomes, o) }
-
-func encodeRecord(v any) ([]byte, error) {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return nil, fmt.Errorf("encoding record: %w", err)
-	}
-	return b, nil
-}
-
-// decodeRecord refuses unknown members, other versions and trailing bytes.
-func decodeRecord[T any](b []byte) (*T, error) {
-	var head struct {
-		V int `json:"v"`
-	}
-	if err := json.Unmarshal(b, &head); err != nil {
-		return nil, fmt.Errorf("decoding record: %w", err)
-	}
-	if head.V != recordVersion {
-		return nil, fmt.Errorf("decoding record: version %d is not %d", head.V, recordVersion)
-	}
-	out := new(T)
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(out); err != nil {
-		return nil, fmt.Errorf("decoding record: %w", err)
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("decoding record: bytes after the object")
-	}
-	return out, nil
-}

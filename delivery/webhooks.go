@@ -174,7 +174,7 @@ func (s *Service) register(tx *vault.Tx, e *journal.Entry, n NewWebhook, old *we
 		}
 		h.Secrets = append(h.Secrets, id)
 	}
-	if err := store(tx, vault.TypeWebhook, h.ID, h); err != nil {
+	if err := tx.PutObject(vault.TypeWebhook, h.ID, h); err != nil {
 		return WebhookRegistered{}, err
 	}
 	s.book.change(tx, func() { s.book.webhooks[h.ID] = h })
@@ -249,7 +249,7 @@ func (s *Service) SetToken(ctx context.Context, a Actor, n NewToken) error {
 				return TokenSet{}, err
 			}
 		}
-		if err := store(tx, vault.TypeWebhook, h.ID, changed); err != nil {
+		if err := tx.PutObject(vault.TypeWebhook, h.ID, changed); err != nil {
 			return TokenSet{}, err
 		}
 		s.book.change(tx, func() { s.book.webhooks[h.ID] = &changed })

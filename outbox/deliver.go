@@ -66,10 +66,9 @@ func (s *Service) due(ctx context.Context, o *outgoing) (Due, error) {
 	s.book.mu.RUnlock()
 	d := Due{ID: o.ID, URL: e.URL}
 	err := s.cfg.Vault.With(ctx, vault.TypeOutgoing, o.ID, func(b []byte) error {
-		whole, err := decodeRecord[outgoing](b)
-		if err == nil {
-			d.Body = whole.Body
-		}
+		whole := new(outgoing)
+		err := vault.DecodeObject(b, recordVersion, whole)
+		d.Body = whole.Body
 		return err
 	})
 	if err != nil {
@@ -152,7 +151,7 @@ func (s *Service) failed(tx *vault.Tx, entry journal.Entry, o *outgoing, e *endp
 		s.book.waiting[o.ID] = whole.withoutBody()
 		delete(s.book.leases, o.ID)
 	})
-	if err := store(tx, vault.TypeOutgoing, o.ID, whole); err != nil || !whole.Failed {
+	if err := tx.PutObject(vault.TypeOutgoing, o.ID, whole); err != nil || !whole.Failed {
 		return err
 	}
 	s.log.Error("an event was not delivered; its tries are over", "event", o.ID, "name", o.Name, "endpoint", o.Endpoint, "last", whole.Last)
@@ -163,11 +162,8 @@ func (s *Service) failed(tx *vault.Tx, entry journal.Entry, o *outgoing, e *endp
 
 // read gives an event with its body.
 func read(tx *vault.Tx, id string) (o *outgoing, err error) {
-	err = tx.With(vault.TypeOutgoing, id, func(b []byte) (err error) {
-		o, err = decodeRecord[outgoing](b)
-		return err
-	})
-	return o, err
+	o = new(outgoing)
+	return o, tx.With(vault.TypeOutgoing, id, func(b []byte) error { return vault.DecodeObject(b, recordVersion, o) })
 }
 
 // Pinged answers Ping.
@@ -209,7 +205,7 @@ func (s *Service) Redeliver(ctx context.Context, a Actor, requestID, org, id str
 			}
 			whole.Failed, whole.Tries, whole.DueAt = false, 0, s.now().UTC()
 			s.book.change(tx, func() { s.book.waiting[whole.ID] = whole.withoutBody() })
-			if err := store(tx, vault.TypeOutgoing, whole.ID, whole); err != nil {
+			if err := tx.PutObject(vault.TypeOutgoing, whole.ID, whole); err != nil {
 				return Redelivered{}, err
 			}
 			n++

@@ -210,7 +210,7 @@ func (s *Service) Endpoints(a Actor, org string) ([]Endpoint, error) {
 
 func (s *Service) put(tx *vault.Tx, e *endpoint) error {
 	s.book.change(tx, func() { s.book.endpoints[e.ID] = e })
-	return store(tx, vault.TypeEndpoint, e.ID, e)
+	return tx.PutObject(vault.TypeEndpoint, e.ID, e)
 }
 
 // endpoint finds one; that of another organization isn't there.

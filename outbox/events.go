@@ -114,7 +114,7 @@ func (s *Service) enqueue(tx *vault.Tx, e *endpoint, name, delegation, user stri
 		return "", fmt.Errorf("encoding an event: %w", err)
 	}
 	s.book.change(tx, func() { s.book.waiting[o.ID] = o.withoutBody() })
-	return o.ID, store(tx, vault.TypeOutgoing, o.ID, o)
+	return o.ID, tx.PutObject(vault.TypeOutgoing, o.ID, o)
 }
 
 func (s *Service) drop(tx *vault.Tx, id string) error {

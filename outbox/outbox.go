@@ -64,10 +64,10 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 	if s.now == nil {
 		s.now = time.Now
 	}
-	if err := load(ctx, cfg.Vault, vault.TypeEndpoint, func(e *endpoint) string { s.book.endpoints[e.ID] = e; return e.ID }); err != nil {
+	if err := vault.EachObject(ctx, cfg.Vault, vault.TypeEndpoint, recordVersion, func(e *endpoint) string { s.book.endpoints[e.ID] = e; return e.ID }); err != nil {
 		return nil, err
 	}
-	err := load(ctx, cfg.Vault, vault.TypeOutgoing, func(o *outgoing) string { s.book.waiting[o.ID] = o.withoutBody(); return o.ID })
+	err := vault.EachObject(ctx, cfg.Vault, vault.TypeOutgoing, recordVersion, func(o *outgoing) string { s.book.waiting[o.ID] = o.withoutBody(); return o.ID })
 	if err != nil {
 		return nil, err
 	}
@@ -98,22 +98,4 @@ func (b *book) change(tx *vault.Tx, f func()) {
 		defer b.mu.Unlock()
 		f()
 	})
-}
-
-// load decodes all records of one type; keep says which id a record belongs under.
-func load[T any](ctx context.Context, v *vault.Vault, t vault.Type, keep func(*T) string) error {
-	err := v.Each(ctx, t, func(id string, plaintext []byte) error {
-		rec, err := decodeRecord[T](plaintext)
-		if err != nil {
-			return fmt.Errorf("record %s: %w", id, err)
-		}
-		if own := keep(rec); own != id {
-			return fmt.Errorf("record %s calls itself %s", id, own)
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("loading records of type %v: %w", t, err)
-	}
-	return nil
 }

@@ -1,16 +1,9 @@
 package outbox
 
 import (
-	"bytes"
 	"crypto/rand"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
 	"strings"
 	"time"
-
-	"github.com/sigild/sigild/vault"
 )
 
 // This file holds what is written into the vault: one JSON object a record, with a
@@ -96,37 +89,6 @@ func (o *outgoing) withoutBody() *outgoing {
 	c := *o
 	c.Body = nil
 	return &c
-}
-
-func store(tx *vault.Tx, t vault.Type, id string, rec any) error {
-	b, err := json.Marshal(rec)
-	if err != nil {
-		return fmt.Errorf("encoding record: %w", err)
-	}
-	return tx.Put(t, id, b)
-}
-
-// decodeRecord refuses unknown members, other versions and trailing bytes.
-func decodeRecord[T any](b []byte) (*T, error) {
-	var head struct {
-		V int `json:"v"`
-	}
-	if err := json.Unmarshal(b, &head); err != nil {
-		return nil, fmt.Errorf("decoding record: %w", err)
-	}
-	if head.V != recordVersion {
-		return nil, fmt.Errorf("decoding record: version %d is not %d", head.V, recordVersion)
-	}
-	out := new(T)
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(out); err != nil {
-		return nil, fmt.Errorf("decoding record: %w", err)
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("decoding record: bytes after the object")
-	}
-	return out, nil
 }
 
 // newID makes an identifier: a prefix that names the noun and 26 base32 characters.

@@ -34,8 +34,12 @@ var peerMethods = map[string]string{
 	sigilv1.PeerService_Session_FullMethodName:     "device, peer",
 }
 
-// maxSessions is how many sessions one party has at a time.
-const maxSessions = 4
+// How many sessions one party has at a time: a device has one person before it, a peer
+// a signature of each of its programs.
+const (
+	maxSessions     = 4
+	maxPeerSessions = 32
+)
 
 // PeerDoor serves peer.sock.
 type PeerDoor struct {
@@ -149,10 +153,14 @@ func (a *Appliance) partyOf(ctx context.Context) (string, error) {
 
 // enter counts a session of a party.
 func (d *PeerDoor) enter(party string) (leave func(), err error) {
+	most := maxSessions
+	if isPeer(party) {
+		most = maxPeerSessions
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.sessions[party] >= maxSessions {
-		return nil, refusal.New(refusal.RateLimited, "%d sessions are open", maxSessions)
+	if d.sessions[party] >= most {
+		return nil, refusal.New(refusal.RateLimited, "%d sessions are open", most)
 	}
 	d.sessions[party]++
 	return func() {

@@ -67,12 +67,11 @@ func (s peerService) Session(stream grpc.BidiStreamingServer[sigilv1.SessionFram
 		return refusal.New(refusal.RequestInvalid, "the session has no opening")
 	}
 	frames := link.NewFrames(stream)
-	isPeer := strings.HasPrefix(party, "peer/")
 	switch opening := first.GetContent().(type) {
 	case *sigilv1.SessionFrame_Join:
 		return p.Delegation.Join(ctx, party, opening.Join.GetCeremonyId(), frames)
 	case *sigilv1.SessionFrame_OpenSignature:
-		if isPeer {
+		if isPeer(party) {
 			return refusal.New(refusal.CallerNotAllowed, "a peer signs by a proposal")
 		}
 		out, err := s.sign(ctx, p, party, opening.OpenSignature.GetRequest(), signing.Together{Party: party, Conn: frames})
@@ -81,7 +80,7 @@ func (s peerService) Session(stream grpc.BidiStreamingServer[sigilv1.SessionFram
 		}
 		return stream.Send(&sigilv1.SessionFrame{Content: &sigilv1.SessionFrame_Signed{Signed: out}})
 	case *sigilv1.SessionFrame_OpenProposal:
-		if !isPeer {
+		if !isPeer(party) {
 			return refusal.New(refusal.CallerNotAllowed, "a device joins what waits for it, or opens a signature")
 		}
 		apiKey := opening.OpenProposal.GetWalletApiKey()
@@ -90,6 +89,9 @@ func (s peerService) Session(stream grpc.BidiStreamingServer[sigilv1.SessionFram
 	}
 	return refusal.New(refusal.RequestInvalid, "the session has no opening")
 }
+
+// isPeer tells an appliance from a device.
+func isPeer(party string) bool { return strings.HasPrefix(party, "peer/") }
 
 // sign runs the ten steps for whom the pin named.
 func (s peerService) sign(ctx context.Context, p *Parts, party string, r *sigilv1.SignRequest, with signing.Together) (*sigilv1.SignResponse, error) {

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/sigild/sigild/chains"
 	"github.com/sigild/sigild/mpc"
@@ -101,6 +103,11 @@ func refusedElsewhere(err error) *refusal.Error {
 	var no *mpc.RefusedError
 	if !errors.As(err, &no) {
 		return nil
+	}
+	if strings.HasPrefix(no.Text, string(refusal.RateLimited)+": ") { // it begins with the other side's reason
+		e := refusal.New(refusal.RateLimited, "the other party of this wallet is busy; ask again with the same request_id")
+		e.After = time.Second
+		return e
 	}
 	return refusal.New(refusal.PolicyDenied, "the other party of this wallet refuses: %s", no.Text).With("rule", "elsewhere")
 }

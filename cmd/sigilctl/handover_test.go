@@ -9,6 +9,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -231,6 +232,17 @@ func TestDeliveredShareIsSignedWithByBoth(t *testing.T) {
 	p.wantRefused("paused at the provider's", p.pay(b, "paused", 5), "POLICY_DENIED", "PAUSED")
 	provider.ctl("delegation", "resume", theirs)
 	signs("resumed", 5)
+
+	// Several programs at once.
+	var programs sync.WaitGroup
+	for i := range 8 {
+		programs.Go(func() {
+			if err := p.pay(b, fmt.Sprint("at-once-", i), 1); err != nil {
+				t.Errorf("one of several: %v %v", err, client.Details(err))
+			}
+		})
+	}
+	programs.Wait()
 
 	// Either of them dies and comes back.
 	provider.kill()
