@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sigild/sigild/chains"
@@ -174,10 +175,9 @@ func (s *Service) CosignedWallet(party string, o *mpc.Offer) (wallet, requestID 
 				return w.ID, cosignedID(party, o), nil
 			}
 		}
-		for _, d := range s.book.delegations {
-			if d.Endpoint != "" && d.Set.ID == o.From.ID && s.deliveredTo(d) == party {
-				return d.Wallet, cosignedID(party, o), nil
-			}
+		id, _, _ := strings.Cut(o.From.ID, "/") // a delegation's set begins with its id
+		if d := s.book.delegations[id]; d != nil && d.Endpoint != "" && d.Set.ID == o.From.ID && s.deliveredTo(d) == party {
+			return d.Wallet, cosignedID(party, o), nil
 		}
 	}
 	return "", "", refusal.New(refusal.NotFound, "no such wallet")
