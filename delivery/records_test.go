@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"github.com/sigild/sigild/vault"
 	"reflect"
 	"testing"
 )
@@ -8,18 +9,18 @@ import (
 // again insists that what was decoded says the same once it is encoded anew.
 func again[T any](t *testing.T, b []byte) *T {
 	t.Helper()
-	rec, err := decodeRecord[T](b)
+	rec, err := decoded[T](b)
 	if err != nil {
 		if rec != nil {
 			t.Errorf("refused, and gave %+v", rec)
 		}
 		return nil
 	}
-	text, err := encodeRecord(rec)
+	text, err := vault.EncodeObject(rec)
 	if err != nil {
 		t.Fatalf("%q was taken and can't be encoded: %v", b, err)
 	}
-	same, err := decodeRecord[T](text)
+	same, err := decoded[T](text)
 	if err != nil || !reflect.DeepEqual(same, rec) {
 		t.Errorf("%q was taken as %+v, and encoded anew as %+v, %v", b, rec, same, err)
 	}
@@ -50,4 +51,9 @@ func FuzzRecords(f *testing.F) {
 			}
 		}
 	})
+}
+
+func decoded[T any](b []byte) (*T, error) {
+	rec := new(T)
+	return rec, vault.DecodeObject(b, recordVersion, rec)
 }

@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"encoding/json"
+	"github.com/sigild/sigild/vault"
 	"reflect"
 	"strings"
 	"testing"
@@ -10,7 +11,7 @@ import (
 // again insists that what was decoded says the same once it is encoded anew.
 func again[T any](t *testing.T, b []byte) {
 	t.Helper()
-	rec, err := decodeRecord[T](b)
+	rec, err := decoded[T](b)
 	if err != nil {
 		if rec != nil {
 			t.Errorf("refused, and gave %+v", rec)
@@ -21,7 +22,7 @@ func again[T any](t *testing.T, b []byte) {
 	if err != nil {
 		t.Fatalf("%q was taken and can't be encoded: %v", b, err)
 	}
-	same, err := decodeRecord[T](text)
+	same, err := decoded[T](text)
 	if err != nil || !reflect.DeepEqual(same, rec) {
 		t.Errorf("%q was taken as %+v, and encoded anew as %+v, %v", b, rec, same, err)
 	}
@@ -53,4 +54,9 @@ func FuzzPublicKey(f *testing.F) {
 			t.Errorf("%q gives %x, %v", text, der, err)
 		}
 	})
+}
+
+func decoded[T any](b []byte) (*T, error) {
+	rec := new(T)
+	return rec, vault.DecodeObject(b, recordVersion, rec)
 }
