@@ -1,9 +1,10 @@
 package delivery
 
 import (
-	"github.com/sigild/sigild/vault"
 	"reflect"
 	"testing"
+
+	"github.com/sigild/sigild/vault"
 )
 
 // again insists that what was decoded says the same once it is encoded anew.
@@ -55,5 +56,8 @@ func FuzzRecords(f *testing.F) {
 
 func decoded[T any](b []byte) (*T, error) {
 	rec := new(T)
-	return rec, vault.DecodeObject(b, recordVersion, rec)
+	if err := vault.DecodeObject(b, recordVersion, rec); err != nil {
+		return nil, err
+	}
+	return rec, nil
 }

@@ -58,5 +58,8 @@ func FuzzPublicKey(f *testing.F) {
 
 func decoded[T any](b []byte) (*T, error) {
 	rec := new(T)
-	return rec, vault.DecodeObject(b, recordVersion, rec)
+	if err := vault.DecodeObject(b, recordVersion, rec); err != nil {
+		return nil, err
+	}
+	return rec, nil
 }
