@@ -1,6 +1,9 @@
 package secmem
 
-import "crypto/sha256"
+import (
+	"crypto/sha256"
+	"runtime"
+)
 
 // HKDF over SHA-256 (RFC 5869) as crypto/hkdf has it, with nothing left on the heap:
 // the secrets pass through buffers that are cleared, and the keys lie in the caller's
@@ -38,10 +41,18 @@ const short = 192
 
 // MAC puts HMAC-SHA256(key, parts one after the other) into sum, as RFC 2104 has it:
 // crypto/hmac keeps its key in objects on the heap, which would have to be scrubbed.
+// The hash works on the stack, so that is made large enough before, and what was left on
+// it is overwritten after: a stack that grows in between is left behind with all it holds.
 func MAC(sum *[sha256.Size]byte, key []byte, parts ...[]byte) {
+	overwriteStack()
+	mac(sum, key, parts)
+	overwriteStack()
+}
+
+//go:noinline
+func mac(sum *[sha256.Size]byte, key []byte, parts [][]byte) {
 	var inner [sha256.BlockSize + short]byte
 	var outer [sha256.BlockSize + sha256.Size]byte
-	defer func() { clear(inner[:]); clear(outer[:]) }()
 	n := 0
 	for _, p := range parts {
 		n += len(p)
@@ -49,11 +60,9 @@ func MAC(sum *[sha256.Size]byte, key []byte, parts ...[]byte) {
 	text := inner[:sha256.BlockSize]
 	if n > short {
 		text = make([]byte, sha256.BlockSize, sha256.BlockSize+n)
-		defer func() { clear(text) }()
 	}
 	if len(key) > sha256.BlockSize {
 		hashed := sha256.Sum256(key)
-		defer clear(hashed[:])
 		key = hashed[:]
 	}
 	copy(text, key)
@@ -66,6 +75,17 @@ func MAC(sum *[sha256.Size]byte, key []byte, parts ...[]byte) {
 		text = append(text, p...)
 	}
 	*sum = sha256.Sum256(text)
+	clear(text)
 	copy(outer[sha256.BlockSize:], sum[:])
 	*sum = sha256.Sum256(outer[:])
+}
+
+// overwriteStack grows the goroutine's stack to what mac and all below it need, and
+// clears that much of it.
+//
+//go:noinline
+func overwriteStack() {
+	var below [4 << 10]byte
+	clear(below[:])
+	runtime.KeepAlive(&below)
 }
