@@ -242,7 +242,7 @@ func (m *machine) askAsUsers(t *testing.T) {
 		return []string{"setpriv", fmt.Sprintf("--reuid=%d", uid), "--regid=" + group, "--clear-groups"}
 	}
 	// A caller in a unit of its own; first of all, so that the daemon has looked for no other.
-	unit := []string{"systemd-run", "--quiet", "--pipe", "--wait", "--collect", "--unit=bot-of-users", "--property=UnsetEnvironment=GOLOG_FILE"}
+	unit := []string{"systemd-run", "--quiet", "--pipe", "--wait", "--collect", "--unit=bot-of-users", "--property=UnsetEnvironment=GOLOG_FILE GODEBUG"}
 	if a := as[answer](m, append(unit, user(unknownUID, "sigil-clients")...), "caller", appSocket); a.Reason != "CALLER_NOT_ALLOWED" {
 		t.Errorf("a caller without a role, in a unit: %+v", a)
 	}

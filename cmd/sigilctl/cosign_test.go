@@ -71,8 +71,7 @@ func linkTo(t testing.TB, p, q place) (socket string) {
 	cmd := command(p.dir, "sigild", "link", "--config", "link.yaml")
 	log := new(bytes.Buffer)
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
+	if err := startMortal(cmd); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

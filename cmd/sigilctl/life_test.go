@@ -40,7 +40,7 @@ var lifeSeed = flag.Uint64("seed", 0, "repeat this one life of TestCampaignLives
 func TestCampaignLivesOfDaemons(t *testing.T) {
 	becomeScratch(t)
 	n := newLifeNature(t)
-	first, lives, moves := uint64(7), 2, 40
+	first, lives, moves := uint64(9), 2, 40
 	if os.Getenv("CAMPAIGN") != "" {
 		first, lives, moves = uint64(time.Now().Unix()), 50, 40
 	}
@@ -255,8 +255,7 @@ func (n *lifeNature) live(t *testing.T, seed uint64, moves int, tally *model.Tal
 	}
 	defer os.RemoveAll(p.dir)
 	unit := command(p.dir, "sigild", "helper", "--config", "helper.yaml", "--listen", "helper.sock")
-	unit.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := unit.Start(); err != nil {
+	if err := startMortal(unit); err != nil {
 		return err
 	}
 	defer func() {

@@ -14,7 +14,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -244,8 +243,6 @@ func processes(pid int) (pids []int, err error) {
 // in any file, nor in the log. Two limits are known and not looked for: a wallet API
 // key is a string of gRPC, and what an engine computes from a share is its own.
 func TestSecretsStayWhereTheyBelong(t *testing.T) {
-	runtime.LockOSThread() // sigild dies with the thread that started it
-	defer runtime.UnlockOSThread()
 	becomeScratch(t)
 	p := newPlace(t)
 	b, err := readBot(p.path("bot.json"))

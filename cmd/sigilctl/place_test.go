@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -137,12 +138,32 @@ type daemon struct {
 	log *bytes.Buffer
 }
 
+// forker is the thread that starts what must not outlive this process: a child that is
+// bound to its parent's end is bound to the thread's that forked it, and threads end.
+var forker = sync.OnceValue(func() chan<- func() {
+	forks := make(chan func())
+	go func() {
+		runtime.LockOSThread()
+		for fork := range forks {
+			fork()
+		}
+	}()
+	return forks
+})
+
+// startMortal starts a process that is killed when this one ends, however it ends.
+func startMortal(cmd *exec.Cmd) error {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	done := make(chan error)
+	forker() <- func() { done <- cmd.Start() }
+	return <-done
+}
+
 // start starts sigild and waits until it answers as serving.
 func (p place) start() (*daemon, error) {
 	d := &daemon{cmd: command(p.dir, "sigild", "--config", "sigild.yaml"), log: new(bytes.Buffer)}
 	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
-	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := d.cmd.Start(); err != nil {
+	if err := startMortal(d.cmd); err != nil {
 		return nil, err
 	}
 	c, err := client.Dial(p.path("admin.sock"))

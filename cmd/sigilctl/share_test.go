@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -98,8 +97,7 @@ func (u *unit) start() {
 	u.s.t.Helper()
 	u.cmd = command(u.s.dir, "sigild", u.verb, "--config", u.verb+".yaml")
 	u.cmd.Stderr = &u.log
-	u.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := u.cmd.Start(); err != nil {
+	if err := startMortal(u.cmd); err != nil {
 		u.s.t.Fatal(err)
 	}
 }

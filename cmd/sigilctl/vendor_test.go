@@ -68,10 +68,9 @@ func newVendorPlace(t *testing.T, chain string, set mpctest.Set) *vendorPlace {
 	}
 	v.write("sigild.yaml", string(text)+fmt.Sprintf("vendor_helper: {socket: %s, timeout: 5s}\n", v.path("helper.sock")))
 	unit := command(v.dir, "sigild", "helper", "--config", "helper.yaml", "--listen", "helper.sock")
-	unit.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	log := new(bytes.Buffer)
 	unit.Stderr = log
-	if err := unit.Start(); err != nil {
+	if err := startMortal(unit); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
