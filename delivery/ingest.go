@@ -79,7 +79,7 @@ func (s *Service) Ingest(ctx context.Context, a Actor, in Received) (Outcome, er
 	// Step 4: open both envelopes, and keep what is in them byte for byte.
 	err = s.lend(ctx, hook, e.share, func(share []byte) error {
 		return s.lend(ctx, hook, e.apiKey, func(apiKey []byte) error {
-			outcome, err = s.commit(ctx, a, hook, e, &opened{share, apiKey})
+			outcome, err = s.commit(ctx, a, hook, e, &opened{share: share, apiKey: apiKey})
 			return err
 		})
 	})
@@ -101,7 +101,10 @@ func (s *Service) awaitEnded(ctx context.Context, e *event) error {
 }
 
 // opened is lent.
-type opened struct{ share, apiKey []byte }
+type opened struct {
+	secret
+	share, apiKey []byte
+}
 
 // memory is what is remembered of an event.
 type memory struct {

@@ -34,6 +34,7 @@ const (
 // that the organization registered before keeps its webhook id, gets these secrets
 // instead of the earlier ones, and keeps its keys beside a new one.
 type NewWebhook struct {
+	secret
 	RequestID    string
 	Organization string
 	// Environment is the vendor's id, 1 to 128 characters of [A-Za-z0-9._:-].
@@ -213,6 +214,7 @@ func (s *Service) unused(tx *vault.Tx, hook string, secrets [][]byte) error {
 // NewToken replaces the developer token of a webhook's environment, which the
 // vendor's program signs with.
 type NewToken struct {
+	secret
 	RequestID    string
 	Organization string
 	Webhook      string

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sigild/sigild/internal/secmem"
 	"github.com/sigild/sigild/refusal"
 	"github.com/sigild/sigild/seal"
 	"github.com/sigild/sigild/vault"
@@ -268,7 +269,7 @@ func TestCarriersOfSecretsAreRedacted(t *testing.T) {
 	var log bytes.Buffer
 	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "n", n, "o", o)
 	for _, text := range []string{fmt.Sprintf("%v %+v %#v %s %x %q", n, n, n, n, n, n), fmt.Sprintf("%v %#v %s %x", o, &o, o, o), log.String()} {
-		if strings.Contains(text, string(testSecret)) || strings.Contains(text, fmt.Sprintf("%x", testSecret[:8])) || !strings.Contains(text, redacted) {
+		if strings.Contains(text, string(testSecret)) || strings.Contains(text, fmt.Sprintf("%x", testSecret[:8])) || !strings.Contains(text, secmem.Redacted) {
 			t.Errorf("printed as %s", text)
 		}
 	}

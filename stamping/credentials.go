@@ -23,6 +23,7 @@ const maxCredentials = 256
 
 // NewCredential asks for a credential of a vendor's.
 type NewCredential struct {
+	secret
 	RequestID    string
 	Organization string
 	// Name is for people.

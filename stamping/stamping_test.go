@@ -22,6 +22,7 @@ import (
 
 	"github.com/sigild/sigild/credential"
 	"github.com/sigild/sigild/delegation"
+	"github.com/sigild/sigild/internal/secmem"
 	"github.com/sigild/sigild/journal"
 	"github.com/sigild/sigild/policy"
 	"github.com/sigild/sigild/refusal"
@@ -380,7 +381,7 @@ func TestKeysStayInside(t *testing.T) {
 	}
 	h.keeps(raw[:])
 	for _, text := range []string{fmt.Sprint(n), fmt.Sprintf("%+v %#v %s", n, n, &n), slog.AnyValue(n).Resolve().String()} {
-		if strings.Contains(text, hex.EncodeToString(raw[:4])) || !strings.Contains(text, redacted) {
+		if strings.Contains(text, hex.EncodeToString(raw[:4])) || !strings.Contains(text, secmem.Redacted) {
 			t.Errorf("it prints as %s", text)
 		}
 	}
